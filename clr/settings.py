@@ -1,0 +1,123 @@
+"""All settings, in one table: environment variables with the prefix ``CLR_``.
+
+A workspace is a folder that holds ``data.dvc``. Its file ``clr.env`` may set
+the same names for everybody who works there; the environment wins over it.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from clr.errors import UsageError
+
+
+class Settings(BaseSettings):
+    """What can be configured; ``clr settings`` prints the values in force."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CLR_", env_file_encoding="utf-8", extra="forbid", frozen=True
+    )
+
+    workspace: Path = Field(Path("."), description="folder that holds data.dvc (found, not set)")
+    home: Path | None = Field(None, description="state: registry, caches, ledger; default .clr/")
+    registry_url: str = Field("", description="MLflow server; empty: SQLite under CLR_HOME")
+    prefect_port: int = Field(4200, ge=1, le=65535, description="port of the Prefect server")
+    serve_port: int = Field(8080, ge=1, le=65535, description="port of the prediction server")
+    dvc_remote: str = Field("", description="DVC remote (folder or s3://…); empty: CLR_HOME/remote")
+
+    backbone: str = Field(
+        "tf_efficientnet_lite0", description="timm or torchvision name, or file:<path>"
+    )
+    backbone_architecture: str = Field("", description="architecture of a file: backbone")
+    backbone_sha256: str = Field("", description="pinned sha256 of a file: backbone (required)")
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
+    threads: int = Field(0, ge=0, description="CPU threads of torch; 0: all cores")
+    seed: int = Field(0, ge=0, description="seed of splits, order and augmentation")
+    image_cache_mb: int = Field(2048, ge=0, description="decoded images held in memory")
+
+    min_images_per_class: int = Field(10, ge=1, description="per class and split")
+    max_image_pixels: int = Field(50_000_000, ge=1, description="larger images are refused")
+
+    gate_margin: float = Field(0.02, gt=0, lt=1, description="δ: largest drop a paired test allows")
+    gate_alpha: float = Field(0.05, gt=0, lt=0.5, description="error rate of each one-sided test")
+    gate_replay_tasks: int = Field(20, ge=0, description="up to so many tasks all are replayed")
+    gate_replay_every: int = Field(10, ge=1, description="beyond: once every so many promotions")
+    gate_routing_margin: float = Field(
+        0.02, gt=0, lt=1, description="largest fall of routed accuracy of an earlier task"
+    )
+    gate_max_params_pct: float = Field(
+        2.0, gt=0, description="added kernel parameters, % of backbone"
+    )
+    gate_max_adapter_mb: float = Field(4.0, gt=0, description="adapter file size in MB")
+    gate_max_latency_ratio: float = Field(
+        2.0, gt=1, description="p95 with adapter over p95 of the bare backbone"
+    )
+
+    business_currency: str = Field("", description="e.g. EUR")
+    business_items_per_year: float | None = Field(None, ge=0, description="decisions a year")
+    business_error_cost: float | None = Field(None, ge=0, description="cost of one wrong decision")
+    business_current_error_rate: float | None = Field(None, ge=0, le=1, description="before")
+    business_label_cost_per_image: float | None = Field(None, ge=0, description="labelling")
+    business_compute_cost_per_hour: float | None = Field(None, ge=0, description="machine")
+    business_engineer_hours: float | None = Field(None, ge=0, description="once, to adopt")
+    business_hourly_rate: float | None = Field(None, ge=0, description="of that engineer")
+    business_maintenance_hours_per_month: float | None = Field(None, ge=0, description="running")
+    business_horizon_years: float | None = Field(None, gt=0, description="of the business case")
+    business_discount_rate: float | None = Field(None, gt=-1, description="a year, 0.08 = 8 %")
+
+    @cached_property
+    def state(self) -> Path:
+        """Absolute folder of all state (``CLR_HOME``)."""
+        return (self.home or self.workspace / ".clr").absolute()
+
+    def business(self) -> dict[str, float | str]:
+        """Return the business assumptions that are set, by their name in ``task.yaml``."""
+        prefix = "business_"
+        values = {
+            name.removeprefix(prefix): getattr(self, name)
+            for name in type(self).model_fields
+            if name.startswith(prefix)
+        }
+        return {name: value for name, value in values.items() if value not in (None, "")}
+
+
+def find_workspace(start: Path | None = None) -> Path:
+    """Return the nearest folder at or above `start` that holds ``data.dvc``.
+
+    Raises:
+        UsageError: there is none.
+    """
+    start = (start or Path(os.environ.get("CLR_WORKSPACE", "."))).absolute()
+    for folder in (start, *start.parents):
+        if (folder / "data.dvc").is_file():
+            return folder
+    raise UsageError(
+        f"{start} is not inside a workspace: no data.dvc here or above.",
+        fix="Make one with `clr init DIR` and work inside it.",
+    )
+
+
+def load_settings(workspace: Path | None = None) -> Settings:
+    """Read the settings of a workspace: environment over ``clr.env`` over defaults.
+
+    Raises:
+        UsageError: no workspace, or a setting has a bad value or an unknown name.
+    """
+    root = find_workspace() if workspace is None else workspace.absolute()
+    try:
+        return Settings(_env_file=root / "clr.env", workspace=root)  # type: ignore[call-arg]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "CLR_" + "_".join(str(part) for part in first["loc"]).upper().removeprefix("CLR_")
+        raise UsageError(
+            f"Setting {name} is not valid: {first['msg']}.",
+            fix=f"Correct it in the environment or in {root / 'clr.env'}.",
+            setting=name,
+        ) from error
