@@ -1,0 +1,230 @@
+"""One ledger entry, its hash, and how entries follow one another (pure functions).
+
+The hash of an entry is ``sha256`` over the canonical JSON (RFC 8785) of its
+fields, the hash of the entry before it among them: whoever changes, removes or
+moves an entry has to recompute every later hash, and cannot sign them again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import rfc8785
+
+from clr.errors import IntegrityBroken, UsageError
+
+SCHEMA = "clr.ledger/1"
+GENESIS = "sha256:" + "0" * 64
+"""What the first entry names as the hash before it."""
+
+MAX_TEXT = 4096
+MAX_PAYLOAD = 1 << 20
+
+_HASHED = (
+    "seq",
+    "time",
+    "actor",
+    "authentication",
+    "action",
+    "subject",
+    "payload",
+    "key",
+    "previous",
+    "key_id",
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One act, as recorded.
+
+    Attributes:
+        seq: position in the ledger, from 1, without gaps.
+        time: UTC, ISO 8601 with microseconds and ``Z``; sorts as text.
+        actor: who did it.
+        authentication: how we know: ``mlflow-basic-auth``, ``local-os-user``, …
+        action: what was done, e.g. ``review.approved``.
+        subject: to what, e.g. ``clr-animals/3``.
+        payload: facts about it; JSON values only.
+        key: the caller's idempotency key, or None.
+        previous: hash of the entry before this one (`GENESIS` for the first).
+        hash: ``sha256:<hex>`` over the canonical JSON of all the above and of `key_id`.
+        key_id: digest of the public key that signed.
+        signature: base64 Ed25519 signature of the ledger's head as of this entry.
+    """
+
+    seq: int
+    time: str
+    actor: str
+    authentication: str
+    action: str
+    subject: str
+    payload: Mapping[str, Any]
+    key: str | None
+    previous: str
+    hash: str
+    key_id: str
+    signature: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the entry as one JSON-serialisable object."""
+        return {**asdict(self), "payload": dict(self.payload)}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One broken link.
+
+    Attributes:
+        seq: the entry at which the ledger breaks; 0 where no entry is to blame.
+        kind: ``edited``, ``deleted``, ``reordered``, ``relinked``, ``signature``,
+            ``unknown-key``, ``truncated``, ``rewritten``, ``head-missing``,
+            ``head-signature``, ``unprotected`` or ``unreadable``.
+        message: what is wrong, in one sentence.
+        fix: what to do about it.
+    """
+
+    seq: int
+    kind: str
+    message: str
+    fix: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the problem as one JSON-serialisable object."""
+        return asdict(self)
+
+
+def utc_now() -> str:
+    """Return the time now as the ledger writes it."""
+    return format_time(datetime.now(UTC))
+
+
+def format_time(moment: datetime | str) -> str:
+    """Return `moment` in the ledger's own form, so that text order is time order.
+
+    Raises:
+        UsageError: not an ISO 8601 time, or one without a time zone.
+    """
+    try:
+        parsed = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    except ValueError:
+        parsed = None
+    if parsed is None or parsed.tzinfo is None:
+        raise UsageError(
+            f"{moment!r} is not a time with a time zone.",
+            fix="Write it as 2026-01-31T12:00:00Z.",
+        )
+    return parsed.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def canonical(value: Any, what: str) -> str:
+    """Return the canonical JSON (RFC 8785) of `value`.
+
+    Raises:
+        UsageError: `value` is not JSON, or has a number that JSON cannot carry exactly.
+    """
+    try:
+        return rfc8785.dumps(value).decode("utf-8")
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(
+            f"{what} cannot be written to the ledger: {error}.",
+            fix="Use str, bool, None, finite floats, integers below 2^53, lists and dicts.",
+        ) from error
+
+
+def check_text(name: str, value: str) -> None:
+    """Refuse text that not every database keeps as it is.
+
+    Raises:
+        UsageError: `value` is empty, too long, or has control characters or lone surrogates.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(f"A ledger entry needs a non-empty {name}.", fix=f"Give the {name}.")
+    if len(value) > MAX_TEXT or any(ord(c) < 32 or 0xD800 <= ord(c) <= 0xDFFF for c in value):
+        raise UsageError(
+            f"The {name} {value[:80]!r} of a ledger entry is longer than {MAX_TEXT} characters "
+            "or has control characters.",
+            fix="Put long or raw text into the payload.",
+        )
+
+
+def payload_text(payload: Mapping[str, Any] | None) -> str:
+    """Return the canonical text of an entry's payload.
+
+    Raises:
+        UsageError: not a JSON object, or more than `MAX_PAYLOAD` bytes of it.
+    """
+    text = canonical(dict(payload or {}), "The payload")
+    if len(text.encode()) > MAX_PAYLOAD:
+        raise UsageError(
+            f"The payload has {len(text.encode())} bytes; the ledger takes {MAX_PAYLOAD}.",
+            fix="Store the bytes as an artifact and record their digest.",
+        )
+    return text
+
+
+def digest(row: Mapping[str, Any]) -> str:
+    """Return the hash that a row with these fields must have (``payload`` as its stored text)."""
+    fields = {name: row[name] for name in _HASHED} | {"schema": SCHEMA}
+    return "sha256:" + hashlib.sha256(rfc8785.dumps(fields)).hexdigest()
+
+
+def entry(row: Mapping[str, Any]) -> Entry:
+    """Build the entry of a stored row.
+
+    Raises:
+        IntegrityBroken: the stored payload is no longer a JSON object.
+    """
+    try:
+        payload = json.loads(row["payload"])
+        if not isinstance(payload, dict):
+            raise ValueError("not an object")
+    except (ValueError, TypeError) as error:
+        raise IntegrityBroken(
+            f"Entry {row['seq']} of the ledger has a payload that is not JSON: {error}.",
+            fix="Run `clr verify`; somebody changed the ledger from outside.",
+            seq=row["seq"],
+        ) from error
+    return Entry(**{**row, "payload": payload})
+
+
+def link_problem(
+    row: Mapping[str, Any], expected_seq: int, previous: str, moved: Callable[[], bool]
+) -> Problem | None:
+    """Say how `row` breaks the chain at `expected_seq` after the hash `previous`, if it does.
+
+    Args:
+        row: the stored row.
+        expected_seq: its place in the walk.
+        previous: the stored hash of the row before it.
+        moved: asked only of a row that does not have its own hash: would it have it elsewhere?
+    """
+    seq = int(row["seq"])
+    if seq != expected_seq:
+        gap = f"Entry {expected_seq} is" if seq == expected_seq + 1 else (
+            f"Entries {expected_seq} to {seq - 1} are"
+        )
+        return Problem(expected_seq, "deleted", f"{gap} missing from the ledger.", _RESTORE)
+    try:
+        computed = digest(row)
+    except (ValueError, TypeError):
+        computed = ""
+    if computed != row["hash"]:
+        if moved():
+            return Problem(seq, "reordered", f"Entry {seq} stood elsewhere before.", _RESTORE)
+        return Problem(
+            seq, "edited", f"Entry {seq} was changed after it was written.", _RESTORE
+        )
+    if row["previous"] != previous:
+        return Problem(
+            seq, "relinked", f"Entry {seq} does not follow the entry before it.", _RESTORE
+        )
+    return None
+
+
+_RESTORE = "Compare with a backup; trust nothing from this entry on until it is explained."

@@ -1,0 +1,224 @@
+"""Ed25519 keys of this installation, and signed heads of the ledger.
+
+The private key is made on first use and stays in one file with mode 0600; its
+public key lies beside it under its own digest. Public keys of other machines
+that write to the same ledger are trusted by putting their ``.pub`` file there.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import rfc8785
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from clr.errors import IntegrityBroken, ServiceUnavailable
+
+SCHEMA = "clr.ledger-head/1"
+PRIVATE_NAME = "ledger.key"
+
+
+@dataclass(frozen=True)
+class Head:
+    """The ledger's last entry at some moment, signed: all earlier entries follow from it.
+
+    Attributes:
+        seq: number of entries then.
+        hash: hash of entry `seq`.
+        key_id: ``sha256:<hex>`` of the raw public key.
+        signature: base64 Ed25519 signature over the canonical JSON of seq, hash and schema.
+    """
+
+    seq: int
+    hash: str
+    key_id: str
+    signature: str
+
+    def to_json(self) -> bytes:
+        """Return the head as the bytes of a JSON file."""
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes | str, where: str = "a ledger head") -> Head:
+        """Read a head written by `to_json`.
+
+        Raises:
+            IntegrityBroken: not such a document.
+        """
+        try:
+            fields = json.loads(data)
+            if fields.pop("schema") != SCHEMA:
+                raise ValueError("unknown schema")
+            head = cls(**fields)
+            if type(head.seq) is not int or not all(
+                isinstance(value, str) for value in (head.hash, head.key_id, head.signature)
+            ):
+                raise ValueError("wrong types")
+            return head
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise IntegrityBroken(
+                f"{where} is not a signed ledger head: {error}.",
+                fix="Restore the file from a backup, then run `clr verify`.",
+            ) from error
+
+
+class Signer:
+    """A private key in memory; it signs heads."""
+
+    def __init__(self, private: Ed25519PrivateKey) -> None:
+        self._private = private
+        self.key_id = key_id(private.public_key())
+
+    def sign(self, seq: int, entry_hash: str) -> Head:
+        """Return the signed head for entry `seq` with hash `entry_hash`."""
+        signature = base64.b64encode(self._private.sign(_message(seq, entry_hash))).decode()
+        return Head(seq, entry_hash, self.key_id, signature)
+
+
+def key_id(public: Ed25519PublicKey) -> str:
+    """Return ``sha256:<hex>`` of the 32 raw bytes of a public key."""
+    return "sha256:" + hashlib.sha256(public.public_bytes_raw()).hexdigest()
+
+
+def is_signed(head: Head, trusted: Mapping[str, Ed25519PublicKey]) -> bool:
+    """Say whether a trusted key made the signature of `head`."""
+    public = trusted.get(head.key_id)
+    if public is None:
+        return False
+    try:
+        public.verify(base64.b64decode(head.signature, validate=True), _message(head.seq, head.hash))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def load_signer(folder: Path) -> Signer:
+    """Load the private key of `folder`, made there first if there is none.
+
+    Safe among processes that all come first: one key wins, whole.
+
+    Raises:
+        IntegrityBroken: the key file is no Ed25519 key, or others may read it.
+        ServiceUnavailable: the folder cannot be written or the key not read.
+    """
+    path = folder / PRIVATE_NAME
+    try:
+        if not path.exists():
+            _create(path)
+        mode = stat.S_IMODE(path.stat().st_mode)
+        data = path.read_bytes()
+    except OSError as error:
+        raise ServiceUnavailable(
+            f"The signing key {path} cannot be used: {error.strerror or error}.",
+            fix="Make the folder writable for this user, or free some disk space.",
+            path=str(path),
+        ) from error
+    if mode & 0o077:
+        raise IntegrityBroken(
+            f"The signing key {path} has mode {mode:04o}: others may read or write it.",
+            fix=f"See who could have read it, then run `chmod 600 {path}`.",
+            path=str(path),
+        )
+    signer = Signer(_parse_private(data, path))
+    _publish(signer, folder)
+    return signer
+
+
+def trusted_keys(folder: Path) -> dict[str, Ed25519PublicKey]:
+    """Return the public keys of all ``.pub`` files in `folder`, by key id.
+
+    Raises:
+        IntegrityBroken: a ``.pub`` file is no Ed25519 public key.
+        ServiceUnavailable: a file cannot be read.
+    """
+    keys: dict[str, Ed25519PublicKey] = {}
+    for path in sorted(folder.glob("*.pub")):
+        try:
+            public = serialization.load_pem_public_key(path.read_bytes())
+        except OSError as error:
+            raise ServiceUnavailable(
+                f"The public key {path} cannot be read: {error.strerror or error}.",
+                fix="Make it readable for this user.",
+            ) from error
+        except (ValueError, UnsupportedAlgorithm):
+            public = None  # type: ignore[assignment]
+        if not isinstance(public, Ed25519PublicKey):
+            raise IntegrityBroken(
+                f"{path} is not an Ed25519 public key in PEM form.",
+                fix="Restore it from a backup or remove it.",
+                path=str(path),
+            )
+        keys[key_id(public)] = public
+    return keys
+
+
+def _message(seq: int, entry_hash: str) -> bytes:
+    return rfc8785.dumps({"schema": SCHEMA, "seq": seq, "hash": entry_hash})
+
+
+def _create(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    pem = Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    _place(path, pem, 0o600)
+
+
+def _publish(signer: Signer, folder: Path) -> None:
+    path = folder / f"{signer.key_id.removeprefix('sha256:')[:16]}.pub"
+    if path.exists():
+        return
+    pem = signer._private.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    try:
+        _place(path, pem, 0o644)
+    except OSError as error:
+        raise ServiceUnavailable(
+            f"The public key {path} cannot be written: {error.strerror or error}.",
+            fix="Make the folder writable for this user, or free some disk space.",
+            path=str(path),
+        ) from error
+
+
+def _place(path: Path, data: bytes, mode: int) -> None:
+    """Put a whole file at `path` unless one is there: a link, unlike a rename, never replaces."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        os.unlink(temporary)
+
+
+def _parse_private(data: bytes, path: Path) -> Ed25519PrivateKey:
+    try:
+        private: Any = serialization.load_pem_private_key(data, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        private = None
+    if not isinstance(private, Ed25519PrivateKey):
+        raise IntegrityBroken(
+            f"{path} is not an Ed25519 private key in PEM form.",
+            fix="Restore it from a backup; a new key is made when the file is gone.",
+            path=str(path),
+        )
+    return private

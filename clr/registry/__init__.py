@@ -1,0 +1,1 @@
+"""The MLflow registry: runs, adapter versions, releases, model cards and plots."""

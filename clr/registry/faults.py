@@ -1,0 +1,170 @@
+"""What MLflow, its database and its files can fail with, said as one of our errors."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit, urlunsplit
+
+from clr.errors import ClrError, IntegrityBroken, ServiceUnavailable
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_NO_WRITE = {errno.EACCES, errno.EPERM, errno.EROFS}
+_DENIED = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
+_DOWN = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}
+_UNREACHABLE = (
+    "ConnectionError",
+    "ConnectTimeout",
+    "ReadTimeout",
+    "Timeout",
+    "MaxRetryError",
+    "RetryError",
+    "ChunkedEncodingError",
+)
+
+
+class RegistryDenied(ServiceUnavailable):
+    """The registry is there, and refuses this user to do this."""
+
+
+def redact(uri: str) -> str:
+    """Return `uri` without user name and password, fit for messages."""
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+@contextmanager
+def calling(uri: str, doing: str) -> Iterator[None]:
+    """Turn failures of the registry at `uri` while `doing` something into our errors.
+
+    Errors that are ours already, and errors that no circumstance explains (bugs),
+    pass unchanged.
+
+    Raises:
+        ServiceUnavailable: unreachable, denied, no space, read-only, locked.
+        IntegrityBroken: the database file is not one.
+    """
+    try:
+        yield
+    except ClrError:
+        raise
+    except Exception as error:
+        known = explain(error, uri, doing)
+        if known is None:
+            raise
+        raise known from error
+
+
+def explain(error: BaseException, uri: str, doing: str) -> ClrError | None:
+    """Return `error` as one of our errors, or None where it looks like a bug."""
+    place = redact(uri)
+    for link in _chain(error):
+        found = _explain_one(link, place, doing)
+        if found is not None:
+            return found
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _explain_one(error: BaseException, place: str, doing: str) -> ClrError | None:
+    if isinstance(error, OSError) and error.errno in _NO_SPACE | _NO_WRITE:
+        return _explain_os(error, place, doing)
+    names = {kind.__name__ for kind in type(error).__mro__}
+    code = str(getattr(error, "error_code", ""))
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    text = str(error)
+    if code in _DENIED or status in (401, 403):
+        return RegistryDenied(
+            f"The registry {place} did not allow: {doing}. It says: {_short(text)}",
+            fix="Ask its administrator for the right to do this, or set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to a user who has it.",
+            registry=place,
+        )
+    if names.intersection(_UNREACHABLE) or "Max retries exceeded" in text:
+        return unreachable(place, doing, text)
+    if code in _DOWN or (isinstance(status, int) and status >= 500):
+        return ServiceUnavailable(
+            f"The registry {place} failed while doing this: {doing}. It says: {_short(text)}",
+            fix="Look at its log, then run the same command again: what was done is kept.",
+            registry=place,
+        )
+    return _explain_database(text, place, doing)
+
+
+def unreachable(place: str, doing: str, why: str) -> ServiceUnavailable:
+    """Return the error of a registry server that does not answer."""
+    return ServiceUnavailable(
+        f"The registry {redact(place)} does not answer ({doing}): {_short(why)}",
+        fix="Start it (`clr up registry`), correct CLR_REGISTRY_URL, or unset it to keep the "
+        "registry in a file under CLR_HOME; then run the same command again.",
+        registry=redact(place),
+    )
+
+
+def _explain_os(error: OSError, place: str, doing: str) -> ServiceUnavailable:
+    where = f" {error.filename}" if error.filename else ""
+    if error.errno in _NO_SPACE:
+        return ServiceUnavailable(
+            f"No space left{where and ' for' + where} ({doing}).",
+            fix="Free space there, or set CLR_HOME to a larger disk; then run the same command "
+            "again: what was done is kept.",
+            registry=place,
+        )
+    return ServiceUnavailable(
+        f"No right to write{where} ({doing}): {error.strerror}.",
+        fix="Make it writable for this user, or set CLR_HOME to a folder that is.",
+        registry=place,
+    )
+
+
+def _explain_database(text: str, place: str, doing: str) -> ClrError | None:
+    low = text.lower()
+    if "database or disk is full" in low:
+        return ServiceUnavailable(
+            f"No space left for the registry {place} ({doing}).",
+            fix="Free space there, then run the same command again: what was done is kept.",
+            registry=place,
+        )
+    if "readonly database" in low or "unable to open database file" in low:
+        return ServiceUnavailable(
+            f"The registry {place} cannot be written by this user ({doing}).",
+            fix="Make its file and folder writable, or set CLR_HOME to a folder that is.",
+            registry=place,
+        )
+    if "database is locked" in low:
+        return ServiceUnavailable(
+            f"The registry {place} is locked by another process ({doing}).",
+            fix="Wait for the other command to end, then run this one again; for several "
+            "users at once start a server (`clr up registry`).",
+            registry=place,
+        )
+    if "file is not a database" in low or "disk image is malformed" in low:
+        return IntegrityBroken(
+            f"The registry {place} is not a readable SQLite database ({doing}).",
+            fix="Restore it from a backup, or move it away to start with an empty registry.",
+            registry=place,
+        )
+    if "out-of-date database schema" in low:
+        return ServiceUnavailable(
+            f"The registry {place} was written by another version of MLflow.",
+            fix=f"Back it up, then run `mlflow db upgrade {place}`.",
+            registry=place,
+        )
+    return None
+
+
+def _short(text: str, limit: int = 300) -> str:
+    line = re.sub(r"\s+", " ", re.sub(r"://[^/@\s]*@", "://", text)).strip()
+    return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,0 +1,231 @@
+"""The command line ``clr``: thin commands, every import of weight inside them.
+
+Every command takes ``--json`` (one JSON document on stdout, logs on stderr) and
+ends with the exit code of the error that stopped it (see clr/errors.py).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from clr import __version__
+from clr.errors import DataRefused, GateRefused, IntegrityBroken
+from flows import output, text
+
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+
+
+class Command(click.Command):
+    """A command that ends with a sentence and an exit code, never a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; turn its error into the exit code that clr/errors.py gives it."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            output.note("Interrupted. The same command goes on where this one stopped.")
+            ctx.exit(130)
+        except Exception as error:
+            known = output.as_clr_error(error)
+            output.fail(known, as_json=ctx.params.get("as_json", False))
+            ctx.exit(known.exit_code)
+
+
+class Commands(click.Group):
+    """The group of all commands; each is a `Command`."""
+
+    command_class = Command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="clr")
+def main() -> None:
+    """Keep one frozen vision backbone in production and add tasks to it, none forgotten.
+
+    \b
+    A first session:
+      clr init plant && cd plant
+      clr onboard ~/pictures/solder-joints     # validate, version, train, gate, register
+      clr review solder-joints 1 approve --reason "seen, good"
+      clr predict --task solder-joints ~/pictures/one.jpg
+    """
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@as_json
+def init(directory: Path, as_json: bool) -> None:
+    """Make a new workspace in DIRECTORY: git, DVC, data.dvc, clr.env, incoming/.
+
+    \b
+    Example:  clr init plant
+    """
+    from clr.data.workspace import init_workspace
+
+    made = init_workspace(directory)
+    output.emit(
+        {"workspace": str(directory.absolute()), "created": [str(path) for path in made]},
+        as_json,
+        lambda _: f"Workspace ready in {directory}. Next: cd {directory} && clr onboard PATH",
+    )
+
+
+@main.command()
+@as_json
+def demo(as_json: bool) -> None:
+    """Onboard three tasks with real weights, then see the gate refuse a fine-tuned backbone.
+
+    \b
+    Example:  clr demo
+    """
+    from flows.demo import run_demo
+
+    output.emit(run_demo(), as_json, text.demonstrated)
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--name", help="Task name, if the folder's own name is not one.")
+@as_json
+def onboard(path: Path, name: str | None, as_json: bool) -> None:
+    """Bring the task in folder PATH through validation, training and the retention gate.
+
+    PATH holds train/CLASS/IMAGES and, if there is one, test/CLASS/IMAGES.
+
+    \b
+    Examples:
+      clr onboard ~/pictures/solder-joints
+      clr onboard "incoming/batch 7" --name solder-joints --json
+    """
+    from flows.onboard import run_onboard
+
+    result = run_onboard(path, name)
+    refusal = None
+    if result["verdict"] != "passed":
+        failed = ", ".join(result["gate"]["failed"]) or result["gate"]["verdict"]
+        refusal = GateRefused(
+            f"Task {result['task']}: the retention gate did not pass ({failed}).",
+            fix=f"Read {result['reports']['gate']}; champions are unchanged.",
+        )
+    output.emit(result, as_json, text.onboarded, refusal)
+
+
+@main.command()
+@click.argument("task")
+@click.argument("version", type=click.IntRange(min=1))
+@click.argument("decision", type=click.Choice(["approve", "reject"]))
+@click.option("--reason", default="", help="Your words, kept in the ledger.")
+@as_json
+def review(task: str, version: int, decision: str, reason: str, as_json: bool) -> None:
+    """Approve or reject VERSION of TASK; an approval promotes it to champion.
+
+    Recorded with your operating-system user name. If another task was promoted
+    since the gate ran, the gate runs again first.
+
+    \b
+    Example:  clr review solder-joints 1 approve --reason "checked the confusion matrix"
+    """
+    from flows.review import run_review
+
+    output.emit(run_review(task, version, decision, reason), as_json, text.reviewed)
+
+
+@main.command()
+@as_json
+def status(as_json: bool) -> None:
+    """Show every task, its champion and candidate, and the release in force.
+
+    \b
+    Example:  clr status --json
+    """
+    from flows.status import read_status
+
+    output.emit(read_status(), as_json, text.status)
+
+
+@main.command()
+@click.argument("task", required=False)
+@as_json
+def roi(task: str | None, as_json: bool) -> None:
+    """Show the business case of TASK, or of every task: what is measured, assumed, derived.
+
+    \b
+    Example:  clr roi solder-joints
+    """
+    from flows.status import read_roi
+
+    output.emit(read_roi(task), as_json, text.roi)
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--task", help="Use this task; without it the router finds the task.")
+@as_json
+def predict(images: tuple[Path, ...], task: str | None, as_json: bool) -> None:
+    """Label IMAGES with the release in force.
+
+    \b
+    Examples:
+      clr predict --task solder-joints one.jpg two.jpg
+      clr predict --json unknown.jpg
+    """
+    from flows.predict import run_predict
+
+    answer = run_predict(images, task)
+    unreadable = [one["file"] for one in answer["predictions"] if "error" in one]
+    refusal = None
+    if unreadable:
+        refusal = DataRefused(
+            f"{len(unreadable)} of {len(images)} images could not be read, first {unreadable[0]}.",
+            fix="See the error beside each; the others were labelled.",
+        )
+    output.emit(answer, as_json, text.predicted, refusal)
+
+
+@main.command()
+@as_json
+def verify(as_json: bool) -> None:
+    """Recompute every digest of the release in force: backbone, adapters, data, ledger.
+
+    \b
+    Example:  clr verify
+    """
+    from flows.verify import run_verify
+
+    report = run_verify()
+    refusal = None
+    if report["problems"]:
+        first = report["problems"][0]
+        refusal = IntegrityBroken(
+            f"{len(report['problems'])} problem(s), first: {first['subject']}: {first['message']}",
+            fix="Restore what is named from a backup or from the DVC remote; promote nothing.",
+        )
+    output.emit(report, as_json, text.verified, refusal)
+
+
+@main.command()
+@as_json
+def settings(as_json: bool) -> None:
+    """Show every setting: name, value in force, meaning.
+
+    \b
+    Example:  CLR_SEED=7 clr settings
+    """
+    from clr.settings import load_settings
+
+    values = load_settings()
+    table = {
+        f"CLR_{name.upper()}": {"value": getattr(values, name), "meaning": field.description}
+        for name, field in type(values).model_fields.items()
+    }
+    output.emit(json.loads(json.dumps(table, default=str)), as_json, text.settings)
+
+
+if __name__ == "__main__":
+    main()

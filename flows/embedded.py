@@ -1,0 +1,32 @@
+"""The environment of the libraries when one machine runs everything by itself.
+
+Called before Prefect, MLflow or Great Expectations is first imported: their
+state goes under ``CLR_HOME``, nothing is reported to anyone, and nothing that
+is stored needs unpickling.
+"""
+
+from __future__ import annotations
+
+import os
+
+from clr.settings import Settings
+
+
+def prepare(settings: Settings) -> None:
+    """Point the libraries at this workspace's state; what the user set already wins."""
+    home = settings.state
+    defaults = {
+        "DO_NOT_TRACK": "1",
+        "DVC_NO_ANALYTICS": "1",
+        "GX_ANALYTICS_ENABLED": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "clr",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)

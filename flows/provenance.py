@@ -1,0 +1,66 @@
+"""Digests of what made a result besides its data: the code and the environment."""
+
+from __future__ import annotations
+
+import getpass
+import platform
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import clr
+from clr.core.files import canonical_json, sha256_bytes, sha256_file
+
+
+@cache
+def code_digest() -> str:
+    """Return the sha256 over (path, digest) of every Python file of this project."""
+    root = Path(clr.__file__).parents[1]
+    files = sorted(path for package in ("clr", "flows") for path in (root / package).rglob("*.py"))
+    return sha256_bytes(
+        canonical_json([[str(path.relative_to(root)), sha256_file(path)] for path in files])
+    )
+
+
+@cache
+def environment() -> dict[str, str]:
+    """Return Python, platform and the version of every installed distribution."""
+    installed = {
+        (dist.metadata["Name"] or "").lower(): dist.version for dist in metadata.distributions()
+    }
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()}-{platform.machine()}",
+        **dict(sorted(installed.items())),
+    }
+
+
+@cache
+def environment_digest() -> str:
+    """Return the sha256 of `environment`."""
+    return sha256_bytes(canonical_json(environment()))
+
+
+def numeric_environment(device: str, threads: int) -> str:
+    """Return what bit-equality of logits may depend on, as one line.
+
+    Canary logits are compared bit by bit only between equal lines; elsewhere the
+    gate replays the test set.
+    """
+    versions = environment()
+    parts = [f"{name}={versions.get(name, '')}" for name in ("torch", "torchvision", "timm", "pillow")]
+    return " ".join([*parts, versions["platform"], f"cpu={_processor()}", device, f"threads={threads}"])
+
+
+@cache
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+
+
+def local_user() -> str:
+    """Return the name of the operating-system user, for acts done without a server."""
+    return getpass.getuser()

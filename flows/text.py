@@ -1,0 +1,211 @@
+"""What a person reads: the result of each command as text."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+Result = dict[str, Any]
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table; columns after the first are right-aligned, no cell is cut."""
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    drawn = Table(title=escape(title) or None, box=box.SIMPLE_HEAD, title_justify="left")
+    for number, column in enumerate(columns):
+        drawn.add_column(escape(column), justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(escape(cell) for cell in row))
+    screen = io.StringIO()
+    width = max(100, shutil.get_terminal_size((120, 24)).columns)
+    Console(file=screen, width=width, highlight=False).print(drawn)
+    return "\n".join(line.rstrip() for line in screen.getvalue().splitlines()).strip("\n")
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Return a share as a percentage, or a dash where there is none."""
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def kilobytes(count: int) -> str:
+    """Return a number of bytes in kB (1 kB = 1,000 bytes)."""
+    return f"{count / 1000:.0f} kB"
+
+
+def accuracy_with_interval(result: Result) -> str:
+    """Return the accuracy with its 95 % interval."""
+    low, high = result["accuracy_ci"]
+    return f"{percent(result['accuracy'])} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def onboarded(result: Result) -> str:
+    """Describe one onboarding: verdict first, then the figures and where to look."""
+    name, mlflow = result["task"], result["mlflow"]
+    lines = [f"{name} version {result['version']}: {result['verdict']}"]
+    if result.get("already"):
+        lines[0] = f"{name} is already onboarded as version {result['version']}: " + (
+            result["verdict"]
+        )
+    base, adapter = result["baseline"], result["adapter"]
+    seconds = ", ".join(f"{step} {value:.1f}" for step, value in result["seconds"].items())
+    lines += [
+        f"  accuracy   {accuracy_with_interval(result)}   linear probe "
+        f"{percent(base['linear_probe'])}, majority class {percent(base['majority'])}",
+        f"  gate       {result['gate']['verdict']} over {result['gate']['earlier_tasks']} earlier "
+        f"task(s)" + _failed(result["gate"]),
+        f"  adapter    {kilobytes(adapter['bytes'])}, {adapter['params']:,} kernel parameters "
+        f"({adapter['params_pct']:.2f} % of the backbone)",
+        f"  business   {roi_sentence(result['roi'])}",
+        f"  seconds    {seconds}",
+        f"  registry   models:/{mlflow['model']}/{mlflow['version']}  run {mlflow['run_id']}",
+        f"  read       {result['reports']['gate']}",
+    ]
+    if result["verdict"] == "passed" and not result.get("already"):
+        lines.append(f"  next       clr review {name} {result['version']} approve --reason …")
+    return "\n".join(lines)
+
+
+def _failed(gate: Result) -> str:
+    return f", failed: {', '.join(gate['failed'])}" if gate["failed"] else ""
+
+
+def roi_sentence(fields: Result) -> str:
+    """Return the business case in one line; says so where no assumption was given."""
+    roi = fields.get("roi_percent") or fields.get("roi_pct")
+    payback = fields.get("payback_months")
+    if not roi or "value" in roi:
+        return "no business assumptions given (see docs/roi.md)"
+    parts = [f"ROI {_middle(roi)} %"]
+    if payback and payback.get("middle") is not None:
+        parts.append(f"payback {_middle(payback)} months")
+    return ", ".join(parts) + " (derived; assumptions in task.yaml)"
+
+
+def _middle(field: Result) -> str:
+    low, middle, high = (field.get(end) for end in ("low", "middle", "high"))
+    return f"{_number(middle)} [{_number(low)}, {_number(high)}]"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}" if abs(value) >= 10 else f"{value:.1f}"
+
+
+def reviewed(result: Result) -> str:
+    """Say what a review did."""
+    if result["decision"] == "reject":
+        return f"{result['task']} version {result['version']} is rejected: {result['reason']}"
+    if result.get("already"):
+        return f"{result['task']} version {result['version']} is already champion."
+    return (
+        f"{result['task']} version {result['version']} is champion; release {result['release']} "
+        f"({result['release_digest'][:19]}…) is in force."
+    )
+
+
+def status(result: Result) -> str:
+    """Draw the tasks and the release in force."""
+    release = result["release"]
+    title = (
+        f"Release {release['version']} ({release['digest'][:19]}…), backbone {release['backbone']}"
+        if release
+        else "No release yet: approve a candidate with clr review TASK VERSION approve."
+    )
+    rows = (
+        (
+            one["name"],
+            str(one["champion"] or "–"),
+            str(one["candidate"] or "–"),
+            percent(one["accuracy"]),
+            one["verdict"] or "–",
+        )
+        for one in result["tasks"]
+    )
+    return table(title, ("task", "champion", "candidate", "accuracy", "last verdict"), rows)
+
+
+def roi(result: Result) -> str:
+    """Draw the business case of each task: every field with its kind and unit."""
+    return "\n\n".join(
+        table(
+            f"{name} version {case['version']}",
+            ("field", "value", "unit", "kind"),
+            ((field, _roi_value(one), one["unit"], one["kind"]) for field, one in case["roi"].items()),
+        )
+        for name, case in result["tasks"].items()
+    ) or "No task has been onboarded yet."
+
+
+def _roi_value(field: Result) -> str:
+    if "middle" in field:
+        return _middle(field)
+    value = field.get("value")
+    return f"{value:,.4g}" if isinstance(value, int | float) else str(value)
+
+
+def predicted(result: Result) -> str:
+    """List each image with its label, or with what was wrong with it."""
+    lines = [f"release {result['release']}"]
+    for one in result["predictions"]:
+        if "error" in one:
+            lines.append(f"{one['file']}: {one['error']}")
+            continue
+        how = "routed" if one["routed"] else "given"
+        lines.append(
+            f"{one['file']}: {one['label']} ({one['probability']:.3f}), task {one['task']} ({how})"
+        )
+    return "\n".join(lines)
+
+
+def verified(result: Result) -> str:
+    """List what was checked and what was found broken."""
+    checked = ", ".join(f"{count} {what}" for what, count in result["checked"].items())
+    lines = [f"checked {checked} in {result['seconds']:.1f} s"]
+    lines += [f"BROKEN {one['subject']}: {one['message']}" for one in result["problems"]]
+    return "\n".join(lines if result["problems"] else [*lines, "everything is as recorded"])
+
+
+def settings(result: Result) -> str:
+    """Draw the table of settings."""
+    rows = ((name, str(one["value"]), str(one["meaning"])) for name, one in result.items())
+    return table("Settings in force", ("name", "value", "meaning"), rows)
+
+
+def demonstrated(result: Result) -> str:
+    """Draw the demo's table, the refusal, and what to look at next."""
+    rows = (
+        (
+            one["task"],
+            percent(one["baseline"]["linear_probe"]),
+            accuracy_with_interval(one),
+            one["verdict"],
+            f"{one['adapter']['params']:,} ({one['adapter']['params_pct']:.2f} %)",
+            kilobytes(one["adapter"]["bytes"]),
+            f"{one['seconds']['total']:.0f}",
+            roi_sentence(one["roi"]).split(" (")[0],
+        )
+        for one in result["tasks"]
+    )
+    columns = ("task", "probe", "accuracy [95 %]", "verdict", "kernels", "bytes", "s", "business")
+    refusal = result["refusal"]
+    forgotten = (
+        (one["task"], percent(one["before"]), percent(one["after"]), percent(one["forgetting"]))
+        for one in refusal["forgetting"]
+    )
+    return "\n\n".join(
+        [
+            table("Three tasks, one frozen backbone", columns, rows),
+            table(
+                f"The same gate, offered a backbone fully fine-tuned on {refusal['task']}: "
+                f"{refusal['verdict'].upper()}",
+                ("earlier task", "before", "after", "forgotten"),
+                forgotten,
+            ),
+            "\n".join(["Look at next:", *(f"  {line}" for line in result["next"])]),
+        ]
+    )
