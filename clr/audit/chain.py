@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -191,40 +191,3 @@ def entry(row: Mapping[str, Any]) -> Entry:
             seq=row["seq"],
         ) from error
     return Entry(**{**row, "payload": payload})
-
-
-def link_problem(
-    row: Mapping[str, Any], expected_seq: int, previous: str, moved: Callable[[], bool]
-) -> Problem | None:
-    """Say how `row` breaks the chain at `expected_seq` after the hash `previous`, if it does.
-
-    Args:
-        row: the stored row.
-        expected_seq: its place in the walk.
-        previous: the stored hash of the row before it.
-        moved: asked only of a row that does not have its own hash: would it have it elsewhere?
-    """
-    seq = int(row["seq"])
-    if seq != expected_seq:
-        gap = f"Entry {expected_seq} is" if seq == expected_seq + 1 else (
-            f"Entries {expected_seq} to {seq - 1} are"
-        )
-        return Problem(expected_seq, "deleted", f"{gap} missing from the ledger.", _RESTORE)
-    try:
-        computed = digest(row)
-    except (ValueError, TypeError):
-        computed = ""
-    if computed != row["hash"]:
-        if moved():
-            return Problem(seq, "reordered", f"Entry {seq} stood elsewhere before.", _RESTORE)
-        return Problem(
-            seq, "edited", f"Entry {seq} was changed after it was written.", _RESTORE
-        )
-    if row["previous"] != previous:
-        return Problem(
-            seq, "relinked", f"Entry {seq} does not follow the entry before it.", _RESTORE
-        )
-    return None
-
-
-_RESTORE = "Compare with a backup; trust nothing from this entry on until it is explained."

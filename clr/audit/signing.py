@@ -98,7 +98,9 @@ def is_signed(head: Head, trusted: Mapping[str, Ed25519PublicKey]) -> bool:
     if public is None:
         return False
     try:
-        public.verify(base64.b64decode(head.signature, validate=True), _message(head.seq, head.hash))
+        public.verify(
+            base64.b64decode(head.signature, validate=True), _message(head.seq, head.hash)
+        )
     except (InvalidSignature, ValueError):
         return False
     return True
@@ -153,7 +155,7 @@ def trusted_keys(folder: Path) -> dict[str, Ed25519PublicKey]:
                 fix="Make it readable for this user.",
             ) from error
         except (ValueError, UnsupportedAlgorithm):
-            public = None  # type: ignore[assignment]
+            public = None
         if not isinstance(public, Ed25519PublicKey):
             raise IntegrityBroken(
                 f"{path} is not an Ed25519 public key in PEM form.",

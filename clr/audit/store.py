@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,14 +108,14 @@ class Store:
         with self._translated():
             if self.path is not None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.engine.connect().execution_options(clr_write=True) as connection:
-                with connection.begin():
-                    if self.path is None:
-                        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:n)"), {"n": PG_LOCK})
-                    if not sa.inspect(connection).has_table(TABLE.name):
-                        TABLE.create(connection)
-                        self._create_triggers(connection)
-                    yield connection
+            connecting = self.engine.connect().execution_options(clr_write=True)
+            with connecting as connection, connection.begin():
+                if self.path is None:
+                    connection.execute(sa.text("SELECT pg_advisory_xact_lock(:n)"), {"n": PG_LOCK})
+                if not sa.inspect(connection).has_table(TABLE.name):
+                    TABLE.create(connection)
+                    self._create_triggers(connection)
+                yield connection
 
     def protect(self) -> None:
         """Create the append-only triggers that are missing or switched off."""
@@ -236,8 +237,6 @@ def _tuned(path: Path, options: str) -> sqlite3.Connection:
 
 
 def _enter_wal(connection: sqlite3.Connection) -> Any:
-    import time
-
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
