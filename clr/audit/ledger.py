@@ -196,15 +196,20 @@ class Ledger:
         if head is not None and head.seq:
             query = sa.select(TABLE.c.hash).where(TABLE.c.seq == head.seq)
             at_head = connection.execute(query).scalar()
-        elif head is None:
-            own = sa.select(TABLE.c.seq).where(TABLE.c.key_id == signer.key_id).limit(1)
-            if connection.execute(own).first() is None:
-                # sealed before the first entry, so that a kill right after it is no lost head
-                sealed = (count, last["hash"]) if last is not None else (0, GENESIS)
-                self._keep(signer.sign(*sealed), strictly=True)
-                return
+        elif head is None and not (count and self._knows(connection, signer)):
+            # sealed before the first entry, so that a kill right after it is no lost head
+            sealed = (count, last["hash"]) if last is not None else (0, GENESIS)
+            self._keep(signer.sign(*sealed), strictly=True)
+            return
         for problem in head_problems(head, count, at_head or ""):
             raise _broken(problem)
+
+    def _knows(self, connection: sa.Connection, signer: Signer) -> bool:
+        """Say whether this machine has written to the ledger before, so must have a head."""
+        if self._store.path is not None:
+            return True
+        own = sa.select(TABLE.c.seq).where(TABLE.c.key_id == signer.key_id).limit(1)
+        return connection.execute(own).first() is not None
 
     def _keep(self, head: Head, *, strictly: bool = False) -> None:
         """Write `head` to the head file unless a newer one is there."""

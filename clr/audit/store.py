@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -201,16 +200,16 @@ def _sqlite(path: Path) -> sa.Engine:
 
 
 def _sqlite_connection(path: Path) -> sqlite3.Connection:
-    writable = os.access(path if path.exists() else path.parent, os.W_OK)
-    if writable and os.access(path.parent, os.W_OK):
-        return _tuned(path, "mode=rwc")
-    try:
-        connection = _open(path, "mode=ro")
-        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
-        return connection
-    except sqlite3.OperationalError:
-        # A WAL database needs its -shm file; without write access it can only be read as is.
-        return _open(path, "mode=ro&immutable=1")
+    for options in ("mode=rwc", "mode=ro"):
+        try:
+            return _tuned(path, options)
+        except sqlite3.OperationalError as error:
+            # asked of SQLite, not of file modes, which say nothing of read-only file systems
+            refused = ("readonly", "unable to open")
+            if not path.exists() or not any(word in str(error) for word in refused):
+                raise
+    # a WAL database needs its -shm file; where none can be made it can only be read as is
+    return _open(path, "mode=ro&immutable=1")
 
 
 def _open(path: Path, options: str) -> sqlite3.Connection:
@@ -226,10 +225,11 @@ def _open(path: Path, options: str) -> sqlite3.Connection:
 def _tuned(path: Path, options: str) -> sqlite3.Connection:
     connection = _open(path, options)
     try:
-        # Asking first matters: setting the mode needs a lock for which SQLite does not wait.
+        # asking first matters: setting the mode needs a lock for which SQLite does not wait
         if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             _enter_wal(connection)
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
     except BaseException:
         connection.close()
         raise
