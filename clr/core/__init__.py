@@ -1,0 +1,1 @@
+"""Channel-wise lightweight reprogramming of one frozen backbone (Ge et al., ICCV 2023)."""

@@ -1,0 +1,255 @@
+"""The adapter of one task: what CLR adds to the frozen backbone, as one safetensors file.
+
+After each k×k convolution a depthwise 3×3 kernel per channel, identity at birth
+(Ge et al. 2023, section 3.2), and a linear head of the task's own. Batch-norm
+tensors are stored only where the recipe trains them; the rest stays the backbone's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from clr import __version__
+from clr.core.backbone import Backbone
+from clr.core.files import canonical_json, sha256_bytes, write_atomic
+from clr.core.images import Preprocessing
+from clr.core.sites import BATCH_NORMS, batch_norm_sites, kernel_sites, mixing_sites
+from clr.core.sites import BatchNorm, Variant
+from clr.errors import IntegrityBroken, UsageError
+
+SCHEMA = "clr.adapter/1"
+_TASK = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_BN_TENSORS = ("weight", "bias", "running_mean", "running_var")
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """What an adapter is for; stored in its file and part of its identity.
+
+    Attributes:
+        task: task name.
+        labels: class names in the order of the head's rows.
+        backbone: name of the backbone.
+        backbone_digest: of its state.
+        preprocessing: from image file to input.
+        variant: ``reduced`` (k×k convolutions), ``full`` (1×1 too) or ``mix`` (reduced and a
+            low-rank 1×1 mixing of channels once a block).
+        batch_norm: ``frozen`` (the backbone's, nothing stored), ``affine`` (weight and bias
+            trained) or ``batch`` (statistics too).
+        rank: of the channel mixing; used by ``mix`` only.
+        recipe: how it was trained; for the record.
+        library: version of this package.
+        schema: version of the file's form.
+    """
+
+    task: str
+    labels: tuple[str, ...]
+    backbone: str
+    backbone_digest: str
+    preprocessing: Preprocessing
+    variant: Variant = "reduced"
+    batch_norm: BatchNorm = "frozen"
+    rank: int = 4
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    library: str = __version__
+    schema: str = SCHEMA
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))
+        if isinstance(self.preprocessing, Mapping):
+            object.__setattr__(self, "preprocessing", Preprocessing(**self.preprocessing))
+        if not _TASK.fullmatch(self.task):
+            raise UsageError(f"{self.task!r} is not a task name.", fix="Use a-z, 0-9 and dashes.")
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise UsageError(f"Task {self.task} needs two different labels or more.")
+        if self.variant not in get_args(Variant) or self.batch_norm not in BATCH_NORMS:
+            raise UsageError(
+                f"Unknown variant {self.variant!r} or batch norm {self.batch_norm!r}.",
+                fix="Variants: reduced, full, mix; batch norm: frozen, affine, batch.",
+            )
+        if not 1 <= self.rank <= 64:
+            raise UsageError(f"The rank {self.rank} is not between 1 and 64.")
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """A spec and its tensors: ``kernels.*``, ``mix.*``, ``bn.*``, ``head.weight``, ``head.bias``."""
+
+    spec: AdapterSpec
+    tensors: dict[str, Tensor]
+
+    @property
+    def added_parameters(self) -> int:
+        """Number of values added to the backbone, without the head and without copies of it."""
+        return sum(t.numel() for n, t in self.tensors.items() if n.startswith(("kernels.", "mix.")))
+
+    def detached(self) -> Adapter:
+        """Return a copy on the CPU that no training changes any more."""
+        copies = {n: t.detach().cpu().clone() for n, t in self.tensors.items()}
+        return Adapter(self.spec, copies)
+
+
+def shapes(spec: AdapterSpec, backbone: Backbone) -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of every tensor that an adapter of this kind must have."""
+    found: dict[str, tuple[int, ...]] = {}
+    for path in kernel_sites(backbone, spec.variant):
+        found[f"kernels.{path}"] = (backbone.convolutions[path].out_channels, 1, 3, 3)
+    if spec.variant == "mix":
+        for path in mixing_sites(backbone):
+            channels = backbone.convolutions[path].out_channels
+            found[f"mix.{path}.down"] = (spec.rank, channels, 1, 1)
+            found[f"mix.{path}.up"] = (channels, spec.rank, 1, 1)
+    if spec.batch_norm != "frozen":
+        for path, module in batch_norm_sites(backbone).items():
+            found |= {f"bn.{path}.{name}": (module.num_features,) for name in _BN_TENSORS}
+    found["head.weight"] = (len(spec.labels), backbone.channels)
+    found["head.bias"] = (len(spec.labels),)
+    return found
+
+
+def new_adapter(
+    spec: AdapterSpec, backbone: Backbone, head: tuple[Tensor, Tensor] | None = None
+) -> Adapter:
+    """Return the adapter at birth: with it the backbone computes exactly what it did without.
+
+    Args:
+        spec: what it is for.
+        backbone: over which.
+        head: weight [classes, channels] and bias [classes], e.g. a linear probe's; else zeros.
+    """
+    tensors: dict[str, Tensor] = {}
+    generator = torch.Generator().manual_seed(0)
+    norms = {} if spec.batch_norm == "frozen" else batch_norm_sites(backbone)
+    for name, shape in shapes(spec, backbone).items():
+        kind, _, rest = name.partition(".")
+        if kind == "bn":
+            path, _, field_name = rest.rpartition(".")
+            tensors[name] = getattr(norms[path], field_name).detach().cpu().clone()
+            continue
+        tensors[name] = torch.zeros(shape)
+        if kind == "kernels":
+            tensors[name][:, 0, 1, 1] = 1
+        elif name.endswith(".down"):
+            nn.init.kaiming_normal_(tensors[name], generator=generator)
+    if head is not None:
+        tensors["head.weight"], tensors["head.bias"] = (t.detach().cpu().clone() for t in head)
+    adapter = Adapter(spec, tensors)
+    check_adapter(adapter, backbone)
+    return adapter
+
+
+def check_adapter(adapter: Adapter, backbone: Backbone, where: str = "The adapter") -> None:
+    """Refuse an adapter that does not belong to this backbone as it is.
+
+    Raises:
+        IntegrityBroken: another backbone; a tensor missing, too many, of wrong shape or
+            dtype, or with values that are not finite.
+    """
+    if adapter.spec.backbone_digest != backbone.digest:
+        raise IntegrityBroken(
+            f"{where} was trained on the backbone {adapter.spec.backbone} with "
+            f"{adapter.spec.backbone_digest}, not on {backbone.name} with {backbone.digest}.",
+            fix="Use the backbone that it was trained on.",
+        )
+    wanted = shapes(adapter.spec, backbone)
+    for what, names in (
+        ("lacks", wanted.keys() - adapter.tensors.keys()),
+        ("has unknown", adapter.tensors.keys() - wanted.keys()),
+    ):
+        if names:
+            raise IntegrityBroken(
+                f"{where} {what} tensors: {', '.join(sorted(names)[:3])} ({len(names)} in all).",
+                fix="Fetch it again from the registry.",
+            )
+    for name, tensor in adapter.tensors.items():
+        if tuple(tensor.shape) != wanted[name] or tensor.dtype != torch.float32:
+            raise IntegrityBroken(
+                f"{where}: {name} is {tensor.dtype} {list(tensor.shape)}, "
+                f"not torch.float32 {list(wanted[name])}."
+            )
+        if not bool(torch.isfinite(tensor).all()):
+            raise IntegrityBroken(f"{where}: {name} has values that are not finite.")
+
+
+def adapter_bytes(adapter: Adapter) -> bytes:
+    """Return the adapter file's bytes; equal adapters give equal bytes."""
+    spec = canonical_json(asdict(adapter.spec)).decode()
+    tensors = {name: adapter.tensors[name].contiguous() for name in sorted(adapter.tensors)}
+    data: bytes = safetensors.torch.save(tensors, metadata={"spec": spec})
+    return data
+
+
+def save_adapter(adapter: Adapter, path: Path) -> str:
+    """Write the adapter file whole or not at all; return its digest ``sha256:<hex>``."""
+    data = adapter_bytes(adapter)
+    write_atomic(path, data)
+    return sha256_bytes(data)
+
+
+def load_adapter(path: Path, backbone: Backbone, expected_digest: str | None = None) -> Adapter:
+    """Read and check an adapter file.
+
+    Args:
+        path: the file.
+        backbone: it must have been trained on this one.
+        expected_digest: what the file's digest must be, where known.
+
+    Raises:
+        UsageError: no such file.
+        IntegrityBroken: see `parse_adapter`.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"The adapter {path} cannot be read: {error.strerror}.") from error
+    return parse_adapter(data, backbone, expected_digest, str(path))
+
+
+def parse_adapter(
+    data: bytes, backbone: Backbone, expected_digest: str | None = None, where: str = "The adapter"
+) -> Adapter:
+    """Return the adapter whose file has the bytes `data`.
+
+    Raises:
+        IntegrityBroken: another digest, not safetensors, an unknown schema, or what
+            `check_adapter` refuses.
+    """
+    if expected_digest is not None and sha256_bytes(data) != expected_digest:
+        raise IntegrityBroken(
+            f"{where} has {sha256_bytes(data)}, not {expected_digest}.",
+            fix="Restore it from the registry or from a backup.",
+        )
+    spec = _parse_spec(data, where)
+    try:
+        tensors = safetensors.torch.load(data)
+    except Exception as error:  # safetensors raises its own, unrelated type
+        raise IntegrityBroken(f"{where} is not a whole safetensors file: {error}.") from error
+    adapter = Adapter(spec, tensors)
+    check_adapter(adapter, backbone, where)
+    return adapter
+
+
+def _parse_spec(data: bytes, where: str) -> AdapterSpec:
+    try:
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        fields = json.loads(header["__metadata__"]["spec"])
+        if fields["schema"] != SCHEMA:
+            raise IntegrityBroken(
+                f"{where} has the schema {fields['schema']!r}; this version reads {SCHEMA}.",
+                fix="Use the version of clr that wrote it, or a newer one.",
+            )
+        return AdapterSpec(**fields)
+    except (ValueError, KeyError, TypeError, UsageError, AttributeError, OverflowError) as error:
+        raise IntegrityBroken(
+            f"{where} does not say what it is for: {error}.", fix="Fetch it again."
+        ) from error

@@ -1,0 +1,274 @@
+"""The frozen backbone: any CNN of timm or torchvision, one in memory for all tasks."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clr.core import weights
+from clr.core.files import canonical_json
+from clr.errors import IntegrityBroken, UsageError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_MIN_CONVOLUTIONS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A frozen CNN without its classification head, in eval mode.
+
+    Attributes:
+        name: what it was loaded by.
+        module: maps float images [N, 3, H, W] to features [N, channels].
+        digest: see `state_digest`.
+        channels: number of features.
+        parameters: of the network as published, head included (budgets are shares of it).
+        mean: of the input per channel, for pixels in 0 … 1.
+        std: of the input per channel, for pixels in 0 … 1.
+        interpolation: ``bilinear`` or ``bicubic``.
+        source: where the weights came from.
+        licence: of the weights, empty where unknown.
+        architecture: of a ``file:`` backbone.
+        sha256: of a ``file:`` backbone's file.
+        pretrained: False for the seeded random weights that tests use.
+        unused: names in a checkpoint file that were not used, its heads.
+        convolutions: every convolution by its path, in the order of definition.
+    """
+
+    name: str
+    module: nn.Module
+    digest: str
+    channels: int
+    parameters: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    source: str
+    licence: str = ""
+    architecture: str = ""
+    sha256: str = ""
+    pretrained: bool = True
+    unused: tuple[str, ...] = ()
+    convolutions: dict[str, nn.Conv2d] = field(default_factory=dict, repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.module.parameters()).device
+
+    def check(self) -> None:
+        """Recompute the digest of what is in memory.
+
+        Raises:
+            IntegrityBroken: a weight is no longer what was loaded.
+        """
+        found = state_digest(self.module)
+        if found != self.digest:
+            raise IntegrityBroken(
+                f"The backbone {self.name} in memory has {found}, not {self.digest}.",
+                fix="Restart; if it happens again, check the memory and reinstall the weights.",
+            )
+
+
+def state_digest(module: nn.Module) -> str:
+    """Return sha256 over the sorted (name, dtype, shape, bytes) of a module's state."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(canonical_json([name, str(tensor.dtype), list(tensor.shape)]))
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return "sha256:" + digest.hexdigest()
+
+
+def load_backbone(
+    name: str,
+    *,
+    architecture: str = "",
+    sha256: str = "",
+    pretrained: bool = True,
+    device: str = "cpu",
+) -> Backbone:
+    """Load a CNN, drop its head, freeze it.
+
+    Args:
+        name: a timm or torchvision name (timm first; ``timm:`` or ``torchvision:`` decides),
+            or ``file:<path>`` of a checkpoint.
+        architecture: for ``file:``, the name of the network that the file is for.
+        sha256: for ``file:``, the digest that its bytes must have.
+        pretrained: False gives random weights from a fixed seed.
+        device: where to put it.
+
+    Raises:
+        UsageError: unknown name (near ones are named), not a CNN, or no pinned digest.
+        IntegrityBroken: a file with other bytes, with code in it, or of another network.
+        ServiceUnavailable: weights that are not here and cannot be fetched.
+    """
+    if not name.startswith("file:"):
+        network, facts = _named(name, pretrained)
+        parameters = _count(network)
+        _drop_head(network)
+        return _frozen(network, device, name=name, parameters=parameters, **facts)
+    path = _pinned_file(name, architecture, sha256)
+    network, facts = _named(architecture, pretrained=False)
+    parameters = _count(network)
+    _drop_head(network)
+    state, unused = weights.fit_state(weights.read_state(path, sha256), network, str(path))
+    network.load_state_dict(state)
+    facts |= {"source": name, "licence": "", "pretrained": True}
+    facts |= {"architecture": architecture, "sha256": sha256, "unused": unused}
+    return _frozen(network, device, name=name, parameters=parameters, **facts)
+
+
+def _pinned_file(name: str, architecture: str, sha256: str) -> Path:
+    path = Path(name.removeprefix("file:")).expanduser()
+    if not architecture:
+        raise UsageError(
+            f"{name} does not say which network it is for.",
+            fix="Set CLR_BACKBONE_ARCHITECTURE, e.g. resnet50.",
+        )
+    if not sha256:
+        raise UsageError(
+            f"{name} is not pinned: whoever can write the file could change the backbone.",
+            fix="Set CLR_BACKBONE_SHA256 to the digest that its publisher gives "
+            f"(sha256sum {path}).",
+        )
+    return path
+
+
+def _named(name: str, pretrained: bool) -> tuple[nn.Module, dict[str, Any]]:
+    import timm
+    from torchvision import models
+
+    library, _, plain = name.rpartition(":")
+    if library in ("", "timm") and timm.is_model(plain):
+        return _from_timm(plain, pretrained)
+    if library in ("", "torchvision") and plain in models.list_models(module=models):
+        return _from_torchvision(plain, pretrained)
+    known = [*timm.list_models(), *models.list_models(module=models)]
+    near = difflib.get_close_matches(plain, known, n=5, cutoff=0.5)
+    raise UsageError(
+        f"There is no backbone {name!r} in timm or torchvision.",
+        fix=f"Did you mean {', '.join(near)}?" if near else "See timm.list_models().",
+        near=near,
+    )
+
+
+def _from_timm(name: str, pretrained: bool) -> tuple[nn.Module, dict[str, Any]]:
+    import timm
+
+    with _seeded():
+        network = timm.create_model(name, pretrained=False)
+    config = getattr(network, "pretrained_cfg", None) or {}
+    source = "random"
+    if pretrained:
+        packaged = weights.packaged_state(name, network)
+        if packaged is not None:
+            state, source = packaged
+            network.load_state_dict(state)
+        else:
+            try:
+                network = timm.create_model(name, pretrained=True)
+            except Exception as error:
+                raise weights.no_weights(name, str(error)) from error
+            source = f"timm:{config.get('hf_hub_id') or config.get('url') or name}"
+    return network, {
+        "mean": tuple(config.get("mean", IMAGENET_MEAN)),
+        "std": tuple(config.get("std", IMAGENET_STD)),
+        "interpolation": _interpolation(config.get("interpolation", "bicubic")),
+        "source": source,
+        "licence": str(config.get("license") or "") if pretrained else "",
+        "pretrained": pretrained,
+    }
+
+
+def _from_torchvision(name: str, pretrained: bool) -> tuple[nn.Module, dict[str, Any]]:
+    from torchvision import models
+
+    with _seeded():
+        network = models.get_model(name, weights=None)
+    source, interpolation = "random", "bilinear"
+    if pretrained:
+        chosen = models.get_model_weights(name).DEFAULT
+        try:
+            state = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        except Exception as error:
+            raise weights.no_weights(name, str(error)) from error
+        network.load_state_dict(state)
+        source, interpolation = f"torchvision:{chosen}", chosen.transforms().interpolation.value
+    return network, {
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
+        "interpolation": _interpolation(interpolation),
+        "source": source,
+        "licence": "BSD-3-Clause" if pretrained else "",
+        "pretrained": pretrained,
+    }
+
+
+class _seeded:
+    """Random weights that are the same every time, without touching the caller's generator."""
+
+    def __enter__(self) -> None:
+        self._fork = torch.random.fork_rng(devices=[])
+        self._fork.__enter__()
+        torch.manual_seed(0)
+
+    def __exit__(self, *why: Any) -> None:
+        self._fork.__exit__(*why)
+
+
+def _interpolation(name: str) -> str:
+    return name if name in ("bilinear", "bicubic") else "bicubic"
+
+
+def _drop_head(network: nn.Module) -> None:
+    """Replace the last linear layer by identity, so that the network ends in its features."""
+    if hasattr(network, "reset_classifier"):
+        network.reset_classifier(0)
+        return
+    linear = [path for path, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise UsageError("The network has no linear head to replace.", fix="Choose another CNN.")
+    parent, _, leaf = linear[-1].rpartition(".")
+    setattr(network.get_submodule(parent), leaf, nn.Identity())
+
+
+def _frozen(network: nn.Module, device: str, *, name: str, **facts: Any) -> Backbone:
+    convolutions = {
+        path: module for path, module in network.named_modules() if isinstance(module, nn.Conv2d)
+    }
+    spatial = [m for m in convolutions.values() if max(m.kernel_size) > 1]
+    if len(spatial) < _MIN_CONVOLUTIONS:
+        raise UsageError(
+            f"{name} is not a convolutional network: it has {len(spatial)} k×k convolutions.",
+            fix="Choose a CNN such as tf_efficientnet_lite0, resnet50 or convnext_tiny.",
+        )
+    broken = [n for n, t in network.state_dict().items() if not _is_finite(t)]
+    if broken:
+        raise IntegrityBroken(f"{name} has values that are not finite in {broken[0]}.")
+    network.eval().requires_grad_(False)
+    digest = state_digest(network)
+    network.to(device=device, memory_format=torch.channels_last)
+    with torch.inference_mode():
+        features = network(torch.zeros(1, 3, 64, 64, device=device))
+    if features.ndim != 2:
+        raise UsageError(
+            f"{name} gives features of shape {list(features.shape)}, not one vector an image.",
+            fix="Choose another CNN.",
+        )
+    return Backbone(name, network, digest, features.shape[1], convolutions=convolutions, **facts)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+
+
+def _count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,0 +1,77 @@
+"""Digests, canonical JSON and files that are whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from clr.errors import UsageError
+
+_CHUNK = 1 << 20
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Return ``sha256:<64 hex>`` of `data`."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return ``sha256:<64 hex>`` of a file's bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return "sha256:" + digest.hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return `value` as JSON with sorted keys and no white space, UTF-8.
+
+    Equal values give equal bytes, so that a digest of them means something.
+
+    Raises:
+        UsageError: not JSON, or a number that is not finite.
+    """
+    try:
+        text = json.dumps(
+            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+        return text.encode("utf-8")
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"This cannot be written as JSON: {error}.", fix="Use plain finite values."
+        ) from error
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file that after any crash is the old one or the new one, never a part.
+
+    Raises:
+        OSError: the disk is full, the folder is not writable, …; the old file is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), 0o666 & ~_umask())
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,84 @@
+"""The linear probe: the baseline before any adapter, and where the adapter's head starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clr.errors import UsageError
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
+"""L2 penalties that are tried, on standardised features."""
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """Multinomial logistic regression on frozen features.
+
+    Attributes:
+        weight: float32 [classes, channels], for features as they are.
+        bias: float32 [classes].
+        strength: the L2 penalty that was best on the validation part.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    strength: float
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Return logits [N, classes] of features [N, channels]."""
+        return F.linear(features, self.weight, self.bias)
+
+
+def fit_probe(
+    features: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor], weights: Tensor
+) -> Probe:
+    """Fit by L-BFGS for each strength and keep the one with the best validation loss.
+
+    Args:
+        features: float32 [N, channels].
+        labels: int64 [N].
+        validation: features and labels that choose the strength.
+        weights: float32 [classes], weight of each class in the loss.
+
+    Raises:
+        UsageError: no images.
+    """
+    if not len(features):
+        raise UsageError("There are no images to fit the linear probe on.")
+    mean, std = features.mean(0), features.std(0).clamp_min(1e-6)
+    start = torch.zeros(len(weights), features.shape[1] + 1, dtype=torch.float32)
+    standard = (features - mean) / std
+    held = (validation[0] - mean) / std
+    best: tuple[float, Probe] | None = None
+    for strength in sorted(STRENGTHS, reverse=True):  # each starts from the stronger one's end
+        start = _minimise(start, standard, labels, weights, strength)
+        loss = float(F.cross_entropy(_linear(start, held), validation[1], weight=weights))
+        if best is None or loss < best[0]:
+            weight = start[:, :-1] / std
+            best = loss, Probe(weight, start[:, -1] - weight @ mean, strength)
+    assert best is not None
+    return best[1]
+
+
+def _minimise(start: Tensor, x: Tensor, y: Tensor, weights: Tensor, strength: float) -> Tensor:
+    parameters = start.clone().requires_grad_()
+    optimiser = torch.optim.LBFGS([parameters], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = F.cross_entropy(_linear(parameters, x), y, weight=weights)
+        loss = loss + 0.5 * strength * parameters[:, :-1].square().sum()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimiser.step(closure)  # type: ignore[no-untyped-call]
+    return parameters.detach()
+
+
+def _linear(parameters: Tensor, x: Tensor) -> Tensor:
+    return F.linear(x, parameters[:, :-1], parameters[:, -1])

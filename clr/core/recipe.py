@@ -1,0 +1,127 @@
+"""How an adapter is trained: every number in one place, checked when it is made."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, get_args, get_type_hints
+
+from clr.core.sites import BATCH_NORMS, Variant
+from clr.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Training settings; ``recipe:`` in ``task.yaml`` overrides them by name.
+
+    Attributes:
+        variant: where kernels act: ``reduced``, ``full`` or ``mix``.
+        image_size: side in pixels; 0: from the task's own images (see `image_size`).
+        epochs: passes over the training part.
+        batch_size: images a step.
+        kernel_lr: peak learning rate of kernels, mixing and batch norm.
+        head_lr: peak learning rate of the head, which starts as the linear probe.
+        weight_decay: pull of kernels towards identity and of the head towards its start,
+            a step and unit of learning rate (AdamW's, Loshchilov & Hutter 2019).
+        label_smoothing: Szegedy et al. 2016, section 7.
+        validation_share: part of train that is kept for model selection.
+        patience: epochs without a better validation loss before training stops.
+        batch_norm: ``frozen``, ``affine`` or ``batch``.
+        rank: of the channel mixing of ``mix``.
+        flips: try mirrored and turned images, and use those that keep their label.
+        shift: largest shift in both directions, as a share of the side.
+        balance: weigh classes by the inverse of their frequency where it is uneven.
+        seed: of validation part, order, augmentation.
+    """
+
+    variant: str = "reduced"
+    image_size: int = 0
+    epochs: int = 12
+    batch_size: int = 32
+    kernel_lr: float = 5e-3
+    head_lr: float = 1e-3
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.1
+    validation_share: float = 0.15
+    patience: int = 6
+    batch_norm: str = "frozen"
+    rank: int = 4
+    flips: bool = True
+    shift: float = 0.08
+    balance: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _one_of("variant", self.variant, get_args(Variant))
+        _one_of("batch_norm", self.batch_norm, BATCH_NORMS)
+        _within("image_size", self.image_size, 0, 1024)
+        if 0 < self.image_size < 32:
+            raise UsageError(f"recipe.image_size is {self.image_size}: use 0 or 32 … 1024.")
+        _within("epochs", self.epochs, 1, 1000)
+        _within("batch_size", self.batch_size, 2, 4096)
+        _within("kernel_lr", self.kernel_lr, 0, 1)
+        _within("head_lr", self.head_lr, 0, 1)
+        _within("weight_decay", self.weight_decay, 0, 10)
+        _within("label_smoothing", self.label_smoothing, 0, 0.5)
+        _within("validation_share", self.validation_share, 0.05, 0.5)
+        _within("patience", self.patience, 1, 1000)
+        _within("rank", self.rank, 1, 64)
+        _within("shift", self.shift, 0, 0.5)
+        _within("seed", self.seed, 0, 2**31 - 1)
+
+    @classmethod
+    def of(cls, overrides: Mapping[str, Any], **defaults: Any) -> Recipe:
+        """Return the default recipe with `defaults`, then `overrides`, put in.
+
+        Raises:
+            UsageError: an unknown name (near ones are named) or a value of the wrong kind.
+        """
+        kinds = get_type_hints(cls)
+        values = dict(defaults)
+        for name, value in overrides.items():
+            if name not in kinds:
+                near = difflib.get_close_matches(str(name), kinds, n=3)
+                raise UsageError(
+                    f"recipe.{name} in task.yaml is not a setting of the recipe.",
+                    fix=f"Did you mean {', '.join(near)}?"
+                    if near
+                    else f"Known: {', '.join(kinds)}",
+                )
+            values[name] = _cast(name, value, kinds[name])
+        return cls(**values)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return every setting by name, JSON-serialisable."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+
+def image_size(side: float) -> int:
+    """Return the input size for images whose typical longer side is `side` pixels.
+
+    The next multiple of 32 (the stride of the usual backbones), at least 96 so that the
+    last feature map is not a single pixel, at most 160 for the sake of training time.
+    """
+    return int(min(160, max(96, -(-side // 32) * 32)))
+
+
+def _cast(name: str, value: Any, kind: type) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is float and is_number:
+        return float(value)
+    if isinstance(value, kind) and (kind is bool) == isinstance(value, bool):
+        return value
+    raise UsageError(
+        f"recipe.{name} is {value!r}, not a value of type {kind.__name__}.",
+        fix="Correct it in task.yaml.",
+    )
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"recipe.{name} is {value!r}.", fix=f"Use one of {', '.join(allowed)}.")
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"recipe.{name} is {value}, not between {low} and {high}.")

@@ -1,0 +1,283 @@
+"""Train one adapter: from the linear probe, epoch by epoch, resumable at each of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clr.core.adapter import Adapter, AdapterSpec, new_adapter
+from clr.core.augment import augment
+from clr.core.backbone import Backbone
+from clr.core.baseline import Baseline
+from clr.core.checkpoint import Checkpoint, Epoch, load_checkpoint, save_checkpoint
+from clr.core.evaluate import run
+from clr.core.files import canonical_json, sha256_bytes
+from clr.core.images import ImageSet, Preprocessing, prepare
+from clr.core.network import Program
+from clr.core.recipe import Recipe
+from clr.errors import UsageError
+
+Logits = Callable[[Tensor], Tensor]
+OnEpoch = Callable[[int, Epoch], None]
+OnStep = Callable[[int, int, int], None]
+WARM_UP = 0.25
+"""Share of all steps in which the learning rate rises (one-cycle, Smith & Topin 2018)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """The adapter with the best validation loss, and how it came about.
+
+    Attributes:
+        adapter: on the CPU.
+        history: per epoch, 0 being the start: train_loss (absent at 0), val_loss, val_accuracy.
+        best: the epoch that `adapter` is of.
+        resumed: the epoch after which an earlier process was cut off; -1: none was.
+    """
+
+    adapter: Adapter
+    history: tuple[Epoch, ...]
+    best: int
+    resumed: int = -1
+
+
+def fit(
+    backbone: Backbone,
+    images: ImageSet,
+    baseline: Baseline,
+    spec: AdapterSpec,
+    recipe: Recipe,
+    *,
+    on_epoch: OnEpoch | None = None,
+    on_step: OnStep | None = None,
+    checkpoint: Path | None = None,
+) -> Trained:
+    """Train an adapter on the training part; keep the epoch of the best validation loss.
+
+    The start (the probe's head, identity kernels) is epoch 0 and competes too.
+
+    Args:
+        backbone: frozen.
+        images: the task's train split.
+        baseline: of the same images and recipe.
+        spec: what the adapter is for.
+        recipe: how to train.
+        on_epoch: called as (number, metrics) after every epoch, those of earlier processes too.
+        on_step: called as (epoch, step, steps of the epoch).
+        checkpoint: file that is written after every epoch, and continued if it is there.
+
+    Raises:
+        UsageError: the loss is not finite: a learning rate far too high.
+    """
+    start = new_adapter(spec, backbone, (baseline.probe.weight, baseline.probe.bias))
+    tensors = {name: tensor.to(backbone.device) for name, tensor in start.tensors.items()}
+    program = Program(backbone, tensors)
+    parameters = _parameters(tensors, recipe)
+    optimiser = torch.optim.AdamW(
+        [{"params": [tensors[name]], "lr": lr} for name, lr in parameters.items()],
+        betas=(0.9, 0.99),
+        weight_decay=0.0,
+    )
+    key = _key(spec, recipe, images, baseline)
+    kept = load_checkpoint(checkpoint, key) if checkpoint else None
+    history: list[Epoch] = list(kept.history) if kept else []
+    best, best_tensors = (kept.best, dict(kept.best_tensors)) if kept else (0, {})
+    if kept:
+        _restore(kept, tensors, optimiser, parameters)
+    for number, epoch in enumerate(history):
+        _tell(on_epoch, number, epoch)
+    training = _Training(
+        lambda batch: program.logits(batch, batch_statistics=recipe.batch_norm == "batch"),
+        program.logits,
+        images,
+        baseline,
+        spec.preprocessing,
+        recipe,
+        backbone.device,
+    )
+    anchors = {name: start.tensors[name].to(backbone.device) for name in parameters}
+    for number in range(len(history), recipe.epochs + 1):
+        if number - best > recipe.patience:
+            break
+        loss = training.epoch(optimiser, number, on_step, _decay(tensors, anchors, recipe))
+        epoch = training.validate() | ({} if loss is None else {"train_loss": loss})
+        history.append(epoch)
+        if epoch["val_loss"] <= min(one["val_loss"] for one in history):
+            best = number
+            best_tensors = {name: t.detach().cpu().clone() for name, t in tensors.items()}
+        if checkpoint:
+            moments = _moments(optimiser, parameters)
+            state = Checkpoint(tensors, best_tensors, moments, tuple(history), best)
+            save_checkpoint(state, checkpoint, key)
+        _tell(on_epoch, number, epoch)
+    resumed = len(kept.history) - 1 if kept else -1
+    return Trained(Adapter(spec, best_tensors), tuple(history), best, resumed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Training:
+    """One model, one data set: the epochs of any gradient training in this package."""
+
+    train_logits: Logits
+    logits: Logits
+    images: ImageSet
+    baseline: Baseline
+    preprocessing: Preprocessing
+    recipe: Recipe
+    device: torch.device
+
+    def epoch(
+        self,
+        optimiser: torch.optim.Optimizer,
+        number: int,
+        on_step: OnStep | None,
+        after_step: Callable[[float], None] = lambda factor: None,
+    ) -> float | None:
+        """Run epoch `number` (from 1) and return its mean loss; epoch 0 is the start itself."""
+        if number == 0:
+            return None
+        recipe = self.recipe
+        # of this epoch alone, so that a resumed training draws what an unbroken one does
+        generator = torch.Generator().manual_seed(recipe.seed * 100_003 + number)
+        order = self.baseline.train[torch.randperm(len(self.baseline.train), generator=generator)]
+        batches = order.split(recipe.batch_size)
+        peaks = [group.setdefault("peak", group["lr"]) for group in optimiser.param_groups]
+        total = 0.0
+        for at, part in enumerate(batches):
+            done = (number - 1) * len(batches) + at
+            factor = one_cycle((done + 1) / (recipe.epochs * len(batches) + 1))
+            for group, peak in zip(optimiser.param_groups, peaks, strict=True):
+                group["lr"] = peak * factor
+            total += self._step(optimiser, part, generator) * len(part)
+            after_step(factor)
+            if on_step:
+                on_step(number, at + 1, len(batches))
+        return total / len(order)
+
+    def _step(
+        self, optimiser: torch.optim.Optimizer, part: Tensor, generator: torch.Generator
+    ) -> float:
+        pixels = augment(self.images.batch(part), self.baseline.turns, self.recipe.shift, generator)
+        batch = prepare(pixels, self.preprocessing, self.device)
+        labels = self.images.labels[part].to(self.device)
+        optimiser.zero_grad(set_to_none=True)
+        with _mixed_precision(self.device):
+            logits = self.train_logits(batch)
+        loss = F.cross_entropy(
+            logits.float(),
+            labels,
+            weight=self.baseline.weights.to(self.device),
+            label_smoothing=self.recipe.label_smoothing,
+        )
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise UsageError(
+                "The training loss is not finite any more.",
+                fix="Lower recipe.kernel_lr and recipe.head_lr in task.yaml.",
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        return value
+
+    def validate(self) -> Epoch:
+        """Return loss and accuracy on the validation part."""
+        held = self.baseline.validation
+        logits = run(self.logits, self.images, self.preprocessing, self.device, held)
+        labels = self.images.labels[held]
+        loss = F.cross_entropy(logits, labels, weight=self.baseline.weights)
+        accuracy = (logits.argmax(1) == labels).float().mean()
+        return {"val_loss": float(loss), "val_accuracy": float(accuracy)}
+
+
+def one_cycle(progress: float) -> float:
+    """Return the share of the peak learning rate at `progress` in 0 … 1 of the training.
+
+    Linear rise over `WARM_UP`, then half a cosine down to zero (Smith & Topin 2018;
+    Loshchilov & Hutter 2017).
+    """
+    if progress < WARM_UP:
+        return 0.04 + 0.96 * progress / WARM_UP
+    return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
+
+
+def _parameters(tensors: dict[str, Tensor], recipe: Recipe) -> dict[str, float]:
+    """Return the peak learning rate of every tensor that is trained."""
+    rates: dict[str, float] = {}
+    for name, tensor in tensors.items():
+        if name.endswith((".running_mean", ".running_var")):
+            continue
+        rates[name] = recipe.head_lr if name.startswith("head.") else recipe.kernel_lr
+        tensor.requires_grad_()
+    return rates
+
+
+def _decay(
+    tensors: dict[str, Tensor], anchors: dict[str, Tensor], recipe: Recipe
+) -> Callable[[float], None]:
+    """Return decoupled weight decay towards where each tensor started (identity kernels)."""
+
+    @torch.no_grad()
+    def apply(factor: float) -> None:
+        if recipe.weight_decay:
+            for name, anchor in anchors.items():
+                lr = recipe.head_lr if name.startswith("head.") else recipe.kernel_lr
+                tensors[name].lerp_(anchor, min(1.0, factor * lr * recipe.weight_decay))
+
+    return apply
+
+
+def _mixed_precision(device: torch.device) -> AbstractContextManager[object]:
+    if device.type == "cuda":
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def _key(spec: AdapterSpec, recipe: Recipe, images: ImageSet, baseline: Baseline) -> str:
+    facts = {
+        "spec": asdict(spec),
+        "recipe": recipe.as_dict(),
+        "files": [str(path) for path in images.paths],
+        "train": baseline.train.tolist(),
+        "turns": baseline.turns,
+        "head": sha256_bytes(baseline.probe.weight.numpy().tobytes()),
+    }
+    return sha256_bytes(canonical_json(facts))
+
+
+def _moments(optimiser: torch.optim.Optimizer, names: dict[str, float]) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for name, group in zip(names, optimiser.param_groups, strict=True):
+        for field, value in optimiser.state.get(group["params"][0], {}).items():
+            found[f"{name}/{field}"] = torch.as_tensor(value)
+    return found
+
+
+@torch.no_grad()
+def _restore(
+    kept: Checkpoint,
+    tensors: dict[str, Tensor],
+    optimiser: torch.optim.Optimizer,
+    names: dict[str, float],
+) -> None:
+    for name, tensor in tensors.items():
+        tensor.copy_(kept.tensors[name])
+    by_name = {
+        name: group["params"][0] for name, group in zip(names, optimiser.param_groups, strict=True)
+    }
+    for key, value in kept.moments.items():
+        name, _, field = key.rpartition("/")
+        # AdamW keeps its step count on the CPU
+        moved = value if field == "step" else value.to(by_name[name].device)
+        optimiser.state[by_name[name]][field] = moved.clone()
+
+
+def _tell(on_epoch: OnEpoch | None, number: int, epoch: Epoch) -> None:
+    if on_epoch:
+        on_epoch(number, epoch)
