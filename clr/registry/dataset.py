@@ -27,9 +27,7 @@ def short_digest(digest: str) -> str:
     """
     found = _DIGEST.fullmatch(digest)
     if found is None:
-        raise UsageError(
-            f"Not a DVC directory digest: {digest!r}.", fix="Use md5:<32 hex>.dir."
-        )
+        raise UsageError(f"Not a DVC directory digest: {digest!r}.", fix="Use md5:<32 hex>.dir.")
     return found.group(1)
 
 
@@ -68,9 +66,7 @@ class DvcDatasetSource(DatasetSource):
 class DvcDataset(Dataset):
     """A task's data as it was at one DVC digest."""
 
-    def __init__(
-        self, source: DvcDatasetSource, name: str, digest: str, facts: dict[str, Any]
-    ):
+    def __init__(self, source: DvcDatasetSource, name: str, digest: str, facts: dict[str, Any]):
         self._facts = dict(facts)
         super().__init__(source=source, name=name, digest=digest)
 
@@ -108,10 +104,8 @@ def dvc_dataset(
         source: path, remote, git commit, whatever says where the bytes are.
         profile: counts, JSON-serialisable.
     """
-    place = DvcDatasetSource(
-        {"path": f"data/{task}", **(source or {}), "dvc_digest": digest}
-    )
+    place = DvcDatasetSource({"path": f"data/{task}", **(source or {}), "dvc_digest": digest})
     return DvcDataset(place, task, short_digest(digest), profile)
 
 
-register_dataset_source(DvcDatasetSource)
+register_dataset_source(DvcDatasetSource)  # type: ignore[arg-type]  # wants the class, says object

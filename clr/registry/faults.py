@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from clr.errors import ClrError, IntegrityBroken, ServiceUnavailable
 
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_WRITE = {errno.EACCES, errno.EPERM, errno.EROFS}
 _DENIED = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
 _DOWN = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}
@@ -81,10 +81,12 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _explain_one(error: BaseException, place: str, doing: str) -> ClrError | None:
     if isinstance(error, OSError) and error.errno in _NO_SPACE | _NO_WRITE:
         return _explain_os(error, place, doing)
+    text, served = str(error), place.startswith("http")
+    if not served and (found := _explain_database(text, place, doing)) is not None:
+        return found
     names = {kind.__name__ for kind in type(error).__mro__}
     code = str(getattr(error, "error_code", ""))
     status = getattr(getattr(error, "response", None), "status_code", None)
-    text = str(error)
     if code in _DENIED or status in (401, 403):
         return RegistryDenied(
             f"The registry {place} did not allow: {doing}. It says: {_short(text)}",
@@ -94,13 +96,14 @@ def _explain_one(error: BaseException, place: str, doing: str) -> ClrError | Non
         )
     if names.intersection(_UNREACHABLE) or "Max retries exceeded" in text:
         return unreachable(place, doing, text)
-    if code in _DOWN or (isinstance(status, int) and status >= 500):
+    failed = code in _DOWN or (served and code == "INTERNAL_ERROR")
+    if failed or (isinstance(status, int) and status >= 500):
         return ServiceUnavailable(
             f"The registry {place} failed while doing this: {doing}. It says: {_short(text)}",
             fix="Look at its log, then run the same command again: what was done is kept.",
             registry=place,
         )
-    return _explain_database(text, place, doing)
+    return None
 
 
 def unreachable(place: str, doing: str, why: str) -> ServiceUnavailable:
@@ -130,39 +133,46 @@ def _explain_os(error: OSError, place: str, doing: str) -> ServiceUnavailable:
 
 
 def _explain_database(text: str, place: str, doing: str) -> ClrError | None:
-    low = text.lower()
-    if "database or disk is full" in low:
-        return ServiceUnavailable(
-            f"No space left for the registry {place} ({doing}).",
-            fix="Free space there, then run the same command again: what was done is kept.",
-            registry=place,
-        )
-    if "readonly database" in low or "unable to open database file" in low:
-        return ServiceUnavailable(
-            f"The registry {place} cannot be written by this user ({doing}).",
-            fix="Make its file and folder writable, or set CLR_HOME to a folder that is.",
-            registry=place,
-        )
-    if "database is locked" in low:
-        return ServiceUnavailable(
-            f"The registry {place} is locked by another process ({doing}).",
-            fix="Wait for the other command to end, then run this one again; for several "
-            "users at once start a server (`clr up registry`).",
-            registry=place,
-        )
-    if "file is not a database" in low or "disk image is malformed" in low:
-        return IntegrityBroken(
-            f"The registry {place} is not a readable SQLite database ({doing}).",
-            fix="Restore it from a backup, or move it away to start with an empty registry.",
-            registry=place,
-        )
-    if "out-of-date database schema" in low:
-        return ServiceUnavailable(
-            f"The registry {place} was written by another version of MLflow.",
-            fix=f"Back it up, then run `mlflow db upgrade {place}`.",
-            registry=place,
-        )
+    for marks, kind, message, fix in _DATABASE:
+        if any(mark in text.lower() for mark in marks):
+            said = message.format(place=place, doing=doing)
+            return kind(said, fix=fix.format(place=place), registry=place)
     return None
+
+
+_DATABASE: tuple[tuple[tuple[str, ...], type[ClrError], str, str], ...] = (
+    (
+        ("database or disk is full", "disk i/o error"),
+        ServiceUnavailable,
+        "No space left, or a failing disk, for the registry {place} ({doing}).",
+        "Free space there, then run the same command again: what was done is kept.",
+    ),
+    (
+        ("readonly database", "unable to open database file"),
+        ServiceUnavailable,
+        "The registry {place} cannot be written by this user ({doing}).",
+        "Make its file and folder writable, or set CLR_HOME to a folder that is.",
+    ),
+    (
+        ("database is locked",),
+        ServiceUnavailable,
+        "The registry {place} is locked by another process ({doing}).",
+        "Wait for the other command to end, then run this one again; for several users at once "
+        "start a server (`clr up registry`).",
+    ),
+    (
+        ("file is not a database", "disk image is malformed"),
+        IntegrityBroken,
+        "The registry {place} is not a readable SQLite database ({doing}).",
+        "Restore it from a backup, or move it away to start with an empty registry.",
+    ),
+    (
+        ("out-of-date database schema",),
+        ServiceUnavailable,
+        "The registry {place} was written by another version of MLflow ({doing}).",
+        "Back it up, then run `mlflow db upgrade {place}`.",
+    ),
+)
 
 
 def _short(text: str, limit: int = 300) -> str:

@@ -2,37 +2,63 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from clr.core.files import sha256_file, write_atomic
 from clr.errors import IntegrityBroken
 from clr.registry.faults import calling
+from clr.registry.local import scratch
 from clr.registry.package import ADAPTER_FILE
 from clr.registry.store import Registry, as_default, model_name
 
 
-def fetch_file(
-    registry: Registry, name: str, version: int, path: str, folder: Path
-) -> Path:
+def fetch_file(registry: Registry, name: str, version: int, path: str, folder: Path) -> Path:
     """Return a local path of a file of a version of the registered model `name`, unchecked.
 
     Where the registry's files are on this machine it is the registered file itself;
     elsewhere a copy in `folder`.
+
+    Raises:
+        IntegrityBroken: the registry has the version but not the file.
+        ServiceUnavailable: it cannot be reached.
     """
     with calling(registry.uri, f"fetch version {version} of {name}"):
         root = registry.client.get_model_version_download_uri(name, str(version))
         if root.startswith("file:"):
-            from mlflow.utils.file_utils import local_file_uri_to_path
+            local = Path(unquote(urlsplit(root).path), path)
+            if not local.is_file():
+                raise _missing(name, version, str(local))
+            return local
+        return _download(registry, f"{root}/{path}", folder, _missing(name, version, path))
 
-            return Path(local_file_uri_to_path(root), path)
-        from mlflow.artifacts import download_artifacts
 
-        folder.mkdir(parents=True, exist_ok=True)
+def _download(registry: Registry, uri: str, folder: Path, missing: IntegrityBroken) -> Path:
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+    from requests import HTTPError
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
         with as_default(registry):
-            return Path(
-                download_artifacts(artifact_uri=f"{root}/{path}", dst_path=str(folder))
-            )
+            return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+    except HTTPError as error:
+        if error.response is not None and error.response.status_code == 404:
+            raise missing from error
+        raise
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise missing from error
+        raise
+
+
+def _missing(name: str, version: int, path: str) -> IntegrityBroken:
+    return IntegrityBroken(
+        f"A registered file of {name} version {version} is missing: {path}.",
+        fix="Restore it from a backup, or onboard the task again.",
+        model=name,
+        version=version,
+    )
 
 
 def fetch_adapter(registry: Registry, task: str, version: int, folder: Path) -> Path:
@@ -45,23 +71,22 @@ def adapter_path(registry: Registry, task: str, version: int, digest: str) -> Pa
 
     Raises:
         IntegrityBroken: the registered file is missing or has another digest.
+        ServiceUnavailable: the registry cannot be reached.
     """
     copy = registry.cache / f"{digest.removeprefix('sha256:')}.safetensors"
     if not registry.embedded and copy.is_file() and sha256_file(copy) == digest:
         return copy
-    with tempfile.TemporaryDirectory() as temporary:
-        path = fetch_adapter(registry, task, version, Path(temporary))
-        found = sha256_file(path) if path.is_file() else "missing"
-        if found != digest:
+    with scratch(registry) as folder, calling(registry.uri, f"fetch the adapter of {task}"):
+        path = fetch_adapter(registry, task, version, folder)
+        if (found := sha256_file(path)) != digest:
             raise IntegrityBroken(
                 f"The registered adapter of {task} version {version} should have {digest}, "
-                f"but is {found}: {path}",
+                f"but has {found}: {path}",
                 fix="Restore it from a backup, or onboard the task again.",
                 task=task,
                 version=version,
             )
-        if Path(temporary) in path.parents:
-            registry.cache.mkdir(parents=True, exist_ok=True)
-            write_atomic(copy, path.read_bytes())
-            return copy
-    return path
+        if not path.is_relative_to(folder):
+            return path
+        write_atomic(copy, path.read_bytes())
+    return copy

@@ -11,12 +11,14 @@ import base64
 import binascii
 import json
 import threading
+import weakref
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc.model import PythonModel
 
 from clr.errors import DataRefused, IntegrityBroken, UsageError
 
@@ -25,11 +27,12 @@ if TYPE_CHECKING:
     import torch
 
     from clr.core.adapter import Adapter
+    from clr.core.images import Preprocessing
     from clr.core.network import ReprogrammedNetwork
     from clr.registry.store import Registry
 
 _NETWORKS: dict[str, ReprogrammedNetwork] = {}
-_ATTACHED: dict[tuple[str, str], int] = {}
+_USERS: Counter[tuple[str, str]] = Counter()
 _LOCK = threading.RLock()
 _BATCH = 32
 
@@ -71,7 +74,7 @@ def network_for(reference: Mapping[str, Any]) -> ReprogrammedNetwork:
         return _NETWORKS[wanted]
 
 
-class AdapterModel(PythonModel):  # type: ignore[misc]
+class AdapterModel(PythonModel):
     """Classifies encoded images (PNG, JPEG, …) with one adapter over the shared backbone."""
 
     def __init__(self) -> None:
@@ -87,22 +90,20 @@ class AdapterModel(PythonModel):  # type: ignore[misc]
         """
         from clr.core.adapter import load_adapter
 
-        reference = json.loads(
-            Path(context.artifacts["backbone"]).read_text(encoding="utf-8")
-        )
+        reference = json.loads(Path(context.artifacts["backbone"]).read_text(encoding="utf-8"))
         network = network_for(reference)
         adapter = load_adapter(
             Path(context.artifacts["adapter"]),
             network.backbone,
             expected_digest=str(reference["adapter_digest"]),
         )
-        self._name = f"{adapter.spec.task}@{reference['adapter_digest']}"
+        self._name = f"pyfunc:{adapter.spec.task}@{reference['adapter_digest']}"
         self._network, self._adapter = network, adapter
         with _LOCK:
-            used = (network.backbone.digest, self._name)
-            if not _ATTACHED.get(used):
+            if self._name not in network.names:
                 network.attach(adapter, self._name)
-            _ATTACHED[used] = _ATTACHED.get(used, 0) + 1
+            _USERS[network.backbone.digest, self._name] += 1
+        weakref.finalize(self, _leave, network, self._name)
 
     def predict(
         self,
@@ -130,18 +131,16 @@ class AdapterModel(PythonModel):  # type: ignore[misc]
         import torch
 
         if self._network is None or self._adapter is None:
-            raise UsageError(
-                "This model is not loaded.", fix="Use mlflow.pyfunc.load_model."
-            )
+            raise UsageError("This model is not loaded.", fix="Use mlflow.pyfunc.load_model.")
         if "image" not in model_input.columns:
             raise UsageError(
                 f"The input has no column 'image' but {list(map(str, model_input.columns))}.",
                 fix="Give a table with one column 'image': file contents, as bytes or base64.",
             )
-        labels = self._adapter.spec.labels
+        images, labels = list(model_input["image"]), self._adapter.spec.labels
         rows: list[list[float]] = []
         with torch.inference_mode():
-            for batch in self._batches(list(model_input["image"])):
+            for batch in self._batches(images, self._adapter.spec.preprocessing):
                 logits = self._network.logits(batch, self._name)
                 rows += torch.softmax(logits.float(), dim=1).cpu().tolist()
         best = [max(range(len(row)), key=row.__getitem__) for row in rows]
@@ -154,23 +153,34 @@ class AdapterModel(PythonModel):  # type: ignore[misc]
             index=model_input.index,
         )
 
-    def _batches(self, images: list[Any]) -> Iterator[torch.Tensor]:
+    @staticmethod
+    def _batches(images: list[Any], preprocessing: Preprocessing) -> Iterator[torch.Tensor]:
         import torch
 
         from clr.core.images import decode, prepare
-        from clr.settings import Settings
 
-        assert self._adapter is not None
-        preprocessing = self._adapter.spec.preprocessing
-        most = int(Settings.model_fields["max_image_pixels"].default)
         for start in range(0, len(images), _BATCH):
             decoded = []
             for row, value in enumerate(images[start : start + _BATCH], start):
                 with _naming(row):
                     decoded.append(
-                        decode(as_bytes(value), preprocessing.size, max_pixels=most)
+                        decode(
+                            as_bytes(value),
+                            preprocessing.size,
+                            interpolation=preprocessing.interpolation,
+                        )
                     )
             yield prepare(torch.stack(decoded), preprocessing)
+
+
+def _leave(network: ReprogrammedNetwork, name: str) -> None:
+    """Detach an adapter when the last loaded model that uses it is gone."""
+    with _LOCK:
+        used = (network.backbone.digest, name)
+        _USERS[used] -= 1
+        if not _USERS[used]:
+            del _USERS[used]
+            network.detach(name)
 
 
 @contextmanager
@@ -178,9 +188,7 @@ def _naming(row: int) -> Iterator[None]:
     try:
         yield
     except DataRefused as error:
-        raise DataRefused(
-            f"Row {row}: {error.message}", fix=error.fix, row=row
-        ) from error
+        raise DataRefused(f"Row {row}: {error.message}", fix=error.fix, row=row) from error
 
 
 def as_bytes(value: Any) -> bytes:

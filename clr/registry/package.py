@@ -102,9 +102,7 @@ def write_package(
     _write_mlmodel(folder, model_id, run_id, facts)
 
 
-def _write_mlmodel(
-    folder: Path, model_id: str, run_id: str, facts: Mapping[str, Any]
-) -> None:
+def _write_mlmodel(folder: Path, model_id: str, run_id: str, facts: Mapping[str, Any]) -> None:
     from mlflow import pyfunc
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
@@ -141,9 +139,7 @@ def _write_mlmodel(
         streamable=False,
         artifacts={name: {"path": path, "uri": path} for name, path in files.items()},
     )
-    model.model_size_bytes = sum(
-        p.stat().st_size for p in folder.rglob("*") if p.is_file()
-    )
+    model.model_size_bytes = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     model.save(str(folder / "MLmodel"))
 
 
@@ -165,9 +161,7 @@ def _write_environment(folder: Path) -> None:
     pinned = [f"{name}=={version}" for name in _REQUIRED if (version := _version(name))]
     # a private name on a public index could be taken by anybody, so it is a comment
     note = f"# and this project, clr-pipeline {_version('clr-pipeline') or '?'}, from its source"
-    (folder / "requirements.txt").write_text(
-        "\n".join([*pinned, note, ""]), encoding="utf-8"
-    )
+    (folder / "requirements.txt").write_text("\n".join([*pinned, note, ""]), encoding="utf-8")
     python = platform.python_version()
     requirements = "\n".join(f"- {line}" for line in pinned)
     (folder / "python_env.yaml").write_text(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clr.registry.faults import calling
+from clr.registry.local import locked, scratch
 from clr.registry.store import (
     KEY_TAG,
     Registry,
@@ -21,6 +22,7 @@ from clr.registry.store import (
 _LOG = logging.getLogger(__name__)
 _BATCH = 90
 _EPOCH = "epoch"
+_LONGEST = 6000
 
 
 @dataclass(frozen=True)
@@ -75,38 +77,27 @@ def find_or_start_run(
     """
     experiment_id = ensure_experiment(registry, experiment or experiment_name(task))
     checked_key(key)
-    with calling(registry.uri, f"start a run of {task}"):
+    born = {KEY_TAG: key, "clr.task": task, "mlflow.source.name": "clr", **(tags or {})}
+    with locked(registry, f"run-{task}"), calling(registry.uri, f"start a run of {task}"):
         found = _runs_with(registry, experiment_id, key)
         if found:
             return _resume(registry, task, key, found[0])
-        born = {
-            KEY_TAG: key,
-            "clr.task": task,
-            "mlflow.source.name": "clr",
-            **(tags or {}),
-        }
+        started = int(time.time() * 1000)
         mine = registry.client.create_run(
-            experiment_id,
-            start_time=int(time.time() * 1000),
-            tags=born,
-            run_name=name or None,
+            experiment_id, start_time=started, tags=born, run_name=name or None
         )
         first = _runs_with(registry, experiment_id, key)[0]
-        if first.info.run_id != mine.info.run_id:  # two processes started at once
+        if first.info.run_id != mine.info.run_id:  # another machine was as fast
             registry.client.delete_run(mine.info.run_id)
             return _resume(registry, task, key, first)
-    return Run(
-        mine.info.run_id, task, experiment_id, key, False, -1, mine.info.start_time
-    )
+    return Run(mine.info.run_id, task, experiment_id, key, False, -1, started)
 
 
 def find_run(registry: Registry, task: str, key: str) -> Run | None:
     """Return the run with idempotency key `key` as it stands, or None."""
     with calling(registry.uri, f"look for a run of {task}"):
         experiment = registry.client.get_experiment_by_name(experiment_name(task))
-        found = experiment and _runs_with(
-            registry, experiment.experiment_id, checked_key(key)
-        )
+        found = experiment and _runs_with(registry, experiment.experiment_id, checked_key(key))
     return _as_run(task, key, found[0]) if found else None
 
 
@@ -132,27 +123,24 @@ def log_params(registry: Registry, run: Run, params: Mapping[str, Any]) -> None:
 
     A different value under a name that is there already is only warned about: it is
     part of nothing that the key covers (device, threads), and the first one trained.
+    Values longer than MLflow keeps are cut, with an ellipsis.
     """
     from mlflow.entities import Param
 
     with calling(registry.uri, "log parameters"):
         there = registry.client.get_run(run.id).data.params if run.resumed else {}
-        for name in sorted(there.keys() & params.keys()):
-            if there[name] != str(params[name]):
-                _LOG.warning(
-                    "Parameter %s of run %s stays %s, now %s.",
-                    name,
-                    run.id,
-                    there[name],
-                    params[name],
-                )
-        new = [
-            Param(name, str(value))
-            for name, value in params.items()
-            if name not in there
-        ]
+        values = {name: _cut(str(value)) for name, value in params.items()}
+        for name in sorted(there.keys() & values.keys()):
+            if there[name] != values[name]:
+                text = "Parameter %s of run %s stays %s, now %s."
+                _LOG.warning(text, name, run.id, there[name], values[name])
+        new = [Param(name, value) for name, value in values.items() if name not in there]
         for part in _parts(new):
             registry.client.log_batch(run.id, params=part, synchronous=True)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def log_metrics(
@@ -180,9 +168,7 @@ def log_metrics(
     _log_metrics(registry, run, metrics, step, run.started, model_id, dataset)
 
 
-def log_epoch(
-    registry: Registry, run: Run, number: int, metrics: Mapping[str, float]
-) -> None:
+def log_epoch(registry: Registry, run: Run, number: int, metrics: Mapping[str, float]) -> None:
     """Log an epoch's metrics with `number` as step, unless an earlier process did."""
     if number > run.last_epoch:
         values = {**metrics, _EPOCH: number}
@@ -213,9 +199,7 @@ def _log_metrics(
             registry.client.log_batch(run.id, metrics=part, synchronous=True)
 
 
-def log_dataset(
-    registry: Registry, run: Run, dataset: Any, *, context: str = "training"
-) -> None:
+def log_dataset(registry: Registry, run: Run, dataset: Any, *, context: str = "training") -> None:
     """Attach a `clr.registry.dataset.DvcDataset` to the run as its input."""
     from mlflow.entities import DatasetInput, InputTag
 
@@ -236,17 +220,12 @@ def log_file(registry: Registry, run: Run, path: Path, folder: str = "") -> None
 
 def log_bytes(registry: Registry, run: Run, files: Mapping[str, bytes]) -> None:
     """Upload contents under their names (``plots/confusion.png``), over what is there."""
-    import tempfile
-
-    with (
-        calling(registry.uri, "upload " + ", ".join(files)),
-        tempfile.TemporaryDirectory() as temporary,
-    ):
+    with scratch(registry) as folder, calling(registry.uri, "upload " + ", ".join(files)):
         for name, data in files.items():
-            path = Path(temporary, name)
+            path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-        registry.client.log_artifacts(run.id, temporary)
+        registry.client.log_artifacts(run.id, str(folder))
 
 
 def set_tags(registry: Registry, run: Run, tags: Mapping[str, str]) -> None:

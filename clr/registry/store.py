@@ -187,7 +187,7 @@ def _create_database(file: Path, artifacts: str) -> None:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         _be_quiet()
-        store = SqlAlchemyStore(f"sqlite:///{fresh}", artifacts)
+        store = SqlAlchemyStore(f"sqlite:///{fresh}", artifacts)  # type: ignore[no-untyped-call]
         store.engine.dispose()
         try:
             os.link(fresh, file)
@@ -236,24 +236,21 @@ def ensure_experiment(registry: Registry, name: str) -> str:
     with calling(registry.uri, f"open experiment {name}"):
         found = client.get_experiment_by_name(name)
         if found is None:
-            location = (
-                f"{registry.artifacts}/{name.replace('/', '-')}"
-                if registry.embedded
-                else None
-            )
+            folder = f"{registry.artifacts}/{name.replace('/', '-')}"
             try:
-                identifier: str = client.create_experiment(
-                    name, artifact_location=location
-                )
+                client.create_experiment(name, folder if registry.embedded else None)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-                found = client.get_experiment_by_name(name)
-                identifier = found.experiment_id
-        else:
-            identifier = found.experiment_id
-            if found.lifecycle_stage == "deleted":
-                client.restore_experiment(identifier)
+            found = client.get_experiment_by_name(name)
+        elif found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
+    if found is None:
+        raise ServiceUnavailable(
+            f"The experiment {name} was deleted while it was being opened.",
+            fix="Run the same command again.",
+        )
+    identifier: str = found.experiment_id
     registry._experiments[name] = identifier
     return identifier
 
@@ -266,9 +263,7 @@ def ensure_model(registry: Registry, name: str, description: str = "") -> None:
         return
     with calling(registry.uri, f"create the registered model {name}"):
         try:
-            registry.client.create_registered_model(
-                name, description=description or None
-            )
+            registry.client.create_registered_model(name, description=description or None)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

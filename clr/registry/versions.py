@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clr.core.files import sha256_file
-from clr.errors import IntegrityBroken, UsageError
+from clr.errors import UsageError
 from clr.registry.faults import calling
+from clr.registry.local import locked
 from clr.registry.package import BackboneReference, write_package
 from clr.registry.runs import Run, log_metrics
 from clr.registry.store import (
     KEY_TAG,
+    RELEASE_MODEL,
     Registry,
-    as_default,
     checked_key,
     ensure_model,
     model_name,
 )
+from clr.registry.upload import create_version, logged_model
 
-CANDIDATE, CHALLENGER, CHAMPION, PREVIOUS = (
-    "candidate",
-    "challenger",
-    "champion",
-    "previous",
-)
+CANDIDATE, CHALLENGER, CHAMPION, PREVIOUS = "candidate", "challenger", "champion", "previous"
 PENDING = "pending"
-DESCRIPTION_LIMIT = (
-    5000  # VARCHAR(5000) in MLflow's schema; SQLite does not check, others do
-)
+
+# VARCHAR(5000) in MLflow's schema; SQLite does not check, others do
+DESCRIPTION_LIMIT = 5000
 
 _MODEL_ID = re.compile(r"models:/(m-[0-9a-f]+)")
 
@@ -107,19 +103,20 @@ def register_adapter(
         dataset: `clr.registry.dataset.DvcDataset` they were measured on.
         title: description of the registered model, on its creation.
 
+    Returns:
+        the version, as it was registered first.
+
     Raises:
-        UsageError: the card is too long.
+        UsageError: the card is too long, or `key` cannot be one.
+        ServiceUnavailable: the registry, its disk or its lock cannot be used.
     """
     checked_key(key)
     if len(card) > DESCRIPTION_LIMIT:
         raise UsageError(
-            f"The model card has {len(card)} characters; MLflow keeps 5,000."
+            f"The model card has {len(card)} characters; MLflow keeps {DESCRIPTION_LIMIT}.",
+            fix="Use clr.registry.card.model_card, which keeps to that.",
         )
-    if found := find_version(registry, run.task, key):
-        return found
-    name = model_name(run.task)
-    ensure_model(registry, name, title)
-    digest = sha256_file(adapter_path)
+    name, digest = model_name(run.task), sha256_file(adapter_path)
     born = {
         **tags,
         KEY_TAG: key,
@@ -128,15 +125,17 @@ def register_adapter(
         "clr.backbone_digest": backbone.digest,
         "review": PENDING,
     }
-    with calling(registry.uri, f"register an adapter of {run.task}"):
+    with (
+        locked(registry, f"register-{run.task}"),
+        calling(registry.uri, f"register an adapter of {run.task}"),
+    ):
+        if found := find_version(registry, run.task, key):
+            return found
+        ensure_model(registry, name, title)
         model_id = _logged_model(registry, run, key, adapter_path, backbone, born, card)
         if metrics:
             log_metrics(registry, run, metrics, model_id=model_id, dataset=dataset)
-        create_version(registry, name, model_id, run.id, key, born, card)
-    version = find_version(registry, run.task, key)
-    if version is None:
-        raise IntegrityBroken(f"The version of {name} registered just now is gone.")
-    return version
+        return as_version(create_version(registry, name, model_id, run.id, key, born, card))
 
 
 def _logged_model(
@@ -163,85 +162,16 @@ def _logged_model(
     return logged_model(registry, run, key, f"clr-{run.task}", fill)
 
 
-def logged_model(registry: Registry, run: Run, key: str, name: str, fill: Any) -> str:
-    """Return the id of the logged model with `key`, its files uploaded and it READY.
-
-    Args:
-        registry: opened registry.
-        run: its source.
-        key: idempotency key.
-        name: shown in the UI.
-        fill: called with (empty folder, model id), writes the files.
-    """
-    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
-
-    client = registry.client
-    found = client.search_logged_models(
-        [run.experiment_id], f"tags.`{KEY_TAG}` = '{key}'"
-    )
-    if found:
-        model = min(found, key=lambda one: (one.creation_timestamp, one.model_id))
-    else:
-        model = client.create_logged_model(
-            run.experiment_id, name=name, source_run_id=run.id, tags={KEY_TAG: key}
-        )
-    if model.status != LoggedModelStatus.READY:
-        with tempfile.TemporaryDirectory() as temporary:
-            fill(Path(temporary), model.model_id)
-            client.log_model_artifacts(model.model_id, temporary)
-        client.finalize_logged_model(model.model_id, "READY")
-    there = client.get_run(run.id).outputs
-    if model.model_id not in {one.model_id for one in there.model_outputs}:
-        client.log_outputs(run.id, [LoggedModelOutput(model.model_id, step=0)])
-    identifier: str = model.model_id
-    return identifier
-
-
-def create_version(
-    registry: Registry,
-    name: str,
-    model_id: str,
-    run_id: str,
-    key: str,
-    tags: Mapping[str, str],
-    description: str,
-) -> None:
-    """Create the version of `name` with `key` unless it is there; the lowest number wins."""
-    search = f"name = '{name}' and tags.`{KEY_TAG}` = '{key}'"
-    if registry.client.search_model_versions(search):
-        return
-    with as_default(registry):
-        mine = registry.client.create_model_version(
-            name,
-            f"models:/{model_id}",
-            run_id=run_id,
-            tags=dict(tags),
-            description=description,
-            model_id=model_id,
-        )
-    first = min(
-        int(one.version) for one in registry.client.search_model_versions(search)
-    )
-    if int(mine.version) != first:  # two processes registered at once
-        registry.client.delete_model_version(name, mine.version)
-
-
 def set_candidate(registry: Registry, version: Version) -> None:
     """Point the alias ``candidate`` at `version`, never back from a newer or a decided one."""
     name = model_name(version.task)
-    with calling(
-        registry.uri, f"make version {version.version} of {name} the candidate"
-    ):
+    with calling(registry.uri, f"make version {version.version} of {name} the candidate"):
         now = get_version(registry, version.task, version.version)
-        decided = {CHAMPION, PREVIOUS} & set(
-            now.aliases
-        ) or now.review.strip() != PENDING
+        decided = {CHAMPION, PREVIOUS} & set(now.aliases) or now.review.strip() != PENDING
         other = registry.client.get_registered_model(name).aliases.get(CANDIDATE)
         if decided or (other is not None and int(other) >= version.version):
             return
-        registry.client.set_registered_model_alias(
-            name, CANDIDATE, str(version.version)
-        )
+        registry.client.set_registered_model_alias(name, CANDIDATE, str(version.version))
 
 
 def find_version(registry: Registry, task: str, key: str) -> Version | None:
@@ -291,14 +221,10 @@ def tasks(registry: Registry) -> dict[str, dict[str, int]]:
     token = None
     with calling(registry.uri, "list the tasks"):
         while True:
-            page = registry.client.search_registered_models(
-                max_results=1000, page_token=token
-            )
+            page = registry.client.search_registered_models(max_results=1000, page_token=token)
             for model in page:
-                if model.name.startswith("clr-") and model.name != "clr-release":
-                    aliases = {
-                        name: int(number) for name, number in model.aliases.items()
-                    }
+                if model.name.startswith("clr-") and model.name != RELEASE_MODEL:
+                    aliases = {name: int(number) for name, number in model.aliases.items()}
                     found[model.name.removeprefix("clr-")] = aliases
             token = page.token
             if not token:
@@ -322,13 +248,9 @@ def as_version(found: Any) -> Version:
     )
 
 
-def set_version_tags(
-    registry: Registry, version: Version, tags: Mapping[str, str]
-) -> None:
+def set_version_tags(registry: Registry, version: Version, tags: Mapping[str, str]) -> None:
     """Set tags of a version (``review``, ``review.reason``, …)."""
     name = model_name(version.task)
     with calling(registry.uri, f"tag version {version.version} of {name}"):
         for tag, value in tags.items():
-            registry.client.set_model_version_tag(
-                name, str(version.version), tag, value
-            )
+            registry.client.set_model_version_tag(name, str(version.version), tag, value)
