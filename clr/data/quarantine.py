@@ -1,0 +1,110 @@
+"""Keep what was refused: the report, a message for people, and the images if they came in.
+
+A refusal changes nothing else. Images are moved only out of the workspace's ``incoming``
+folder, so that the next look at it does not find them again; from anywhere else they stay
+where their owner put them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from clr.core.files import write_atomic
+from clr.data.folder import printable, task_name
+from clr.data.suite import Finding, Validation
+from clr.errors import ServiceUnavailable
+from clr.settings import Settings
+
+MESSAGE = "message.txt"
+IMAGES = "images"
+
+
+def quarantine(
+    task_path: Path | str, name: str, validation: Validation, settings: Settings
+) -> Path:
+    """Keep a refused task's report in ``quarantine/<task>/<UTC time>/``.
+
+    The folder holds ``message.txt`` (all files by name, with reasons), ``validation.json``,
+    ``data-docs/index.html`` and, where the task came in through ``incoming``, its images
+    as ``images/``. It appears whole or not at all; images move last, in one rename.
+
+    Args:
+        task_path: the refused folder.
+        name: the task's name.
+        validation: what was found.
+        settings: names the workspace.
+
+    Returns:
+        The new folder.
+
+    Raises:
+        UsageError: `name` cannot name a task.
+        ServiceUnavailable: the workspace cannot be written; the images are where they were.
+    """
+    workspace = settings.workspace.absolute()
+    source = Path(task_path).absolute()
+    moves = _came_in(source, workspace / "incoming")
+    home = workspace / "quarantine" / task_name(name)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=home))
+        try:
+            shutil.copytree(validation.html.parent, partial / "data-docs")
+            shutil.copyfile(validation.json, partial / "validation.json")
+            target = _free(home)
+            images = target / IMAGES if moves else source
+            message = _message(validation, name, images)
+            write_atomic(partial / MESSAGE, message.encode())
+            partial.chmod(0o755)
+            os.rename(partial, target)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        if moves:
+            shutil.move(source, target / IMAGES)
+    except OSError as error:
+        raise ServiceUnavailable(
+            f"The refused task {name} cannot be put into quarantine: {error}.",
+            fix=f"Make {home} writable, free some space, and run the same again.",
+            task=name,
+        ) from error
+    return target
+
+
+def _came_in(source: Path, incoming: Path) -> bool:
+    """Whether `source` itself, not what a link names, lies in the folder `incoming`."""
+    if source.is_symlink():
+        return False
+    real, inbox = source.resolve(), incoming.resolve()
+    return real != inbox and real.is_relative_to(inbox)
+
+
+def _free(home: Path) -> Path:
+    time = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    names = [time, *(f"{time}-{number}" for number in range(2, 1000))]
+    return next(home / name for name in names if not (home / name).exists())
+
+
+def _message(validation: Validation, name: str, images: Path) -> str:
+    parts = [
+        f"The task {name} was refused. Nothing else was changed.",
+        f"Its images are in {printable(str(images))}.",
+        "",
+        "What to do: correct the points below, then hand the folder in again.",
+        "The same with tables: data-docs/index.html",
+        "",
+    ]
+    for finding in validation.refused:
+        parts += _told(finding, "must be corrected")
+    for finding in validation.warnings:
+        parts += _told(finding, "worth a look")
+    return "\n".join(parts)
+
+
+def _told(finding: Finding, weight: str) -> list[str]:
+    lines = [f"  - {detail}" for detail in finding.details]
+    return [f"{finding.name} ({weight}): {finding.message}", *lines, ""]
