@@ -7,8 +7,7 @@ a synthetic `surface` inspection. The committed ``data.dvc`` pins every byte.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -47,16 +46,19 @@ class DemoTask:
 
 
 def make_demo(
-    data_dir: Path, on_progress: Callable[[str, int, int], None] | None = None
+    data_dir: Path,
+    on_progress: Callable[[str, int, int], None] | None = None,
+    names: Collection[str] | None = None,
 ) -> tuple[Path, ...]:
     """Write the demo's tasks below `data_dir`; files that are already right stay untouched.
 
     Args:
-        data_dir: the workspace's ``data`` folder.
+        data_dir: the workspace's ``data`` folder, or another.
         on_progress: called as (task, files done, files of the task) after every file.
+        names: which tasks; by default all.
 
     Returns:
-        The task folders: digits, materials, surface, photos.
+        The task folders, in the order digits, materials, surface, photos.
 
     Raises:
         UsageError: a task folder holds files that are not the demo's, or the
@@ -64,14 +66,15 @@ def make_demo(
         ServiceUnavailable: a file cannot be written.
     """
     report = on_progress or (lambda task, done, total: None)
-    for task in TASKS:
+    tasks = [task for task in TASKS if names is None or task.name in names]
+    for task in tasks:
         files = dict(task.files())
         folder = data_dir / task.name
         _refuse_foreign(folder, files)
         for done, (path, content) in enumerate(files.items(), start=1):
             _write(folder / path, content)
             report(task.name, done, len(files))
-    return tuple(data_dir / task.name for task in TASKS)
+    return tuple(data_dir / task.name for task in tasks)
 
 
 def _refuse_foreign(folder: Path, files: dict[str, bytes]) -> None:
@@ -81,6 +84,8 @@ def _refuse_foreign(folder: Path, files: dict[str, bytes]) -> None:
             continue
         if path.name.startswith(_TEMPORARY):
             path.unlink()
+        elif path.name.startswith("."):
+            continue  # hidden files are never part of a task
         elif path.relative_to(folder).as_posix() not in files:
             foreign.append(path.relative_to(folder).as_posix())
     if foreign:
@@ -104,7 +109,7 @@ def _write(path: Path, content: bytes) -> None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise ServiceUnavailable(

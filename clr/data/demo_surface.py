@@ -24,7 +24,8 @@ def surface(kind: str, dice: Dice) -> Gray:
     image = _metal(dice) + _DEFECTS[kind](dice)
     if dice.below(4) == 0:  # a sheet that was laid the other way
         image = image.T
-    return np.ascontiguousarray(np.clip(image, 0, 255))
+    drawn: Gray = np.ascontiguousarray(np.clip(image, 0, 255))
+    return drawn
 
 
 def _metal(dice: Dice) -> Gray:

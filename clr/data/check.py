@@ -1,0 +1,190 @@
+"""Is the data what its digests say? Read from the bytes, since DVC's own checks are not.
+
+`dvc status` trusts whatever lies read-only in its cache, and `dvc pull` accepts a
+corrupt object from a folder remote (DVC 3.67, `dvc_data/hashfile/db/local.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from clr.data import dvc, listing, objects
+from clr.data.listing import Listing
+from clr.errors import IntegrityBroken, UsageError
+from clr.settings import Settings
+
+
+def task_digest(workspace: Path, task: str) -> str:
+    """Return the digest (``md5:<32 hex>.dir``) of a task as ``data.dvc`` pins it.
+
+    Raises:
+        UsageError: ``data.dvc`` pins no such task.
+        IntegrityBroken: ``data.dvc`` or DVC's list of files is missing or damaged.
+    """
+    files = listing.of_task(pinned_files(workspace), task)
+    if not files:
+        raise UsageError(
+            f"data.dvc pins no task {task!r}.", fix="See `clr status` for the tasks there are."
+        )
+    return f"md5:{listing.dir_object(files)[0]}"
+
+
+def pinned_files(workspace: Path) -> Listing:
+    """Return all files that ``data.dvc`` pins, from DVC's cache.
+
+    Raises:
+        IntegrityBroken: ``data.dvc`` or DVC's list of files is missing or damaged.
+    """
+    oid = listing.pinned_oid(workspace)
+    path = listing.object_path(dvc.cache_folder(workspace), oid)
+    if not path.is_file():
+        raise _unknown_files(oid)
+    return listing.read_listing(path.read_bytes(), oid)
+
+
+def check_data(settings: Settings, task: str, digest: str) -> list[dict[str, str]]:
+    """Hash a version's files, and DVC's copies of them, and return what is wrong.
+
+    ``data/<task>`` is read where `digest` is the version pinned there; DVC's cache, and
+    the remote where that is a folder, are read for every version. Neither `dvc status`
+    nor `dvc pull` notices a corrupt object.
+
+    Args:
+        settings: of the workspace.
+        task: name of the task.
+        digest: ``md5:<32 hex>.dir``.
+
+    Returns:
+        One {subject, message} a problem; the subject names the file. Empty: all is well.
+    """
+    workspace = settings.workspace.absolute()
+    cache = dvc.cache_folder(workspace)
+    oid = digest.removeprefix("md5:")
+    problems: list[dict[str, str]] = []
+    try:
+        current = listing.of_task(pinned_files(workspace), task)
+    except IntegrityBroken as error:
+        current = {}
+        problems.append(_problem("data.dvc", str(error)))
+    is_current = listing.dir_object(current)[0] == oid
+    try:
+        files = current if is_current else _kept_listing(cache, oid)
+    except IntegrityBroken as error:
+        return [*problems, _problem(f"data/{task}@{digest}", str(error))]
+    if is_current:
+        problems.extend(_check_folder(workspace / "data" / task, task, files))
+    stores = {"DVC's cache": cache}
+    remote = dvc.remote_url(settings)
+    if "://" not in remote:
+        stores["the remote"] = Path(remote)
+    for name, store in stores.items():
+        problems.extend(_check_store(name, store, task, files))
+    return problems
+
+
+def pinned_now(repo: Any, workspace: Path, actual: Listing) -> Listing:
+    """The files that ``data.dvc`` pins; they need no list where ``data/`` is exactly that."""
+    oid = listing.pinned_oid(workspace)
+    if listing.dir_object(actual)[0] == oid:
+        return actual
+    return listing.read_listing(object_bytes(repo, oid), oid)
+
+
+def object_bytes(repo: Any, oid: str) -> bytes:
+    """Return a ``.dir`` object from the cache or the remote.
+
+    Raises:
+        IntegrityBroken: neither has it.
+    """
+    content = objects.fetch_object(repo, oid)
+    if content is None:
+        raise _unknown_files(oid)
+    return content
+
+
+def _unknown_files(oid: str) -> IntegrityBroken:
+    return IntegrityBroken(
+        f"data/ is not what data.dvc pins, and DVC's list of its files ({oid}) is neither in "
+        "the cache nor in the remote.",
+        fix="Fetch the data with `dvc pull` (the demo's: `make demo`), or work in a workspace "
+        "of your own: `clr init DIR`.",
+        object=oid,
+    )
+
+
+def refuse_others(workspace: Path, pinned: Listing, actual: Listing, except_task: str) -> None:
+    """Refuse differences between ``data/`` and ``data.dvc`` outside one task."""
+    own = f"{except_task}/" if except_task else "\0"
+    differing = {
+        "changed": [path for path in pinned if path in actual and actual[path] != pinned[path]],
+        "missing": [path for path in pinned if path not in actual],
+        "not pinned": [path for path in actual if path not in pinned],
+        "a link": listing.links(workspace / "data"),
+    }
+    named = {
+        what: sorted(f"data/{path}" for path in paths if not path.startswith(own))
+        for what, paths in differing.items()
+    }
+    found = {what: paths for what, paths in named.items() if paths}
+    if found:
+        said = "; ".join(f"{len(paths)} {what}: {some(paths)}" for what, paths in found.items())
+        raise IntegrityBroken(
+            f"data/ is not what data.dvc pins. {said}.",
+            fix="`dvc checkout` brings the pinned files back; files that are not pinned must be "
+            "moved away or be onboarded as a task (clr onboard data/TASK).",
+            differing=found,
+        )
+
+
+def _kept_listing(cache: Path, oid: str) -> Listing:
+    """The list of an earlier version's files, which `version_task` put into the cache."""
+    path = listing.object_path(cache, oid)
+    if not path.is_file():
+        raise IntegrityBroken(
+            f"DVC's list of files {oid} is not in the cache.",
+            fix="Check out the data.dvc of that time from git and run `dvc pull`.",
+            object=oid,
+        )
+    return listing.read_listing(path.read_bytes(), oid)
+
+
+def _check_folder(folder: Path, task: str, files: Listing) -> Iterator[dict[str, str]]:
+    for path, md5 in sorted(files.items()):
+        subject = f"data/{task}/{path}"
+        wrong = _wrong(folder / path, md5)
+        if wrong:
+            yield _problem(subject, f"{subject} {wrong}.")
+    for path in sorted({found for found, _ in listing.walk(folder)} - files.keys()):
+        subject = f"data/{task}/{path}"
+        yield _problem(subject, f"{subject} is not part of the version that data.dvc pins.")
+
+
+def _check_store(name: str, store: Path, task: str, files: Listing) -> Iterator[dict[str, str]]:
+    for path, md5 in sorted(files.items()):
+        wrong = _wrong(listing.object_path(store, md5), md5)
+        if wrong:
+            yield _problem(
+                f"data/{task}/{path}", f"The copy of data/{task}/{path} in {name} {wrong}."
+            )
+
+
+def _wrong(path: Path, md5: str) -> str:
+    """What is wrong with a file, as the end of a sentence; empty: nothing."""
+    try:
+        found = listing.md5_file(path)
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return "" if found == md5 else f"has other bytes: md5 {found} instead of {md5}"
+
+
+def _problem(subject: str, message: str) -> dict[str, str]:
+    return {"subject": subject, "message": message}
+
+
+def some(paths: list[str]) -> str:
+    """Return the first five, as the end of a sentence."""
+    return ", ".join(paths[:5]) + (" …" if len(paths) > 5 else "")

@@ -1,0 +1,235 @@
+"""The plumbing of DVC: one quiet, patient, repository-local way to use it.
+
+DVC is used as a library (`dvc.repo.Repo`): a call costs two to three seconds less
+than its command line, and errors arrive as exceptions. It is imported inside
+functions. All it writes lies in the workspace and under ``CLR_HOME``: its state
+database would otherwise go to ``/var/tmp``.
+
+Source: DVC 3.67, `dvc/repo/__init__.py`, `dvc/config.py`, `dvc/lock.py`.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from clr.core.files import write_atomic
+from clr.data.repository import git_root
+from clr.errors import ClrError, ServiceUnavailable
+from clr.settings import Settings
+
+LOG = logging.getLogger("clr")
+REMOTE = "clr"
+LOCK_SECONDS = 600.0
+TEMPORARY = ".clr-tmp"
+IGNORED = (
+    "/data/**/.*",
+    "[Tt]humbs.db",
+    "[Dd]esktop.ini",
+    "__MACOSX",
+    "/.clr",
+    "/.venv",
+    "/incoming",
+    "/quarantine",
+)
+"""What DVC must skip: hidden files and clutter, and folders it would search for its files."""
+
+_T = TypeVar("_T")
+_QUIET = ("dvc", "dvc_data", "dvc_objects")
+_TELLING = ("dvc_data.hashfile.transfer", "dvc_objects.fs.generic")
+"""Loggers that say why a single file failed; DVC raises only how many did."""
+
+
+@contextmanager
+def open_repo(settings: Settings) -> Iterator[Any]:
+    """Open the workspace's DVC repository, quiet and configured from the settings.
+
+    Yields:
+        A `dvc.repo.Repo`.
+
+    Raises:
+        ServiceUnavailable: the repository or its configuration cannot be used.
+    """
+    workspace = settings.workspace.absolute()
+    with translated("open the workspace", workspace):
+        configure(settings)
+        from dvc.repo import Repo
+
+        _silence()
+        without_git = {"core": {"no_scm": True}}
+        repo = Repo(str(workspace), config=None if git_root(workspace) else without_git)
+        repo.scm_context.quiet = True
+    try:
+        yield repo
+    finally:
+        repo.close()
+
+
+def configure(settings: Settings) -> None:
+    """Write remote and state folder into ``.dvc/config.local``, keeping what else is there.
+
+    Whoever runs ``dvc pull`` or ``dvc push`` by hand then uses the same.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from configobj import ConfigObj  # type: ignore[import-untyped]
+
+    workspace = settings.workspace.absolute()
+    state = settings.state / "dvc"
+    state.mkdir(parents=True, exist_ok=True)
+    state.chmod(0o700)  # DVC makes the folders below it writable for everybody
+    path = workspace / ".dvc" / "config.local"
+    old = path.read_bytes() if path.is_file() else b""
+    config = ConfigObj(io.BytesIO(old), encoding="utf-8", default_encoding="utf-8")
+    config.setdefault("core", {})["site_cache_dir"] = str(state)
+    if not _has_default_remote(workspace):
+        config["core"].setdefault("remote", REMOTE)
+    config.setdefault(f'remote "{REMOTE}"', {})["url"] = remote_url(settings)
+    out = io.BytesIO()
+    config.write(out)
+    if out.getvalue() != old:
+        write_atomic(path, out.getvalue())
+    ignore_patterns(workspace)
+
+
+def ignore_patterns(workspace: Path) -> None:
+    """See to it that DVC skips our temporary folder and everything that is not data.
+
+    Without the latter DVC looks for its files in virtual environments and in all state.
+    """
+    path = workspace / ".dvcignore"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    missing = [pattern for pattern in IGNORED if pattern not in text.splitlines()]
+    if missing:
+        text += "" if text.endswith("\n") or not text else "\n"
+        write_atomic(path, (text + "\n".join(missing) + "\n").encode())
+
+
+def remote_url(settings: Settings) -> str:
+    """Return the remote: the setting (a folder relative to the workspace), or ``CLR_HOME/remote``.
+
+    An ``s3://bucket/prefix`` needs the extra ``s3``; credentials and endpoint come
+    from the usual ``AWS_*`` variables or from ``dvc remote modify clr``.
+    """
+    if not settings.dvc_remote:
+        return str(settings.state / "remote")
+    if "://" in settings.dvc_remote:
+        return settings.dvc_remote
+    folder = Path(settings.dvc_remote).expanduser()
+    return str(settings.workspace.absolute() / folder)
+
+
+def _has_default_remote(workspace: Path) -> bool:
+    from dvc.config import Config
+
+    shared = Config(str(workspace / ".dvc"), validate=False).load_one("repo")
+    return bool(shared.get("core", {}).get("remote"))
+
+
+def patiently(act: Callable[[], _T], what: str, workspace: Path) -> _T:
+    """Return ``act()``; while another process holds DVC's lock, try again.
+
+    Raises:
+        ServiceUnavailable: the lock was not free in LOCK_SECONDS, or DVC failed.
+    """
+    from dvc.lock import LockError
+
+    deadline = time.monotonic() + LOCK_SECONDS
+    with translated(what, workspace):
+        while True:
+            try:
+                return act()
+            except LockError as error:
+                if time.monotonic() > deadline:
+                    raise ServiceUnavailable(
+                        f"Another process has held DVC's lock for {LOCK_SECONDS:.0f} s.",
+                        fix=f"See which dvc process still runs in {workspace}, then run again.",
+                    ) from error
+                LOG.info("version   waiting for another process that uses DVC")
+
+
+@contextmanager
+def translated(what: str, workspace: Path) -> Iterator[None]:
+    """Turn what DVC raises into ServiceUnavailable with the reason in one sentence."""
+    from dvc.exceptions import DvcException
+    from dvc_data.hashfile.build import IgnoreInCollectedDirError
+    from dvc_objects.errors import ObjectDBError
+    from scmrepo.exceptions import SCMError
+
+    known = (
+        DvcException,
+        IgnoreInCollectedDirError,
+        ObjectDBError,
+        SCMError,
+        OSError,
+        sqlite3.Error,
+    )
+    with _remembered_failures() as failures:
+        try:
+            yield
+        except ClrError:
+            raise
+        except known as error:
+            reason = next((text for text in failures if text), _reason(error))
+            raise ServiceUnavailable(
+                f"Cannot {what}: {reason}.",
+                fix="Free some space, make the workspace writable or the remote reachable, "
+                "then run the same again; it goes on where it stopped.",
+                workspace=str(workspace),
+            ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """The system's own words where there are some below DVC's."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, OSError) and below.strerror:
+            return f"{below.strerror} ({below.filename})" if below.filename else below.strerror
+        below = below.__cause__ or below.__context__
+    return str(error).strip().rstrip(".") or type(error).__name__
+
+
+@contextmanager
+def _remembered_failures() -> Iterator[list[str]]:
+    reasons: list[str] = []
+
+    class Remember(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.exc_info and record.exc_info[1] is not None:
+                reasons.append(_reason(record.exc_info[1]))
+
+    handler = Remember(logging.ERROR)
+    for name in _TELLING:
+        logging.getLogger(name).addHandler(handler)
+    try:
+        yield reasons
+    finally:
+        for name in _TELLING:
+            logging.getLogger(name).removeHandler(handler)
+
+
+def _silence() -> None:
+    """Keep DVC's hints and progress bars off the terminal: stdout belongs to ``--json``."""
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for name in _TELLING:
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.ERROR)
+        logger.propagate = False
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())
+
+
+def cache_folder(workspace: Path) -> Path:
+    """Return the folder of DVC's cache, which its configuration may have moved."""
+    from dvc.config import Config
+
+    configured = Config(str(workspace / ".dvc"), validate=False)["cache"].get("dir")
+    return Path(configured) if configured else workspace / ".dvc" / "cache"

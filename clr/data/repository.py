@@ -1,0 +1,47 @@
+"""The workspace's git repository, if it is in one: where it begins and at which commit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+
+def git_root(folder: Path) -> Path | None:
+    """Return the root of the git repository around `folder`, or None."""
+    for place in (folder.absolute(), *folder.absolute().parents):
+        if (place / ".git").exists():
+            return place
+    return None
+
+
+def git_state(workspace: Path) -> tuple[str, bool]:
+    """Return the commit that the workspace is at, and whether tracked files differ from it.
+
+    Returns:
+        (40 hex, dirty); ("", True) before the first commit, and ("", False) where
+        there is no repository or no git.
+    """
+    if git_root(workspace) is None or shutil.which("git") is None:
+        return "", False
+    commit = run_git(workspace, "rev-parse", "--verify", "--quiet", "HEAD")
+    if commit.returncode:
+        return "", True
+    status = run_git(workspace, "status", "--porcelain", "--untracked-files=no")
+    return commit.stdout.strip(), bool(status.returncode or status.stdout.strip())
+
+
+def run_git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run git in `folder`, whatever repository the caller's environment points at."""
+    environment = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}
+    environment["GIT_OPTIONAL_LOCKS"] = "0"  # status writes nothing
+    return subprocess.run(
+        ["git", "-c", "core.fsmonitor=false", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
