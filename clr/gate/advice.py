@@ -1,0 +1,59 @@
+"""What to do after a verdict: one sentence for each kind of check that did not pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_FAILED = {
+    "retention": "The offer changes answers of earlier tasks. Keep the shared parts frozen and "
+    "train an adapter instead, or offer a change that keeps within the margin.",
+    "backbone": "Serve the backbone that the earlier tasks were accepted with. A new one must be "
+    "declared, and every earlier task proved again by test.",
+    "adapter": "Put back the adapter files that were accepted; clr verify names every file that is "
+    "not as recorded.",
+    "preprocessing": "Put back the recorded preprocessing (size, mean, std, interpolation), or "
+    "declare the change and prove every earlier task again by test.",
+    "canary": "Find what changed outside the recorded files: the loader, the serving code, a "
+    "library. Then run the gate again.",
+    "test-data": "Restore the recorded test images with dvc pull; clr verify names what is missing "
+    "or changed.",
+    "replay": "Run the gate again with a replay of the tasks it names.",
+    "routing": "Make the router tell the newcomer from the earlier tasks, or keep it out of the "
+    "router, so that callers name the task.",
+    "improvement": "The adapter does not pay: look at the data and the recipe, or serve the linear "
+    "probe.",
+    "own-champion": "Keep the version in use, or train again.",
+    "parameters": "Choose a smaller variant, or raise CLR_GATE_MAX_PARAMS_PCT on purpose.",
+    "bytes": "Choose a smaller variant, or raise CLR_GATE_MAX_ADAPTER_MB on purpose.",
+    "latency": "Measure again on a quiet machine; then choose a smaller variant, or raise "
+    "CLR_GATE_MAX_LATENCY_RATIO on purpose.",
+    "provenance": "Train inside the pipeline, so that data, code, environment and recipe are "
+    "recorded.",
+}
+_OPEN = {
+    "retention": "Add test images to the tasks that could not be judged, or bring them back to an "
+    "identical state.",
+    "routing": "Add test images to the tasks whose routing could not be judged.",
+    "improvement": "Add test images to the newcomer: so few cannot show that it is better.",
+}
+
+
+def next_steps(report: Mapping[str, Any]) -> list[str]:
+    """Return what the reader can do now, most pressing first.
+
+    Args:
+        report: the report in its ``gate.json`` form.
+    """
+    name = report["newcomer"]
+    if report["verdict"] == "pass":
+        who = f"clr review {name} VERSION approve" if name else "approving it"
+        return [f"Review the candidate; {who} puts it into service."]
+    failed, undecided = _kinds(report["failed"]), _kinds(report["inconclusive"])
+    steps = [_FAILED[kind] for kind in failed]
+    steps += [_OPEN.get(kind, _FAILED[kind]) for kind in undecided if kind not in failed]
+    return [*steps, "Nothing has changed: every version in use is still in use."]
+
+
+def _kinds(keys: list[str]) -> list[str]:
+    return list(dict.fromkeys(key.partition(":")[0] for key in keys))
