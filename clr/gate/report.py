@@ -160,8 +160,12 @@ def _task_rows(name: str, checks: Sequence[Report], spoken: bool, passes_too: bo
     before, after = retention["facts"]["before"], retention["facts"]["after"]
     change = _change(checks)
     proof = retention["how"] or "none"
-    if not told and verdict != "pass":
-        proof += " ✕ " + ", ".join(one["name"] for one in checks if one["verdict"] != "pass")
+    if not told:
+        proof += "".join(
+            f" {_WORDS[one['verdict']][0]} {one['name']}"
+            for one in checks
+            if one["verdict"] != "pass"
+        )
     numbers = (
         f"{retention['n']:,}",
         _percent(before),

@@ -1,0 +1,108 @@
+"""The assumptions of a business case, as people write them in task.yaml, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from math import isfinite
+from typing import Any
+
+from clr.errors import UsageError
+
+ASSUMPTIONS: dict[str, tuple[str, str]] = {
+    "currency": ("", "unit of all money, e.g. EUR"),
+    "items_per_year": ("items/year", "decisions that the task makes a year"),
+    "error_cost": ("{money}/error", "cost of one wrong decision"),
+    "cost_matrix": ("{money}/error", "cost of each kind of error: true class, predicted class"),
+    "current_error_rate": ("share", "errors without the adapter; absent: the baseline's"),
+    "label_cost_per_image": ("{money}/image", "labelling"),
+    "compute_cost_per_hour": ("{money}/hour", "the machine that trains and predicts"),
+    "engineer_hours": ("hours", "once, to adopt the task"),
+    "hourly_rate": ("{money}/hour", "of that engineer"),
+    "maintenance_hours_per_month": ("hours/month", "to keep the task running"),
+    "horizon_years": ("years", "how far the business case looks"),
+    "discount_rate": ("share/year", "0.08 is 8 % a year"),
+}
+"""Name of each assumption in ``business:`` of task.yaml: its unit and meaning."""
+
+_MOST = {"current_error_rate": 1.0}
+_POSITIVE = {"horizon_years"}
+
+
+def parse_business(mapping: Mapping[str, Any], subject: str = "business") -> dict[str, Any]:
+    """Check assumptions as a person wrote them.
+
+    Args:
+        mapping: names out of `ASSUMPTIONS` with their values; empty values are left out.
+        subject: where they stand, for the error message.
+
+    Returns:
+        The same, numbers as float, `cost_matrix` as {true: {predicted: cost}}.
+
+    Raises:
+        UsageError: an unknown name (near ones are suggested) or a bad value.
+    """
+    if not isinstance(mapping, Mapping):
+        raise UsageError(f"{subject} must be a mapping.", fix="Write one `name: value` a line.")
+    checked: dict[str, Any] = {}
+    for name, value in mapping.items():
+        if name not in ASSUMPTIONS:
+            raise _unknown(str(name), subject)
+        if value is None or value == "":
+            continue
+        if name == "currency":
+            checked[name] = _currency(value, subject)
+        elif name == "cost_matrix":
+            checked[name] = _cost_matrix(value, subject)
+        else:
+            checked[name] = _number(name, value, subject)
+    return checked
+
+
+def _number(name: str, value: Any, subject: str) -> float:
+    most, least = _MOST.get(name, float("inf")), -1.0 if name == "discount_rate" else 0.0
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = is_number and isfinite(value) and least <= value <= most
+    if not fits or (name in _POSITIVE and value <= 0) or (name == "discount_rate" and value <= -1):
+        bounds = f"from {least:g} to {most:g}" if isfinite(most) else f"of at least {least:g}"
+        if name in _POSITIVE or name == "discount_rate":
+            bounds = f"above {least:g}"
+        raise _bad(name, value, f"a number {bounds}", subject)
+    return float(value)
+
+
+def _currency(value: Any, subject: str) -> str:
+    if not isinstance(value, str) or len(value) > 12 or not value.isprintable():
+        raise _bad("currency", value, "a short word such as EUR", subject)
+    return value
+
+
+def _cost_matrix(value: Any, subject: str) -> dict[str, dict[str, float]]:
+    if not isinstance(value, Mapping) or not all(
+        isinstance(row, Mapping) for row in value.values()
+    ):
+        raise _bad("cost_matrix", value, "a mapping {true: {predicted: cost}}", subject)
+    matrix: dict[str, dict[str, float]] = {}
+    for true, row in value.items():
+        for predicted, cost in row.items():
+            checked = _number("cost_matrix", cost, subject)
+            if true == predicted and checked:
+                raise _bad(
+                    "cost_matrix", cost, f"0 or absent where {true} is taken for itself", subject
+                )
+            matrix.setdefault(str(true), {})[str(predicted)] = checked
+    return matrix
+
+
+def _unknown(name: str, subject: str) -> UsageError:
+    near = get_close_matches(name, ASSUMPTIONS, n=3, cutoff=0.6)
+    fix = f"Did you mean {' or '.join(near)}?" if near else f"Known are {', '.join(ASSUMPTIONS)}."
+    return UsageError(f"{subject}: {name} is not a known assumption.", fix=fix, key=name)
+
+
+def _bad(name: str, value: Any, wanted: str, subject: str) -> UsageError:
+    return UsageError(
+        f"{subject}: {name} must be {wanted}, not {value!r}.",
+        fix=f"Correct {name}, or leave it out.",
+        key=name,
+    )
