@@ -254,7 +254,7 @@ def _walk(root: Path, split: str) -> Iterator[_Place]:
                 if not error:
                     pending.append(relative)
                     continue
-            elif entry.is_symlink() and entry.is_dir():
+            elif entry.is_symlink() and os.path.isdir(entry.path):
                 inside = Path(os.path.realpath(entry.path)).is_relative_to(root)
                 error = error or ("is a link to a folder" if inside else OUTSIDE)
             elif folder == split:
