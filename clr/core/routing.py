@@ -1,0 +1,153 @@
+"""Find the task of an image on the frozen backbone's features: Gaussians, shared covariance.
+
+A task is described by sufficient statistics (class means and the scatter within
+classes), so that it joins or leaves the router without any image of another
+task, in any order, with the same result (linear discriminant analysis; Hastie,
+Tibshirani & Friedman 2009, section 4.3).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clr.errors import IntegrityBroken
+
+Floats = NDArray[np.float32]
+
+DIMENSIONS = 256
+"""Size to which features are projected: keeps a task's statistics at 260 kB."""
+
+IMAGE_SIZE = 128
+"""Side in pixels of what the router sees: one size for all tasks, since none is known yet."""
+
+SHRINKAGE = 0.1
+"""Share of a round covariance that is mixed in, so that few images suffice."""
+
+
+@dataclass(frozen=True, eq=False)
+class TaskStatistics:
+    """What the router knows of one task.
+
+    Attributes:
+        counts: int64 [C], images of each class.
+        means: float32 [C, d], of each class.
+        scatter: float32 [d, d], sum over images of outer products of deviations.
+    """
+
+    counts: NDArray[np.int64]
+    means: Floats
+    scatter: Floats
+
+    def __post_init__(self) -> None:
+        classes, d = self.means.shape if self.means.ndim == 2 else (0, 0)
+        fits = self.counts.shape == (classes,) and self.scatter.shape == (d, d)
+        finite = np.isfinite(self.means).all() and np.isfinite(self.scatter).all()
+        if not (classes and fits and finite and (self.counts > 0).all()):
+            raise IntegrityBroken(
+                "A task's routing statistics have a wrong shape or value.",
+                fix="Restore its evidence from the registry.",
+            )
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of all values."""
+        digest = hashlib.sha256()
+        for array in (self.counts, self.means, self.scatter):
+            digest.update(repr(array.shape).encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return "sha256:" + digest.hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _projection(channels: int) -> Floats:
+    if channels <= DIMENSIONS:
+        return np.eye(channels, dtype=np.float32)
+    normal = np.random.default_rng(0).standard_normal((channels, DIMENSIONS))
+    basis, _ = np.linalg.qr(normal)
+    return basis.astype(np.float32)
+
+
+def project(features: Floats) -> Floats:
+    """Return features [N, channels] in the router's form: float32 [N, d], d ≤ `DIMENSIONS`.
+
+    Scaled to unit length, then turned by a fixed random orthonormal projection, which
+    keeps distances (Johnson & Lindenstrauss 1984).
+    """
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    unit = features / np.maximum(length, 1e-12)
+    projected: Floats = (unit @ _projection(features.shape[1])).astype(np.float32)
+    return projected
+
+
+def statistics(projected: Floats, labels: NDArray[np.int64], classes: int) -> TaskStatistics:
+    """Describe a task by projected training features [N, d] and their labels [N]."""
+    counts = np.bincount(labels, minlength=classes)
+    sums = np.zeros((classes, projected.shape[1]), dtype=np.float64)
+    np.add.at(sums, labels, projected.astype(np.float64))
+    means = sums / np.maximum(counts, 1)[:, None]
+    deviations = projected - means[labels]
+    scatter = deviations.T @ deviations
+    return TaskStatistics(
+        counts.astype(np.int64), means.astype(np.float32), scatter.astype(np.float32)
+    )
+
+
+class Router:
+    """Chooses among tasks; made anew from statistics whenever the tasks change."""
+
+    def __init__(self, tasks: Mapping[str, TaskStatistics]) -> None:
+        """Join the statistics of `tasks`; their order does not matter.
+
+        Raises:
+            IntegrityBroken: they were computed on features of different size.
+        """
+        self.tasks = tuple(sorted(tasks))
+        described = [tasks[name] for name in self.tasks]
+        if len({one.means.shape[1] for one in described}) > 1:
+            raise IntegrityBroken(
+                "The tasks' routing statistics are of different backbones.",
+                fix="Onboard the tasks again on one backbone.",
+            )
+        self.digest = router_digest({name: tasks[name].digest for name in self.tasks})
+        if not described:
+            return
+        scatter = np.sum([one.scatter for one in described], axis=0, dtype=np.float64)
+        freedom = sum(int(one.counts.sum()) - len(one.counts) for one in described)
+        covariance = scatter / max(freedom, 1)
+        d = len(covariance)
+        round_part = np.trace(covariance) / d * np.eye(d) + 1e-9 * np.eye(d)
+        covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * round_part
+        self._whiten = np.linalg.inv(np.linalg.cholesky(covariance)).T.astype(np.float32)
+        self._means = np.concatenate([one.means for one in described]) @ self._whiten
+        self._half_norms = 0.5 * np.square(self._means).sum(1)
+        self._starts = np.cumsum([0, *(len(one.counts) for one in described)])[:-1]
+
+    def scores(self, projected: Floats) -> Floats:
+        """Return float32 [N, tasks]: log density of each task's nearest class, up to a constant.
+
+        Args:
+            projected: float32 [N, d], see `project`.
+        """
+        white = projected @ self._whiten
+        densities = white @ self._means.T - self._half_norms
+        best: Floats = np.maximum.reduceat(densities, self._starts, axis=1)
+        return best
+
+    def route(self, projected: Floats) -> NDArray[np.int64]:
+        """Return int64 [N]: for each image the index of its task in `tasks`."""
+        found: NDArray[np.int64] = self.scores(projected).argmax(1)
+        return found
+
+
+def router_digest(digests: Mapping[str, str]) -> str:
+    """Return the digest of a router from those of its tasks' statistics; "" without tasks."""
+    if not digests:
+        return ""
+    text = "".join(f"{task} {digest}\n" for task, digest in sorted(digests.items()))
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
