@@ -209,7 +209,7 @@ def _place(path: Path, data: bytes, mode: int) -> None:
         with suppress(FileExistsError):
             os.link(temporary, path)
     finally:
-        os.unlink(temporary)
+        Path(temporary).unlink()
 
 
 def _parse_private(data: bytes, path: Path) -> Ed25519PrivateKey:

@@ -45,7 +45,7 @@ SQLITE_TRIGGERS = {
     "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
     "clr_ledger_no_delete": "CREATE TRIGGER clr_ledger_no_delete BEFORE DELETE ON clr_ledger "
     "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
-    "clr_ledger_in_order": "CREATE TRIGGER clr_ledger_in_order BEFORE INSERT ON clr_ledger "
+    "clr_ledger_in_order": "CREATE TRIGGER clr_ledger_in_order BEFORE INSERT ON clr_ledger "  # noqa: S608
     f"WHEN NEW.seq <> {_NEXT} OR EXISTS (SELECT 1 FROM clr_ledger WHERE hash = NEW.hash "
     "OR previous = NEW.previous OR key = NEW.key) "
     "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: not the next entry'); END",
@@ -131,7 +131,7 @@ class Store:
             found = connection.exec_driver_sql(
                 "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
             )
-            present = {name: sql for name, sql in found}
+            present: dict[str, str] = {name: sql for name, sql in found}  # noqa: C416
             return [name for name, sql in SQLITE_TRIGGERS.items() if present.get(name) != sql]
         found = connection.exec_driver_sql(
             "SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass('clr_ledger') "

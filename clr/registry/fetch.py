@@ -36,18 +36,14 @@ def fetch_file(registry: Registry, name: str, version: int, path: str, folder: P
 def _download(registry: Registry, uri: str, folder: Path, missing: IntegrityBroken) -> Path:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
-    from requests import HTTPError
 
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with as_default(registry):
             return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-    except HTTPError as error:
-        if error.response is not None and error.response.status_code == 404:
-            raise missing from error
-        raise
     except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+        # a server's answer to one file comes wrapped in a sentence about all that were asked for
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST" or "404 Client Error" in str(error):
             raise missing from error
         raise
 

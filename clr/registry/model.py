@@ -18,12 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd  # MLflow resolves the type hint of `predict`
 from mlflow.pyfunc.model import PythonModel
 
 from clr.errors import DataRefused, IntegrityBroken, UsageError
 
 if TYPE_CHECKING:
-    import pandas as pd
     import torch
 
     from clr.core.adapter import Adapter
@@ -127,7 +127,6 @@ class AdapterModel(PythonModel):
             UsageError: no column ``image``.
             DataRefused: a row is not an image; names the rows.
         """
-        import pandas as pd
         import torch
 
         if self._network is None or self._adapter is None:

@@ -29,6 +29,7 @@ class ChampionRef:
         adapter_digest: ``sha256:…`` of the adapter file.
         data_digest: ``md5:….dir`` of its data.
         run_id: run that made it; its artifacts hold the evidence.
+        evidence_digest: ``sha256:…`` of what the gate compares with (clr/core/evidence.py).
     """
 
     task: str
@@ -36,6 +37,7 @@ class ChampionRef:
     adapter_digest: str
     data_digest: str
     run_id: str
+    evidence_digest: str = ""
 
     def __post_init__(self) -> None:
         model_name(self.task)
@@ -78,6 +80,7 @@ class Release:
                     "adapter": ref.adapter_digest,
                     "data": ref.data_digest,
                     "run": ref.run_id,
+                    "evidence": ref.evidence_digest,
                 }
                 for task, ref in sorted(self.tasks.items())
             },

@@ -89,8 +89,16 @@ def champions(registry: Registry) -> dict[str, ChampionRef]:
     return dict(release.tasks) if release else {}
 
 
-def write_release(registry: Registry, release: Release) -> Release:
-    """Write `release` as a version of ``clr-release``, once per digest; nothing serves it yet."""
+def write_release(
+    registry: Registry, release: Release, files: Mapping[str, bytes] | None = None
+) -> Release:
+    """Write `release` as a version of ``clr-release``, once per digest; nothing serves it yet.
+
+    Args:
+        registry: opened registry.
+        release: what shall serve.
+        files: kept beside ``release.json`` under these names, e.g. the gate's report.
+    """
     key = release.digest
     run = find_or_start_run(registry, "-", key, name="release", experiment=RELEASE_EXPERIMENT)
 
@@ -98,6 +106,8 @@ def write_release(registry: Registry, release: Release) -> Release:
         from mlflow.models import Model
 
         (folder / RELEASE_FILE).write_bytes(canonical_json(release.to_dict()))
+        for name, data in (files or {}).items():
+            (folder / name).write_bytes(data)
         model = Model(run_id=run.id, model_id=model_id)
         model.add_flavor("clr_release", schema=SCHEMA, file=RELEASE_FILE, digest=key)
         model.save(str(folder / "MLmodel"))
@@ -214,6 +224,7 @@ def promote(
     backbone: str,
     router: str = "",
     gate: str = "",
+    files: Mapping[str, bytes] | None = None,
 ) -> Release:
     """Put `champion` into a new release and make it serve; idempotent.
 
@@ -224,6 +235,7 @@ def promote(
         backbone: digest of the backbone.
         router: digest of the router with the newcomer.
         gate: digest of the gate report.
+        files: kept beside ``release.json``, e.g. that report.
 
     Raises:
         StaleGate: another promotion came first; run the gate again.
@@ -242,6 +254,8 @@ def promote(
                 task=champion.task,
             )
         refs = {**(now.tasks if now else {}), champion.task: champion}
-        release = write_release(registry, Release(backbone, refs, router, gate, gate_release))
+        release = write_release(
+            registry, Release(backbone, refs, router, gate, gate_release), files
+        )
         _activate(registry, release)
     return release

@@ -194,7 +194,7 @@ def _create_database(file: Path, artifacts: str) -> None:
         except FileExistsError:
             return  # another process was faster; its schema is as good
         except OSError:  # a file system without hard links
-            os.replace(fresh, file)
+            fresh.replace(file)
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def test_the_same_key_records_once_and_the_first_record_stays(filled):
 
 
 def test_a_key_of_another_act_is_refused(filled):
-    with pytest.raises(UsageError, match="key-1.*entry 1"):
+    with pytest.raises(UsageError, match=r"key-1.*entry 1"):
         filled.append("review.rejected", "clr-animals/1", key="key-1", **WHO)
 
 
@@ -192,7 +192,7 @@ def test_verifying_ten_thousand_entries_takes_seconds(filled):
 
 
 def test_a_url_that_is_not_postgresql_is_refused(state):
-    with pytest.raises(UsageError, match="mysql|driver|PostgreSQL|kept"):
+    with pytest.raises(UsageError, match="mysql"):
         open_ledger(state, "mysql://host/db")
     with pytest.raises(UsageError, match="URL"):
         open_ledger(state, "not a url")

@@ -1,0 +1,112 @@
+"""Runs: one per key, resumed where an earlier process stopped, nothing logged twice."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from clr.registry import runs
+
+KEY = "sha256:" + "1" * 64
+
+
+def history(registry, run, name):
+    return [(one.step, one.value) for one in registry.client.get_metric_history(run.id, name)]
+
+
+def test_a_key_has_one_run_however_often_it_is_started(registry, task):
+    first = runs.find_or_start_run(registry, task, KEY, name="first", tags={"clr.seed": "0"})
+    again = runs.find_or_start_run(registry, task, KEY)
+    assert (again.id, first.resumed, again.resumed) == (first.id, False, True)
+    assert runs.find_run(registry, task, KEY).id == first.id
+    assert runs.find_or_start_run(registry, task, KEY + "0").id != first.id
+
+
+def test_a_task_without_runs_has_none(registry, task):
+    assert runs.find_run(registry, task, KEY) is None
+
+
+def test_a_run_knows_its_task_key_and_name(registry, task):
+    run = runs.find_or_start_run(registry, task, KEY, name="first", tags={"clr.seed": "0"})
+    stored = registry.client.get_run(run.id)
+    assert stored.info.run_name == "first"
+    assert {"clr.task": task, "clr.key": KEY, "clr.seed": "0"}.items() <= stored.data.tags.items()
+
+
+def test_epochs_logged_by_a_killed_process_are_not_logged_again(registry, task):
+    run = runs.find_or_start_run(registry, task, KEY)
+    runs.log_epoch(registry, run, 0, {"train_loss": 2.0})
+    runs.log_epoch(registry, run, 1, {"train_loss": 1.0})
+    resumed = runs.find_or_start_run(registry, task, KEY)
+    assert resumed.last_epoch == 1
+    for number, loss in enumerate((9.0, 9.0, 0.5)):
+        runs.log_epoch(registry, resumed, number, {"train_loss": loss})
+    assert history(registry, run, "train_loss") == [(0, 2.0), (1, 1.0), (2, 0.5)]
+
+
+def test_the_same_final_metrics_twice_are_one_row(registry, task):
+    run = runs.find_or_start_run(registry, task, KEY)
+    for _ in range(2):
+        again = runs.find_or_start_run(registry, task, KEY)
+        runs.log_metrics(registry, again, {"accuracy": 0.75, "absent": None})
+    assert history(registry, run, "accuracy") == [(0, 0.75)]
+    assert "absent" not in registry.client.get_run(run.id).data.metrics
+
+
+def test_hundreds_of_metrics_go_in_one_call_of_ours(registry, task):
+    run = runs.find_or_start_run(registry, task, KEY)
+    runs.log_metrics(registry, run, {f"roi.field{number}": number for number in range(250)})
+    assert len(registry.client.get_run(run.id).data.metrics) == 250
+
+
+def test_the_first_value_of_a_parameter_stays_and_a_change_is_warned_about(registry, task, caplog):
+    run = runs.find_or_start_run(registry, task, KEY)
+    runs.log_params(registry, run, {"threads": 2, "labels": "x" * 9000})
+    with caplog.at_level(logging.WARNING):
+        again = runs.find_or_start_run(registry, task, KEY)
+        runs.log_params(registry, again, {"threads": 4, "labels": "x" * 9000, "seed": 0})
+    stored = registry.client.get_run(run.id).data.params
+    assert (stored["threads"], stored["seed"], len(stored["labels"])) == ("2", "0", 6000)
+    assert [record.getMessage().split()[1] for record in caplog.records] == ["threads"]
+
+
+def test_the_data_is_an_input_of_the_run(registry, task):
+    from clr.registry.dataset import dvc_dataset
+
+    digest = "md5:" + "a" * 32 + ".dir"
+    data = dvc_dataset(task, digest, source={"remote": "s3://b"}, profile={"images": 60})
+    run = runs.find_or_start_run(registry, task, KEY)
+    for _ in range(2):
+        runs.log_dataset(registry, run, data)
+    (found,) = registry.client.get_run(run.id).inputs.dataset_inputs
+    assert (found.dataset.name, found.dataset.digest) == (task, "a" * 32 + ".dir")
+    assert found.dataset.source_type == "dvc"
+    assert '"remote": "s3://b"' in found.dataset.source
+    assert found.dataset.profile == '{"images": 60}'
+
+
+def test_files_of_a_run_come_back_as_they_went(registry, task, tmp_path):
+    run = runs.find_or_start_run(registry, task, KEY)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.html").write_text("<p>é</p>", encoding="utf-8")
+    runs.log_bytes(registry, run, {"plots/confusion.png": b"\x89PNG", "gate.json": b"{}"})
+    runs.log_file(registry, run, tmp_path / "docs", "data_docs")
+    runs.log_bytes(registry, run, {"gate.json": b"{1}"})
+    for name, data in {
+        "plots/confusion.png": b"\x89PNG",
+        "gate.json": b"{1}",
+        "data_docs/index.html": "<p>é</p>".encode(),
+    }.items():
+        assert runs.fetch(registry, run.id, name, tmp_path / "back").read_bytes() == data
+    assert list((registry.cache / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("status", ["FAILED", "KILLED"])
+def test_a_failed_run_goes_on_and_can_end_well(registry, task, status):
+    run = runs.find_or_start_run(registry, task, KEY)
+    runs.finish(registry, run, status)
+    again = runs.find_or_start_run(registry, task, KEY)
+    assert registry.client.get_run(again.id).info.status == "RUNNING"
+    runs.finish(registry, again)
+    assert registry.client.get_run(run.id).info.status == "FINISHED"
