@@ -22,8 +22,14 @@ from clr import __version__
 from clr.core.backbone import Backbone
 from clr.core.files import canonical_json, sha256_bytes, write_atomic
 from clr.core.images import Preprocessing
-from clr.core.sites import BATCH_NORMS, batch_norm_sites, kernel_sites, mixing_sites
-from clr.core.sites import BatchNorm, Variant
+from clr.core.sites import (
+    BATCH_NORMS,
+    BatchNorm,
+    Variant,
+    batch_norm_sites,
+    kernel_sites,
+    mixing_sites,
+)
 from clr.errors import IntegrityBroken, UsageError
 
 SCHEMA = "clr.adapter/1"
@@ -64,9 +70,18 @@ class AdapterSpec:
     schema: str = SCHEMA
 
     def __post_init__(self) -> None:
+        if not isinstance(self.labels, list | tuple):
+            raise UsageError("The labels must be a list of names.")
         object.__setattr__(self, "labels", tuple(self.labels))
         if isinstance(self.preprocessing, Mapping):
             object.__setattr__(self, "preprocessing", Preprocessing(**self.preprocessing))
+        texts = (self.task, self.backbone, self.backbone_digest, self.library, *self.labels)
+        if not all(isinstance(text, str) for text in texts):
+            raise UsageError("Task, labels, backbone, digest and library must be text.")
+        if not isinstance(self.preprocessing, Preprocessing):
+            raise UsageError("The preprocessing is missing.")
+        if not isinstance(self.recipe, Mapping):
+            raise UsageError("The recipe must be a mapping of settings.")
         if not _TASK.fullmatch(self.task):
             raise UsageError(f"{self.task!r} is not a task name.", fix="Use a-z, 0-9 and dashes.")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
@@ -76,13 +91,13 @@ class AdapterSpec:
                 f"Unknown variant {self.variant!r} or batch norm {self.batch_norm!r}.",
                 fix="Variants: reduced, full, mix; batch norm: frozen, affine, batch.",
             )
-        if not 1 <= self.rank <= 64:
-            raise UsageError(f"The rank {self.rank} is not between 1 and 64.")
+        if type(self.rank) is not int or not 1 <= self.rank <= 64:
+            raise UsageError(f"The rank {self.rank!r} is not a whole number between 1 and 64.")
 
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """A spec and its tensors: ``kernels.*``, ``mix.*``, ``bn.*``, ``head.weight``, ``head.bias``."""
+    """A spec and its tensors: ``kernels.*``, ``mix.*``, ``bn.*``, ``head.weight|bias``."""
 
     spec: AdapterSpec
     tensors: dict[str, Tensor]
@@ -210,7 +225,10 @@ def load_adapter(path: Path, backbone: Backbone, expected_digest: str | None = N
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"The adapter {path} cannot be read: {error.strerror}.") from error
+        raise UsageError(
+            f"The adapter {path} cannot be read: {error.strerror}.",
+            fix="Give the path of an adapter file.",
+        ) from error
     return parse_adapter(data, backbone, expected_digest, str(path))
 
 
@@ -249,7 +267,9 @@ def _parse_spec(data: bytes, where: str) -> AdapterSpec:
                 fix="Use the version of clr that wrote it, or a newer one.",
             )
         return AdapterSpec(**fields)
-    except (ValueError, KeyError, TypeError, UsageError, AttributeError, OverflowError) as error:
+    except IntegrityBroken:
+        raise
+    except Exception as error:  # a hostile header can fail in any of these steps
         raise IntegrityBroken(
-            f"{where} does not say what it is for: {error}.", fix="Fetch it again."
+            f"{where} does not say what it is for: {error!s:.300}", fix="Fetch it again."
         ) from error

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,8 @@ from clr.errors import IntegrityBroken, UsageError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _MIN_CONVOLUTIONS = 2
+_SMALLEST_INPUT = 96
+"""Side in pixels of the images that every backbone must take, see `clr.core.recipe`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +156,7 @@ def _named(name: str, pretrained: bool) -> tuple[nn.Module, dict[str, Any]]:
         return _from_timm(plain, pretrained)
     if library in ("", "torchvision") and plain in models.list_models(module=models):
         return _from_torchvision(plain, pretrained)
-    known = [*timm.list_models(), *models.list_models(module=models)]
+    known = {*timm.list_models(), *models.list_models(module=models)}
     near = difflib.get_close_matches(plain, known, n=5, cutoff=0.5)
     raise UsageError(
         f"There is no backbone {name!r} in timm or torchvision.",
@@ -163,8 +168,16 @@ def _named(name: str, pretrained: bool) -> tuple[nn.Module, dict[str, Any]]:
 def _from_timm(name: str, pretrained: bool) -> tuple[nn.Module, dict[str, Any]]:
     import timm
 
-    with _seeded():
-        network = timm.create_model(name, pretrained=False)
+    try:
+        with _seeded():
+            network = timm.create_model(name, pretrained=False)
+    except RuntimeError as error:
+        tags = timm.list_pretrained(f"{name.partition('.')[0]}.*")
+        raise UsageError(
+            f"timm cannot make {name}: {error}.",
+            fix=f"Known weights: {', '.join(tags) or 'none'}.",
+            near=tags,
+        ) from error
     config = getattr(network, "pretrained_cfg", None) or {}
     source = "random"
     if pretrained:
@@ -191,7 +204,8 @@ def _from_timm(name: str, pretrained: bool) -> tuple[nn.Module, dict[str, Any]]:
 def _from_torchvision(name: str, pretrained: bool) -> tuple[nn.Module, dict[str, Any]]:
     from torchvision import models
 
-    with _seeded():
+    with _seeded(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # on how random weights are drawn
         network = models.get_model(name, weights=None)
     source, interpolation = "random", "bilinear"
     if pretrained:
@@ -201,6 +215,8 @@ def _from_torchvision(name: str, pretrained: bool) -> tuple[nn.Module, dict[str,
         except Exception as error:
             raise weights.no_weights(name, str(error)) from error
         network.load_state_dict(state)
+        if hasattr(network, "transform_input"):  # these weights were trained on -1 … 1
+            network.transform_input = True
         source, interpolation = f"torchvision:{chosen}", chosen.transforms().interpolation.value
     return network, {
         "mean": IMAGENET_MEAN,
@@ -212,16 +228,12 @@ def _from_torchvision(name: str, pretrained: bool) -> tuple[nn.Module, dict[str,
     }
 
 
-class _seeded:
+@contextmanager
+def _seeded() -> Iterator[None]:
     """Random weights that are the same every time, without touching the caller's generator."""
-
-    def __enter__(self) -> None:
-        self._fork = torch.random.fork_rng(devices=[])
-        self._fork.__enter__()
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-
-    def __exit__(self, *why: Any) -> None:
-        self._fork.__exit__(*why)
+        yield
 
 
 def _interpolation(name: str) -> str:
@@ -229,14 +241,21 @@ def _interpolation(name: str) -> str:
 
 
 def _drop_head(network: nn.Module) -> None:
-    """Replace the last linear layer by identity, so that the network ends in its features."""
-    if hasattr(network, "reset_classifier"):
-        network.reset_classifier(0)
+    """Replace the classifier by identity, so that the network ends in its features."""
+    for branch in ("aux1", "aux2", "AuxLogits"):  # GoogLeNet, Inception: training only
+        if hasattr(network, branch):
+            setattr(network, branch, None)
+    reset: Callable[[int], None] | None = getattr(network, "reset_classifier", None)
+    if reset is not None:
+        reset(0)
         return
-    linear = [path for path, module in network.named_modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise UsageError("The network has no linear head to replace.", fix="Choose another CNN.")
-    parent, _, leaf = linear[-1].rpartition(".")
+    kinds = dict(network.named_modules())
+    heads = [path for path, module in kinds.items() if isinstance(module, nn.Linear)]
+    if not heads:  # SqueezeNet classifies by a convolution before the pooling
+        heads = [path for path, module in kinds.items() if isinstance(module, nn.Conv2d)]
+    if not heads:
+        raise UsageError("The network has no head to replace.", fix="Choose another CNN.")
+    parent, _, leaf = heads[-1].rpartition(".")
     setattr(network.get_submodule(parent), leaf, nn.Identity())
 
 
@@ -255,15 +274,28 @@ def _frozen(network: nn.Module, device: str, *, name: str, **facts: Any) -> Back
         raise IntegrityBroken(f"{name} has values that are not finite in {broken[0]}.")
     network.eval().requires_grad_(False)
     digest = state_digest(network)
-    network.to(device=device, memory_format=torch.channels_last)
-    with torch.inference_mode():
-        features = network(torch.zeros(1, 3, 64, 64, device=device))
+    network.to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    features = _try(network, name, device)
     if features.ndim != 2:
         raise UsageError(
             f"{name} gives features of shape {list(features.shape)}, not one vector an image.",
             fix="Choose another CNN.",
         )
     return Backbone(name, network, digest, features.shape[1], convolutions=convolutions, **facts)
+
+
+def _try(network: nn.Module, name: str, device: str) -> Tensor:
+    side = _SMALLEST_INPUT
+    try:
+        with torch.inference_mode():
+            features: Tensor = network(torch.zeros(1, 3, side, side, device=device))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UsageError(
+            f"{name} does not take images of {side} × {side} pixels: {error}.",
+            fix="Choose a CNN that is not tied to one image size, e.g. resnet50.",
+        ) from error
+    return features
 
 
 def _is_finite(tensor: Tensor) -> bool:

@@ -66,6 +66,13 @@ def load_checkpoint(path: Path, key: str) -> Checkpoint | None:
     digest, data = raw[:71], raw[71:]
     if sha256_bytes(data).encode() != digest:
         return None
+    try:
+        return _parse(data, key)
+    except Exception:  # made by another program; whatever is wrong with it, it is of no use
+        return None
+
+
+def _parse(data: bytes, key: str) -> Checkpoint | None:
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     about = json.loads(header["__metadata__"]["about"])
     if about["key"] != key:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import math
 import os
-from collections.abc import Callable, Sequence
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from clr.core.files import sha256_bytes
@@ -18,7 +22,19 @@ from clr.errors import DataRefused, UsageError
 
 MAX_PIXELS = 50_000_000
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
+MAX_SIDE = 65_535
+"""JPEG's limit. Resizing needs memory for the longest side alone: GBs for 1 × 50,000,000."""
 _DEEP = ("I", "F")
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation (CIPA DC-008, tag 274)."""
 _RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -44,10 +60,12 @@ class Preprocessing:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))
-        if not 16 <= self.size <= 1024:
-            raise UsageError(f"The image size {self.size} is not between 16 and 1024 pixels.")
+        if type(self.size) is not int or not 16 <= self.size <= 1024:
+            raise UsageError(f"The image size {self.size!r} is not between 16 and 1024 pixels.")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise UsageError("Mean and standard deviation must have 3 values each, std above 0.")
+        if not all(math.isfinite(value) for value in (*self.mean, *self.std)):
+            raise UsageError("Mean and standard deviation must be finite.")
         if self.interpolation not in _RESAMPLING:
             raise UsageError(
                 f"Unknown interpolation {self.interpolation!r}.", fix="Use bilinear or bicubic."
@@ -62,39 +80,92 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
             animated, or with more than 8 bits a channel.
     """
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-        width, height = image.size
-        if width * height > max_pixels:
-            raise DataRefused(
-                f"{width} × {height} pixels are more than {max_pixels:,}.",
-                fix="Make the image smaller, or raise CLR_MAX_IMAGE_PIXELS.",
-            )
-        if getattr(image, "n_frames", 1) > 1:
-            raise DataRefused(
-                "The image is animated or has several pages.", fix="Keep one frame of it."
-            )
-        if image.mode in _DEEP or image.mode.startswith("I;"):
-            raise DataRefused(
-                f"The image has more than 8 bits a channel (mode {image.mode}).",
-                fix="Convert it to 8 bits with a scale that is the same for all images.",
-            )
-        image.load()
-        image = ImageOps.exif_transpose(image)
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            layer = image.convert("RGBA")
-            white = Image.new("RGBA", layer.size, "white")
-            image = Image.alpha_composite(white, layer)
-        return image.convert("RGB")
+        with _quiet():
+            return _open(data, max_pixels)
     except DataRefused:
         raise
     except UnidentifiedImageError as error:
         raise DataRefused(
             "The file is not an image of a known format.", fix=f"Use {', '.join(FORMATS)}."
         ) from error
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow raises a dozen unrelated types on hostile bytes
         raise DataRefused(
             f"The image cannot be decoded: {error}.", fix="Replace the file."
         ) from error
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+    width, height = image.size
+    if width * height > max_pixels or max(width, height) > MAX_SIDE:
+        raise DataRefused(
+            f"{width} × {height} pixels are more than {max_pixels:,}, or a side more than "
+            f"{MAX_SIDE:,}.",
+            fix="Make the image smaller, or raise CLR_MAX_IMAGE_PIXELS.",
+        )
+    if min(width, height) < 1:
+        raise DataRefused(f"The image has no pixels: {width} × {height}.", fix="Replace the file.")
+    # MPO is what many cameras write as JPEG: the photograph, then previews of it
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise DataRefused(
+            "The image is animated or has several pages.", fix="Keep one frame of it."
+        )
+    if image.mode in _DEEP or image.mode.startswith("I;") or _is_cut(image):
+        raise DataRefused(
+            f"The image has more than 8 bits a channel (mode {image.mode}).",
+            fix="Convert it to 8 bits with a scale that is the same for all images.",
+        )
+    image.load()
+    image = _upright(image)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        image = Image.alpha_composite(white, layer)
+    return image.convert("RGB")
+
+
+def _is_cut(image: Image.Image) -> bool:
+    """Whether Pillow would silently cut 16-bit colour to 8 bits (raw mode ``RGB;16B`` …)."""
+    tiles = getattr(image, "tile", ())
+    parts = [p for tile in tiles for p in (tile[3] if isinstance(tile[3], tuple) else tile[3:])]
+    deep_ppm = image.format == "PPM" and any(isinstance(p, int) and p > 255 for p in parts)
+    return deep_ppm or any(isinstance(p, str) and ";16" in p for p in parts)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        method = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF says nothing about a picture that is whole
+        method = None
+    return image if method is None else image.transpose(method)
+
+
+_QUIET = threading.Lock()
+_quiet_now = 0
+_quiet_before = warnings.catch_warnings()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Pillow's warnings to itself: all that matters becomes a refusal.
+
+    Filters of warnings belong to the process, so the first thread in sets them and the
+    last one out takes them back.
+    """
+    global _quiet_now, _quiet_before
+    with _QUIET:
+        if _quiet_now == 0:
+            _quiet_before = warnings.catch_warnings()
+            _quiet_before.__enter__()
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+        _quiet_now += 1
+    try:
+        yield
+    finally:
+        with _QUIET:
+            _quiet_now -= 1
+            if _quiet_now == 0:
+                _quiet_before.__exit__(None, None, None)
 
 
 def decode(
@@ -163,7 +234,10 @@ class ImageSet:
 
         Raises:
             DataRefused: a file cannot be decoded; names it.
+            UsageError: not one label for each file.
         """
+        if len(paths) != len(labels):
+            raise UsageError(f"There are {len(paths)} image files, but {len(labels)} labels.")
         self.paths = tuple(paths)
         self.labels = torch.tensor(list(labels), dtype=torch.int64)
         self.size = preprocessing.size
@@ -193,6 +267,8 @@ class ImageSet:
         """Return uint8 [len(indices), 3, size, size]."""
         if self._cache is not None:
             return self._cache[indices]
+        if not len(indices):
+            return torch.empty((0, 3, self.size, self.size), dtype=torch.uint8)
         return torch.stack(list(self._workers.map(self._read, indices.tolist())))
 
     def _read(self, index: int) -> Tensor:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from clr.core.adapter import Adapter, check_adapter
 from clr.core.backbone import Backbone
 from clr.errors import UsageError
 
-_SWAP = threading.RLock()
+_PREPARING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,38 @@ class Step:
         return x
 
 
-Steps = Mapping[nn.Module, Step]
-_ACTIVE: ContextVar[Steps | None] = ContextVar("clr_active", default=None)
-_HOOKED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+Places = Mapping[nn.Module, Callable[[Tensor], Tensor]]
+_ACTIVE: ContextVar[Places | None] = ContextVar("clr_active", default=None)
+"""What acts where in this thread; the backbone itself never changes."""
 
 
-def _hook(module: nn.Module, _: object, output: Tensor) -> Tensor | None:
-    steps = _ACTIVE.get()
-    step = steps.get(module) if steps else None
+def _after(module: nn.Module, _: object, output: Tensor) -> Tensor | None:
+    """Reprogram a convolution's output, where the active program does (a forward hook)."""
+    places = _ACTIVE.get()
+    step = places.get(module) if places else None
     return step(output) if step is not None else None
+
+
+def _instead(module: nn.Module, x: Tensor) -> Tensor:
+    """Normalise with the active program's tensors, or with the backbone's own."""
+    places = _ACTIVE.get()
+    twin = places.get(module) if places else None
+    # the forward of the class, since that of the instance is this function
+    output: Tensor = (
+        twin.forward(x) if isinstance(twin, nn.Module) else type(module).forward(module, x)
+    )
+    return output
+
+
+def _prepare(backbone: Backbone, norms: Iterable[nn.Module]) -> None:
+    """Let programs act at the backbone's modules: once each, also for a copied backbone."""
+    with _PREPARING:
+        for convolution in backbone.convolutions.values():
+            if _after not in convolution._forward_hooks.values():
+                convolution.register_forward_hook(_after)
+        for norm in norms:
+            if "forward" not in vars(norm):
+                vars(norm)["forward"] = functools.partial(_instead, norm)
 
 
 class Program:
@@ -59,12 +82,13 @@ class Program:
         """Tie `tensors` (names as in the adapter file, on the backbone's device) to places."""
         self.backbone = backbone
         self.head = tensors["head.weight"], tensors["head.bias"]
-        self._steps = _steps(backbone, tensors)
-        self._norms = _norms(backbone, tensors)
-        if not _HOOKED.get(backbone.module):
-            _HOOKED[backbone.module] = True
-            for module in backbone.convolutions.values():
-                module.register_forward_hook(_hook)
+        steps, norms = _steps(backbone, tensors), _norms(backbone, tensors)
+        self._places: dict[bool, Places] = {
+            training: steps
+            | {module: _twin(module, own, training) for module, own in norms.items()}
+            for training in (False, True)
+        }
+        _prepare(backbone, norms)
 
     def features(self, batch: Tensor, *, batch_statistics: bool = False) -> Tensor:
         """Return the reprogrammed features [N, channels] of float images [N, 3, H, W].
@@ -73,14 +97,10 @@ class Program:
             batch: normalised images on the backbone's device.
             batch_statistics: normalise by the batch and update the task's own statistics.
         """
-        token = _ACTIVE.set(self._steps)
+        token = _ACTIVE.set(self._places[batch_statistics])
         try:
-            if not self._norms:
-                output: Tensor = self.backbone.module(batch)
-                return output
-            with _swapped(self._norms, batch_statistics):
-                output = self.backbone.module(batch)
-                return output
+            output: Tensor = self.backbone.module(batch)
+            return output
         finally:
             _ACTIVE.reset(token)
 
@@ -89,7 +109,7 @@ class Program:
         return F.linear(self.features(batch, batch_statistics=batch_statistics), *self.head)
 
 
-def _steps(backbone: Backbone, tensors: Mapping[str, Tensor]) -> Steps:
+def _steps(backbone: Backbone, tensors: Mapping[str, Tensor]) -> dict[nn.Module, Step]:
     found: dict[nn.Module, Step] = {}
     for path, module in backbone.convolutions.items():
         kernel = tensors.get(f"kernels.{path}")
@@ -108,25 +128,16 @@ def _norms(backbone: Backbone, tensors: Mapping[str, Tensor]) -> dict[nn.Module,
     return found
 
 
-@contextmanager
-def _swapped(norms: Mapping[nn.Module, Mapping[str, Tensor]], training: bool) -> Iterator[None]:
-    """Let each batch norm use the task's tensors inside the block; one thread at a time."""
-    with _SWAP:
-        kept = {module: (dict(module._parameters), dict(module._buffers)) for module in norms}
-        try:
-            for module, own in norms.items():
-                module.training = training
-                for leaf, tensor in own.items():
-                    home = module._parameters if leaf in module._parameters else module._buffers
-                    home[leaf] = tensor  # type: ignore[assignment]
-                if training:
-                    module._buffers["num_batches_tracked"] = None
-            yield
-        finally:
-            for module, (parameters, buffers) in kept.items():
-                module._parameters.update(parameters)
-                module._buffers.update(buffers)
-                module.training = False
+def _twin(module: nn.Module, own: Mapping[str, Tensor], training: bool) -> nn.Module:
+    """Return a batch norm like `module`, of which it shares all but the tensors in `own`."""
+    twin = copy.copy(module)
+    vars(twin).pop("forward", None)
+    twin.training = training
+    vars(twin)["_parameters"] = {name: own.get(name, t) for name, t in module._parameters.items()}
+    twin._buffers = {name: own.get(name, t) for name, t in module._buffers.items()}
+    if training:
+        twin._buffers["num_batches_tracked"] = None
+    return twin
 
 
 class ReprogrammedNetwork:
@@ -135,8 +146,7 @@ class ReprogrammedNetwork:
     def __init__(self, backbone: Backbone) -> None:
         """Share `backbone`; nothing of it is copied."""
         self.backbone = backbone
-        self._programs: dict[str, Program] = {}
-        self._adapters: dict[str, Adapter] = {}
+        self._attached: dict[str, tuple[Adapter, Program]] = {}
 
     def attach(self, adapter: Adapter, name: str = "") -> None:
         """Attach an adapter under `name` (default: its task), in place of one of that name.
@@ -148,8 +158,8 @@ class ReprogrammedNetwork:
         device = self.backbone.device
         tensors = {name: t.detach().to(device) for name, t in adapter.tensors.items()}
         key = name or adapter.spec.task
-        self._programs[key] = Program(self.backbone, tensors)
-        self._adapters[key] = Adapter(adapter.spec, tensors)
+        program = Program(self.backbone, tensors)
+        self._attached[key] = Adapter(adapter.spec, tensors), program
 
     def detach(self, name: str) -> None:
         """Forget the adapter of this name.
@@ -157,13 +167,13 @@ class ReprogrammedNetwork:
         Raises:
             UsageError: there is none.
         """
-        self.adapter(name)
-        del self._programs[name], self._adapters[name]
+        self._find(name)
+        self._attached.pop(name, None)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the attached adapters, sorted."""
-        return tuple(sorted(self._programs))
+        return tuple(sorted(self._attached))
 
     def adapter(self, name: str) -> Adapter:
         """Return the attached adapter of this name, its tensors on the backbone's device.
@@ -171,12 +181,7 @@ class ReprogrammedNetwork:
         Raises:
             UsageError: there is none; never the bare backbone instead.
         """
-        if name not in self._adapters:
-            known = ", ".join(self.names[:10]) or "none"
-            raise UsageError(
-                f"No adapter {name!r} is attached.", fix=f"Attached: {known}.", known=self.names
-            )
-        return self._adapters[name]
+        return self._find(name)[0]
 
     @torch.inference_mode()
     def logits(self, batch: Tensor, name: str) -> Tensor:
@@ -185,8 +190,7 @@ class ReprogrammedNetwork:
         Raises:
             UsageError: no such adapter.
         """
-        self.adapter(name)
-        return self._programs[name].logits(batch.to(self.backbone.device))
+        return self._find(name)[1].logits(batch.to(self.backbone.device))
 
     @torch.inference_mode()
     def features(self, batch: Tensor, name: str | None = None) -> Tensor:
@@ -199,5 +203,13 @@ class ReprogrammedNetwork:
         if name is None:
             output: Tensor = self.backbone.module(batch)
             return output
-        self.adapter(name)
-        return self._programs[name].features(batch)
+        return self._find(name)[1].features(batch)
+
+    def _find(self, name: str) -> tuple[Adapter, Program]:
+        found = self._attached.get(name)
+        if found is None:
+            known = ", ".join(self.names[:10]) or "none"
+            raise UsageError(
+                f"No adapter {name!r} is attached.", fix=f"Attached: {known}.", known=self.names
+            )
+        return found

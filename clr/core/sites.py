@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import threading
 from typing import Literal, get_args
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -14,9 +15,9 @@ from clr.errors import UsageError
 Variant = Literal["reduced", "full", "mix"]
 BatchNorm = Literal["frozen", "affine", "batch"]
 BATCH_NORMS: tuple[str, ...] = get_args(BatchNorm)
+_SINGLE: WeakKeyDictionary[Backbone, frozenset[str]] = WeakKeyDictionary()
 
 
-@lru_cache(maxsize=64)
 def kernel_sites(backbone: Backbone, variant: Variant) -> tuple[str, ...]:
     """Return the paths of the convolutions that a reprogramming kernel follows.
 
@@ -26,16 +27,19 @@ def kernel_sites(backbone: Backbone, variant: Variant) -> tuple[str, ...]:
     """
     if variant != "full":
         return tuple(p for p, m in backbone.convolutions.items() if max(m.kernel_size) > 1)
-    single = _single_pixel(backbone)
+    single = _SINGLE.get(backbone)
+    if single is None:
+        single = _SINGLE.setdefault(backbone, _single_pixel(backbone))
     return tuple(path for path in backbone.convolutions if path not in single)
 
 
-def _single_pixel(backbone: Backbone) -> set[str]:
+def _single_pixel(backbone: Backbone) -> frozenset[str]:
     single: set[str] = set()
+    own = threading.get_ident()  # others may compute with this backbone at the same time
 
     def note(path: str) -> torch.utils.hooks.RemovableHandle:
         def hook(_: nn.Module, __: object, output: torch.Tensor) -> None:
-            if output.shape[-2:] == (1, 1):
+            if threading.get_ident() == own and output.shape[-2:] == (1, 1):
                 single.add(path)
 
         return backbone.convolutions[path].register_forward_hook(hook)
@@ -47,10 +51,9 @@ def _single_pixel(backbone: Backbone) -> set[str]:
     finally:
         for handle in handles:
             handle.remove()
-    return single
+    return frozenset(single)
 
 
-@lru_cache(maxsize=64)
 def mixing_sites(backbone: Backbone) -> tuple[str, ...]:
     """Return the path of the last k×k convolution of each block (module that holds some)."""
     last = {path.rpartition(".")[0]: path for path in kernel_sites(backbone, "reduced")}

@@ -6,9 +6,9 @@ which builds tensors and refuses everything else.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import io
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,12 @@ State = dict[str, Tensor]
 
 _INSIDE = ("teacher", "state_dict", "model_state_dict", "model", "model_state", "student")
 """Keys under which training programs put the weights; of DINO's two networks the teacher."""
+
+_PREFERRED = ("encoder_q", "teacher", "online")
+"""Parts of a prefix that decide where a file holds two such networks: MoCo's query encoder."""
+
+_RECORDS = (argparse.Namespace,)
+"""Types that hold plain values only: DINO and others save their command line in this one."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +118,10 @@ def read_state(path: Path, sha256: str) -> State:
     """
     try:
         data = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        why = getattr(error, "strerror", None) or str(error)
         raise UsageError(
-            f"The checkpoint {path} cannot be read: {error.strerror}.",
+            f"The checkpoint {str(path)!r} cannot be read: {why}.",
             fix="Correct CLR_BACKBONE=file:<path>.",
         ) from error
     found = sha256_bytes(data)
@@ -136,18 +143,15 @@ def _parse(data: bytes, path: Path) -> Any:
             import safetensors.torch
 
             return safetensors.torch.load(data)
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        why = str(error).strip().splitlines()[0]
+        with torch.serialization.safe_globals(list(_RECORDS)):
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # both readers raise many unrelated types
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise IntegrityBroken(
             f"{path} is not a file of plain tensors and was not loaded: {why[:200]}",
             fix="Files that hold code are refused. Save the weights as .safetensors, "
             "or as a state_dict with torch.save.",
             path=str(path),
-        ) from error
-    except Exception as error:  # safetensors raises its own, unrelated type
-        raise IntegrityBroken(
-            f"{path} is not a readable checkpoint: {error}", fix="Fetch it again."
         ) from error
 
 
@@ -164,7 +168,8 @@ def fit_state(state: State, network: nn.Module, path: str) -> tuple[State, tuple
     """Bring a checkpoint's names to those of a headless `network`.
 
     Training programs wrap networks (``module.``, ``backbone.``, ``encoder_q.`` …): of all
-    prefixes in the file the one that names most of the network's tensors is cut off.
+    prefixes in the file the one that names most of the network's tensors is cut off
+    (of equals the one that is evaluated by convention, see `_PREFERRED`).
 
     Returns:
         The network's state, and the names in the file that were not used (its heads).
@@ -173,7 +178,7 @@ def fit_state(state: State, network: nn.Module, path: str) -> tuple[State, tuple
         IntegrityBroken: a tensor of the network is missing or has another shape.
     """
     own = network.state_dict()
-    prefix = max(sorted(_prefixes(state)), key=lambda p: sum(p + name in state for name in own))
+    prefix = max(sorted(_prefixes(state)), key=lambda p: _fit(p, state, own))
     optional = {name for name in own if name.endswith("num_batches_tracked")}
     missing = [name for name in own if prefix + name not in state and name not in optional]
     if missing:
@@ -191,6 +196,10 @@ def fit_state(state: State, network: nn.Module, path: str) -> tuple[State, tuple
             fix="Set CLR_BACKBONE_ARCHITECTURE to the architecture that was trained.",
         )
     return fitted, tuple(sorted(set(state) - {prefix + name for name in own}))
+
+
+def _fit(prefix: str, state: State, own: State) -> tuple[int, bool]:
+    return sum(prefix + name in state for name in own), any(p in prefix for p in _PREFERRED)
 
 
 def _prefixes(state: State) -> set[str]:

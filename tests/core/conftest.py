@@ -1,0 +1,114 @@
+"""Small backbones with seeded random weights, and small image tasks."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clr.core.adapter import Adapter, AdapterSpec, new_adapter
+from clr.core.backbone import Backbone, load_backbone
+from clr.core.images import ImageSet, Preprocessing
+
+SIDE = 32
+
+
+@pytest.fixture(scope="session")
+def load() -> Callable[[str], Backbone]:
+    """Load a backbone with random weights, once in a session."""
+    loaded: dict[str, Backbone] = {}
+
+    def get(name: str) -> Backbone:
+        if name not in loaded:
+            loaded[name] = load_backbone(name, pretrained=False)
+        return loaded[name]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def backbone(load: Callable[[str], Backbone]) -> Backbone:
+    """A ResNet of 0.5 million parameters."""
+    return load("test_resnet")
+
+
+@pytest.fixture(scope="session")
+def preprocessing(backbone: Backbone) -> Preprocessing:
+    return Preprocessing(SIDE, backbone.mean, backbone.std, backbone.interpolation)
+
+
+@pytest.fixture(scope="session")
+def make_spec() -> Callable[..., AdapterSpec]:
+    def make(backbone: Backbone, **fields: object) -> AdapterSpec:
+        facts: dict[str, object] = {
+            "task": "parts",
+            "labels": ("bolt", "nut", "washer"),
+            "backbone": backbone.name,
+            "backbone_digest": backbone.digest,
+            "preprocessing": Preprocessing(SIDE, backbone.mean, backbone.std),
+        }
+        return AdapterSpec(**(facts | fields))  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shaken(make_spec: Callable[..., AdapterSpec]) -> Callable[..., Adapter]:
+    """Make an adapter that is far from its birth: every tensor moved by seeded noise."""
+
+    def make(backbone: Backbone, seed: int = 0, **fields: object) -> Adapter:
+        adapter = new_adapter(make_spec(backbone, **fields), backbone)
+        generator = torch.Generator().manual_seed(seed)
+        tensors = {}
+        for name, tensor in adapter.tensors.items():
+            noise = torch.randn(tensor.shape, generator=generator)
+            moved = tensor + 0.1 * noise
+            tensors[name] = moved.abs() + 0.5 if name.endswith("running_var") else moved
+        return Adapter(adapter.spec, tensors)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def batch() -> torch.Tensor:
+    """Two float images [2, 3, 64, 64]."""
+    return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def png() -> Callable[..., bytes]:
+    def encode(pixels: np.ndarray, **options: object) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG", **options)
+        return file.getvalue()
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def task_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[int]]:
+    """Forty images a class of stripes: lying, standing, slanted; noisy and of any brightness."""
+    folder = tmp_path_factory.mktemp("stripes")
+    random = np.random.default_rng(0)
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    paths, labels = [], []
+    for label, along in enumerate((rows, columns, rows + columns)):
+        for number in range(40):
+            wave = np.sin(along * 0.8 + random.uniform(0, 6))
+            grey = 128 + 70 * wave + random.normal(0, 25, (SIDE, SIDE)) + random.uniform(-20, 20)
+            pixels = np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+            path = folder / f"{label}-{number:02d}.png"
+            Image.fromarray(pixels).save(path)
+            paths.append(path)
+            labels.append(label)
+    return paths, labels
+
+
+@pytest.fixture(scope="session")
+def images(task_files: tuple[list[Path], list[int]], preprocessing: Preprocessing) -> ImageSet:
+    return ImageSet(*task_files, preprocessing)
