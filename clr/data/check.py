@@ -6,6 +6,7 @@ corrupt object from a folder remote (DVC 3.67, `dvc_data/hashfile/db/local.py`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def refuse_others(workspace: Path, pinned: Listing, actual: Listing, except_task
     }
     found = {what: paths for what, paths in named.items() if paths}
     if found:
-        said = "; ".join(f"{len(paths)} {what}: {some(paths)}" for what, paths in found.items())
+        said = "; ".join(f"{len(paths)} {what}: {_by_task(paths)}" for what, paths in found.items())
         raise IntegrityBroken(
             f"data/ is not what data.dvc pins. {said}.",
             fix="`dvc checkout` brings the pinned files back; files that are not pinned must be "
@@ -183,6 +184,14 @@ def _wrong(path: Path, md5: str) -> str:
 
 def _problem(subject: str, message: str) -> dict[str, str]:
     return {"subject": subject, "message": message}
+
+
+def _by_task(paths: list[str]) -> str:
+    """A few paths as they are; of many, how many each task has."""
+    if len(paths) <= 5:
+        return ", ".join(paths)
+    counts = Counter("/".join(path.split("/")[:2]) for path in paths)
+    return some([f"{folder} ({count} files)" for folder, count in counts.items()])
 
 
 def some(paths: list[str]) -> str:

@@ -21,11 +21,10 @@ _Y, _X = np.mgrid[0:SIDE, 0:SIDE].astype(np.int64)
 
 def surface(kind: str, dice: Dice) -> Gray:
     """Return one image [64, 64] of class `kind` (one of CLASSES)."""
-    image = _metal(dice) + _DEFECTS[kind](dice)
+    image: Gray = _metal(dice) + _DEFECTS[kind](dice)
     if dice.below(4) == 0:  # a sheet that was laid the other way
         image = image.T
-    drawn: Gray = np.ascontiguousarray(np.clip(image, 0, 255))
-    return drawn
+    return np.ascontiguousarray(np.clip(image, 0, 255))
 
 
 def _metal(dice: Dice) -> Gray:
@@ -34,7 +33,7 @@ def _metal(dice: Dice) -> Gray:
     strokes = dice.noise(SIDE, SIDE + length, 90).cumsum(axis=1)
     brushed = (strokes[:, length:] - strokes[:, :-length]) // length
     light = (_X * dice.between(-24, 24) + _Y * dice.between(-24, 24)) // SIDE
-    metal = dice.between(100, 160) + light + brushed + dice.noise(SIDE, SIDE, 5)
+    metal: Gray = dice.between(100, 160) + light + brushed + dice.noise(SIDE, SIDE, 5)
     for _ in range(dice.below(3)):
         start, row = dice.below(SIDE // 2), dice.below(SIDE)
         metal[row, start : start + dice.between(12, 32)] += dice.sign() * dice.between(8, 26)

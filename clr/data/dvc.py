@@ -156,14 +156,20 @@ def patiently(act: Callable[[], _T], what: str, workspace: Path) -> _T:
 
 
 @contextmanager
-def translated(what: str, workspace: Path) -> Iterator[None]:
-    """Turn what DVC raises into ServiceUnavailable with the reason in one sentence."""
+def translated(what: str, workspace: Path, *, any_error: bool = False) -> Iterator[None]:
+    """Turn what DVC raises into ServiceUnavailable with the reason in one sentence.
+
+    Args:
+        what: what the body does, as in "cannot …".
+        workspace: named in the error.
+        any_error: also what a remote's library raises, which has no common base.
+    """
     from dvc.exceptions import DvcException
     from dvc_data.hashfile.build import IgnoreInCollectedDirError
     from dvc_objects.errors import ObjectDBError
     from scmrepo.exceptions import SCMError
 
-    known = (
+    known: tuple[type[Exception], ...] = (
         DvcException,
         IgnoreInCollectedDirError,
         ObjectDBError,
@@ -171,6 +177,8 @@ def translated(what: str, workspace: Path) -> Iterator[None]:
         OSError,
         sqlite3.Error,
     )
+    if any_error:
+        known = (Exception,)
     with _remembered_failures() as failures:
         try:
             yield

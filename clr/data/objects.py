@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from clr.data import dvc
 from clr.data.listing import Listing, md5_file
-from clr.errors import ServiceUnavailable
+from clr.errors import ServiceUnavailable, UsageError
 
 if TYPE_CHECKING:
     from dvc_data.hashfile.tree import Tree
@@ -80,6 +80,24 @@ def cache_path(repo: Any, oid: str) -> Path:
     return Path(repo.cache.local.oid_to_path(oid))
 
 
+def open_remote(repo: Any) -> Any:
+    """Return the object store of the remote; nothing is sent yet.
+
+    Raises:
+        UsageError: DVC knows no such remote, or lacks the package for it.
+    """
+    from dvc.config import ConfigError
+
+    try:
+        return repo.cloud.get_remote_odb(dvc.REMOTE, "push")
+    except (ImportError, ConfigError) as error:
+        raise UsageError(
+            f"The setting CLR_DVC_REMOTE cannot be used: {error}.",
+            fix="Install what it needs (for s3:// the extra `s3`), or correct it.",
+            setting="CLR_DVC_REMOTE",
+        ) from error
+
+
 def push(repo: Any, oids: Collection[str]) -> None:
     """Bring these objects to the remote and see that they have arrived.
 
@@ -90,8 +108,8 @@ def push(repo: Any, oids: Collection[str]) -> None:
         ServiceUnavailable: the remote cannot be reached, lacks room, or lacks an
             object after all.
     """
-    with dvc.translated("reach the DVC remote", Path(repo.root_dir)):
-        remote = repo.cloud.get_remote_odb(dvc.REMOTE, "push")
+    remote = open_remote(repo)
+    with dvc.translated("reach the DVC remote", Path(repo.root_dir), any_error=True):
         missing = _missing(repo, remote, oids)
         if missing:
             # folder objects last: they promise that their files are there

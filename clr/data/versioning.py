@@ -85,6 +85,7 @@ def version_task(task: TaskFolder, manifest: Manifest, settings: Settings) -> Da
         settings: of the workspace.
 
     Raises:
+        UsageError: the remote's setting cannot be used.
         DataRefused: the images changed since, a row has an error, or ``data/<task>``
             holds changes that no version has and that would be overwritten.
         IntegrityBroken: ``data/`` is not what ``data.dvc`` pins, other than by this task.
@@ -96,6 +97,7 @@ def version_task(task: TaskFolder, manifest: Manifest, settings: Settings) -> Da
         with dvc.translated("repair what a killed run left", workspace):
             swap.recover(workspace)
             (workspace / "data").mkdir(exist_ok=True)
+        objects.open_remote(repo)  # better now than after all the work
         wanted = swap.digests(sources)
         actual = objects.hashes(repo)
         pinned = pinned_now(repo, workspace, actual)
