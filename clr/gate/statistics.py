@@ -11,7 +11,8 @@ negative.
 
 from __future__ import annotations
 
-from math import ceil, log, sqrt
+from functools import cache
+from math import floor, log, sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -69,14 +70,13 @@ def score_drop_limit(b: int, c: int, n: int, alpha: float = 0.05) -> float:
 def paired_drop_limit(b: int, c: int, n: int, alpha: float = 0.05) -> float:
     """Return an upper limit of the drop (b - c) / n that holds with confidence 1 - alpha.
 
-    It is Tango's score limit, which is accurate where b + c is not small. Two
-    exact binomial limits keep it honest where b + c is small, and the largest
-    of the three is returned:
+    It is Tango's score limit, which is accurate where b + c is not small. Exact
+    binomial limits keep it honest where b + c is small:
 
-    - nothing repaired (c = 0): the Clopper-Pearson limit of b of n, so that
+    - nothing repaired (c = 0): the Clopper-Pearson limit of b of n instead, so that
       b = c = 0 gives 1 - alpha**(1/n), e.g. 15.3 % at n = 18, 1.15 % at n = 260;
-    - the limit is below zero (a gain is shown) only if the exact sign test of b
-      of b + c shows it too.
+    - a limit below zero (a gain is shown) only if the exact sign test of b of
+      b + c shows the gain too; else the limit is zero.
 
     The limit rises with every regression and falls with every repair.
 
@@ -89,10 +89,15 @@ def paired_drop_limit(b: int, c: int, n: int, alpha: float = 0.05) -> float:
     Raises:
         UsageError: the counts or `alpha` make no sense.
     """
-    limit = score_drop_limit(b, c, n, alpha)
     if c == 0:
-        exact = 1.0 if b == n else float(betaincinv(b + 1, n - b, 1 - alpha))
-        limit = max(limit, exact)
+        _check_pairs(b, c, n)
+        _quantile(alpha)
+        if b == n:
+            return 1.0
+        # one repair must not raise the limit, which matters for alpha below 0.01 only
+        exact = float(betaincinv(b + 1, n - b, 1 - alpha))
+        return exact if alpha >= 0.01 else max(exact, score_drop_limit(b, 1, n, alpha))
+    limit = score_drop_limit(b, c, n, alpha)
     if limit < 0 and float(bdtr(b, b + c, 0.5)) > alpha:
         limit = 0.0
     return limit
@@ -110,13 +115,16 @@ def paired_interval(b: int, c: int, n: int, alpha: float = 0.05) -> tuple[float,
     return -paired_drop_limit(b, c, n, alpha / 2), paired_drop_limit(c, b, n, alpha / 2)
 
 
+@cache
 def items_needed(margin: float, alpha: float = 0.05) -> int:
     """Return the fewest items that can prove a drop below `margin`: no regression among them."""
     if not 0 < margin < 1:
         raise UsageError(f"margin = {margin} is not between 0 and 1.", fix="Give a share.")
     _quantile(alpha)
-    needed = max(1, ceil(log(alpha) / log(1 - margin)))
-    return needed if 1 - alpha ** (1 / needed) < margin else needed + 1
+    needed = max(1, floor(log(alpha) / log(1 - margin)))
+    while paired_drop_limit(0, 0, needed, alpha) >= margin:
+        needed += 1
+    return needed
 
 
 def average_accuracy(matrix: Matrix) -> float:
