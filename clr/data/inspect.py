@@ -40,7 +40,7 @@ _MAGIC = {  # what people drop by mistake: named, so that they know what to conv
 }
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     """A path of the task folder was not opened or not read; the text says why."""
 
 
@@ -90,28 +90,28 @@ def read_confined(root: Path, relative: str, *, limit: int) -> bytes:
         limit: largest size in bytes.
 
     Raises:
-        Unreadable: anything else than such a file, too large, or the system refuses.
+        UnreadableError: anything else than such a file, too large, or the system refuses.
     """
     try:
         real = Path(os.path.realpath(root / relative, strict=True))
         if not real.is_relative_to(root):
-            raise Unreadable(OUTSIDE)
+            raise UnreadableError(OUTSIDE)
         handle = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as file:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
-                raise Unreadable("is not a regular file")
+                raise UnreadableError("is not a regular file")
             if status.st_size > limit:
-                raise Unreadable(f"is too large: {status.st_size:,} bytes, at most {limit:,}")
+                raise UnreadableError(f"is too large: {status.st_size:,} bytes, at most {limit:,}")
             return file.read(limit + 1)
     except OSError as error:
         if error.errno == errno.ENXIO:  # a socket, or a pipe without a writer
-            raise Unreadable("is not a regular file") from error
+            raise UnreadableError("is not a regular file") from error
         if error.errno == errno.ELOOP:
-            raise Unreadable("is a link that leads in a circle") from error
+            raise UnreadableError("is a link that leads in a circle") from error
         if error.errno == errno.ENOENT:
-            raise Unreadable("is a link to nothing, or is gone") from error
-        raise Unreadable(f"cannot be read: {error.strerror}") from error
+            raise UnreadableError("is a link to nothing, or is gone") from error
+        raise UnreadableError(f"cannot be read: {error.strerror}") from error
 
 
 def inspect(data: bytes, *, max_pixels: int) -> Look:
@@ -172,9 +172,7 @@ def _refused(header: Image.Image, max_pixels: int) -> str:
     if header.format != "MPO" and (frames := getattr(header, "n_frames", 1)) > 1:
         return f"is animated or has several pages ({frames} frames); keep one"
     if header.mode.startswith(("I", "F")) or _is_deep(header):
-        return (
-            "has more than 8 bits a channel; convert it to 8 bits with one scale for all images"
-        )
+        return "has more than 8 bits a channel; convert it to 8 bits with one scale for all images"
     return ""
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from clr.core.files import canonical_json, sha256_bytes
 from clr.data.folder import SPLITS, TaskFolder, printable, unusable_name, visible
-from clr.data.inspect import OUTSIDE, Look, Unreadable, inspect, max_bytes, read_confined
+from clr.data.inspect import OUTSIDE, Look, UnreadableError, inspect, max_bytes, read_confined
 from clr.errors import IntegrityBroken, ServiceUnavailable
 
 if TYPE_CHECKING:
@@ -184,9 +184,10 @@ def scan(
             fix="Make it readable for this user and run the same again.",
         ) from error
     rows = []
-    with warnings.catch_warnings(), ThreadPoolExecutor(
-        workers or min(8, os.cpu_count() or 1), "clr-scan"
-    ) as pool:
+    with (
+        warnings.catch_warnings(),
+        ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1), "clr-scan") as pool,
+    ):
         # the limit of ours replaces Pillow's warning, which would be printed a file
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", module="PIL")
@@ -254,7 +255,7 @@ def _walk(root: Path, split: str) -> Iterator[_Place]:
                 if not error:
                     pending.append(relative)
                     continue
-            elif entry.is_symlink() and os.path.isdir(entry.path):
+            elif entry.is_symlink() and Path(entry.path).is_dir():
                 inside = Path(os.path.realpath(entry.path)).is_relative_to(root)
                 error = error or ("is a link to a folder" if inside else OUTSIDE)
             elif folder == split:
@@ -270,6 +271,6 @@ def _row(root: Path, place: _Place, max_pixels: int) -> Row:
         try:
             data = read_confined(root, place.relative, limit=max_bytes(max_pixels))
             look = inspect(data, max_pixels=max_pixels)
-        except Unreadable as error:
+        except UnreadableError as error:
             look = Look(error=str(error))
     return Row(path=path, split=place.split, label=place.label, **asdict(look))

@@ -7,7 +7,6 @@ where their owner put them.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from datetime import UTC, datetime
@@ -60,7 +59,7 @@ def quarantine(
             message = _message(validation, name, images)
             write_atomic(partial / MESSAGE, message.encode())
             partial.chmod(0o755)
-            os.rename(partial, target)
+            partial.rename(target)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise

@@ -1,0 +1,156 @@
+"""What is kept of a refused task, and where its images are afterwards."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clr.data.folder import read_task
+from clr.data.manifest import scan
+from clr.data.quarantine import quarantine
+from clr.data.suite import Validation, validate
+from clr.errors import ServiceUnavailable, UsageError
+from clr.settings import Settings
+
+Judge = Callable[[Path], Validation]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    workspace = tmp_path / "workspace"
+    (workspace / "incoming").mkdir(parents=True)
+    return Settings(workspace=workspace)
+
+
+@pytest.fixture
+def bad_task(new_task: Any) -> Path:
+    root: Path = new_task()
+    (root / "train/good/zero.jpg").write_bytes(b"")
+    (root / "train/good/two words.jpg").write_text("text")
+    return root
+
+
+@pytest.fixture
+def judge(tmp_path: Path) -> Judge:
+    def run(root: Path) -> Validation:
+        manifest = scan(read_task(root), max_pixels=1_000_000)
+        return validate(manifest, min_images_per_class=10, out=tmp_path / "report")
+
+    return run
+
+
+def files_below(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+
+
+def test_the_report_and_a_message_that_names_files_are_kept(
+    bad_task: Path, judge: Judge, settings: Settings
+) -> None:
+    validation = judge(bad_task)
+    kept = quarantine(bad_task, "cells", validation, settings)
+    assert kept.parent == settings.workspace / "quarantine" / "cells"
+    assert kept.name.endswith("Z")
+    message = (kept / "message.txt").read_text()
+    assert "train/good/zero.jpg is empty" in message
+    assert "train/good/two words.jpg is not an image" in message
+    assert (kept / "data-docs/index.html").is_file()
+    assert json.loads((kept / "validation.json").read_text())["success"] is False
+
+
+def test_images_from_elsewhere_stay_and_the_message_says_where(
+    bad_task: Path, judge: Judge, settings: Settings
+) -> None:
+    before = files_below(bad_task)
+    kept = quarantine(bad_task, "cells", judge(bad_task), settings)
+    assert files_below(bad_task) == before
+    assert f"Its images are in {bad_task}." in (kept / "message.txt").read_text()
+    assert not (kept / "images").exists()
+
+
+def test_images_that_came_in_move_into_the_quarantine(
+    bad_task: Path, judge: Judge, settings: Settings
+) -> None:
+    source = settings.workspace / "incoming" / "cells"
+    shutil.move(bad_task, source)
+    before = files_below(source)
+    kept = quarantine(source, "cells", judge(source), settings)
+    assert not source.exists()
+    assert files_below(kept / "images") == before
+    assert str(kept / "images") in (kept / "message.txt").read_text()
+
+
+def test_a_link_in_incoming_does_not_move_what_it_names(
+    bad_task: Path, judge: Judge, settings: Settings
+) -> None:
+    link = settings.workspace / "incoming" / "cells"
+    link.symlink_to(bad_task)
+    before = files_below(bad_task)
+    quarantine(link, "cells", judge(link), settings)
+    assert files_below(bad_task) == before
+
+
+def test_a_way_around_incoming_does_not_move_images(
+    bad_task: Path, judge: Judge, settings: Settings
+) -> None:
+    around = settings.workspace / "incoming" / ".." / ".." / "cells"
+    quarantine(around, "cells", judge(bad_task), settings)
+    assert bad_task.is_dir()
+
+
+def test_two_refusals_in_one_second_are_both_kept(
+    bad_task: Path, judge: Judge, settings: Settings
+) -> None:
+    validation = judge(bad_task)
+    kept = {quarantine(bad_task, "cells", validation, settings) for _ in range(3)}
+    assert len(kept) == 3
+    assert all((folder / "message.txt").is_file() for folder in kept)
+
+
+def test_nothing_else_in_the_workspace_changes(
+    bad_task: Path, judge: Judge, settings: Settings
+) -> None:
+    (settings.workspace / "data.dvc").write_text("x")
+    quarantine(bad_task, "cells", judge(bad_task), settings)
+    names = {path.name for path in settings.workspace.iterdir()}
+    assert names == {"data.dvc", "incoming", "quarantine"}
+    assert not list((settings.workspace / "quarantine/cells").glob(".*"))
+
+
+def test_a_name_cannot_lead_out_of_the_quarantine(
+    bad_task: Path, judge: Judge, settings: Settings
+) -> None:
+    with pytest.raises(UsageError):
+        quarantine(bad_task, "../cells", judge(bad_task), settings)
+
+
+def test_where_nothing_can_be_written_the_images_stay(
+    bad_task: Path, judge: Judge, settings: Settings
+) -> None:
+    source = settings.workspace / "incoming" / "cells"
+    shutil.move(bad_task, source)
+    (settings.workspace / "quarantine").write_text("a file is in the way")
+    before = files_below(source)
+    with pytest.raises(ServiceUnavailable, match="quarantine"):
+        quarantine(source, "cells", judge(source), settings)
+    assert files_below(source) == before
+
+
+def test_a_disk_that_takes_no_more_leaves_no_half_report(
+    bad_task: Path, judge: Judge, settings: Settings
+) -> None:
+    validation = judge(bad_task)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))  # the system refuses the rest
+    try:
+        with pytest.raises(ServiceUnavailable, match="quarantine"):
+            quarantine(bad_task, "cells", validation, settings)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((settings.workspace / "quarantine/cells").iterdir()) == []
+    assert (bad_task / "train/good/zero.jpg").exists()
