@@ -127,10 +127,11 @@ def remote_url(settings: Settings) -> str:
 
 
 def _has_default_remote(workspace: Path) -> bool:
-    from dvc.config import Config
+    from configobj import ConfigObj
 
-    shared = Config(str(workspace / ".dvc"), validate=False).load_one("repo")
-    return bool(shared.get("core", {}).get("remote"))
+    path = workspace / ".dvc" / "config"
+    shared = ConfigObj(str(path), encoding="utf-8") if path.is_file() else {}
+    return "remote" in shared.get("core", {})
 
 
 def patiently(act: Callable[[], _T], what: str, workspace: Path) -> _T:

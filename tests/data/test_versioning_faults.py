@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -92,6 +93,23 @@ def digests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with `nuts` and the old `bolts`."""
+    folder = tmp_path_factory.mktemp("template")
+    init_workspace(folder / "w")
+    settings = load_settings(folder / "w")
+    version(make_task(folder / "nuts", "x"), settings)
+    version(make_task(folder / "bolts", "old"), settings)
+    return folder / "w"
+
+
+@pytest.fixture
+def settings(template: Path, tmp_path: Path) -> Settings:
+    shutil.copytree(template, tmp_path / "w")
+    return load_settings(tmp_path / "w")
+
+
 def assert_whole(settings: Settings, made: DataVersion) -> None:
     require_pinned(settings)
     assert check_data(settings, made.task, made.digest) == []
@@ -101,37 +119,31 @@ def assert_whole(settings: Settings, made: DataVersion) -> None:
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_killed_replacement_is_finished_by_the_same_call(
-    tmp_path: Path, kill: Kill, digests: dict[str, str], point: str
+    settings: Settings, tmp_path: Path, kill: Kill, digests: dict[str, str], point: str
 ) -> None:
-    init_workspace(tmp_path / "w")
-    settings = load_settings(tmp_path / "w")
-    other = version(make_task(tmp_path / "nuts", "x"), settings)
-    old = version(make_task(tmp_path / "old" / "bolts", "old"), settings)
+    nuts = task_digest(settings.workspace, "nuts")
     new = make_task(tmp_path / "new" / "bolts", "new")
 
     assert kill(settings.workspace, new, point) == 9
 
-    problems = [problem["subject"] for problem in check_data(settings, "nuts", other.digest)]
+    problems = [problem["subject"] for problem in check_data(settings, "nuts", nuts)]
     assert problems == (["data.dvc"] if point == "data.dvc half written" else [])
     made = version(new, settings)
     assert made.digest == digests["new"]
     assert_whole(settings, made)
-    assert task_digest(settings.workspace, "nuts") == other.digest
-    assert check_data(settings, "bolts", old.digest) == []  # the old version is not lost
+    assert task_digest(settings.workspace, "nuts") == nuts
+    assert check_data(settings, "bolts", digests["old"]) == []  # the old version is not lost
 
 
 @pytest.mark.parametrize(
     "point", ["old moved out", "new moved in", "data.dvc half written", "pinned"]
 )
 def test_a_killed_replacement_does_not_stand_in_another_tasks_way(
-    tmp_path: Path, kill: Kill, digests: dict[str, str], point: str
+    settings: Settings, tmp_path: Path, kill: Kill, digests: dict[str, str], point: str
 ) -> None:
-    init_workspace(tmp_path / "w")
-    settings = load_settings(tmp_path / "w")
-    version(make_task(tmp_path / "old" / "bolts", "old"), settings)
     new = make_task(tmp_path / "new" / "bolts", "new")
     assert kill(settings.workspace, new, point) == 9
-    assert_whole(settings, version(make_task(tmp_path / "nuts", "x"), settings))
+    assert_whole(settings, version(make_task(tmp_path / "screws", "x"), settings))
     expected = "new" if point == "pinned" else "old"  # whole, and one of the two
     assert task_digest(settings.workspace, "bolts") == digests[expected]
 
@@ -150,11 +162,8 @@ def test_a_killed_first_version_leaves_nothing_of_the_task(
 
 
 def test_a_kill_during_the_repair_is_repaired_too(
-    tmp_path: Path, kill: Kill, digests: dict[str, str]
+    settings: Settings, tmp_path: Path, kill: Kill, digests: dict[str, str]
 ) -> None:
-    init_workspace(tmp_path / "w")
-    settings = load_settings(tmp_path / "w")
-    version(make_task(tmp_path / "old" / "bolts", "old"), settings)
     new = make_task(tmp_path / "new" / "bolts", "new")
     assert kill(settings.workspace, new, "new moved in") == 9
     for call in (1, 2):  # the repair renames twice
