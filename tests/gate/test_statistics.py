@@ -29,8 +29,13 @@ from clr.gate.statistics import (
 @pytest.mark.parametrize(
     ("right", "n", "low", "high"),
     # Newcombe 1998, Statistics in Medicine 17:857, table I, method 3
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)  # fmt: skip
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
 def test_wilson_interval_is_the_published_one(right, n, low, high):
     assert wilson_interval(right, n) == pytest.approx((low, high), abs=5e-5)
 

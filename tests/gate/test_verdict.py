@@ -252,7 +252,7 @@ def test_same_evidence_gives_the_same_digest_and_other_evidence_another(make):
         return only(decide(make.offer(make.earlier(**changed))), "retention").evidence
 
     assert digest() == digest()
-    labels, stored, _ = make.answers(400, 359)
+    stored = make.answers(400, 359)[1]
     assert len({digest(), digest(replayed=None), digest(stored=stored, replayed=stored)}) == 3
 
 
