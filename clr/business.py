@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from math import isfinite
 from typing import Any
@@ -29,12 +29,16 @@ _MOST = {"current_error_rate": 1.0}
 _POSITIVE = {"horizon_years"}
 
 
-def parse_business(mapping: Mapping[str, Any], subject: str = "business") -> dict[str, Any]:
+def parse_business(
+    mapping: Mapping[str, Any], subject: str = "business", *, classes: Sequence[str] = ()
+) -> dict[str, Any]:
     """Check assumptions as a person wrote them.
 
     Args:
         mapping: names out of `ASSUMPTIONS` with their values; empty values are left out.
         subject: where they stand, for the error message.
+        classes: the task's classes, if known; then a cost matrix must be about these,
+            and, unless error_cost covers the rest, give every kind of error a cost.
 
     Returns:
         The same, numbers as float, `cost_matrix` as {true: {predicted: cost}}.
@@ -56,7 +60,37 @@ def parse_business(mapping: Mapping[str, Any], subject: str = "business") -> dic
             checked[name] = _cost_matrix(value, subject)
         else:
             checked[name] = _number(name, value, subject)
+    if classes and "cost_matrix" in checked:
+        _covers(checked["cost_matrix"], classes, "error_cost" in checked, subject)
     return checked
+
+
+def _covers(
+    costs: Mapping[str, Mapping[str, float]], classes: Sequence[str], rest: bool, subject: str
+) -> None:
+    """Check that a cost matrix speaks of `classes` only, and of every error unless `rest`."""
+    named = [*costs, *(predicted for row in costs.values() for predicted in row)]
+    for name in named:
+        if name not in classes:
+            near = get_close_matches(name, classes, n=3)
+            raise UsageError(
+                f"{subject}: cost_matrix names {name}, which is no class of this task.",
+                fix=f"Did you mean {' or '.join(near or classes)}?",
+                key="cost_matrix",
+            )
+    pairs = ((true, other) for true in classes for other in classes if true != other)
+    for true, other in pairs:
+        if not rest and other not in costs.get(true, {}):
+            raise missing_cost(true, other, subject)
+
+
+def missing_cost(true: str, predicted: str, subject: str = "business") -> UsageError:
+    """Return the error for a kind of error that a cost matrix leaves out."""
+    return UsageError(
+        f"{subject}: cost_matrix has no cost for {true} taken for {predicted}.",
+        fix="Add it, or give error_cost for all other errors.",
+        key="cost_matrix",
+    )
 
 
 def _number(name: str, value: Any, subject: str) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from clr.business import ASSUMPTIONS, parse_business
+from clr.business import ASSUMPTIONS, missing_cost, parse_business
 from clr.errors import UsageError
 
 __all__ = ["business_case", "metrics", "parse_business", "payback_curve"]
@@ -265,12 +265,7 @@ def _mean_cost(
                 continue
             cost = costs.get(true, {}).get(predicted, fallback)
             if cost is None:
-                raise UsageError(
-                    f"business: cost_matrix has no cost for {true} taken for {predicted}, which "
-                    "occurred.",
-                    fix="Add it, or give error_cost for all other errors.",
-                    key="cost_matrix",
-                )
+                raise missing_cost(true, predicted)
             total += number * cost
             errors += number
     return total / errors if errors else None

@@ -1,12 +1,15 @@
 """The business case: what is measured, assumed and derived, and never mixed up."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clr.business import ASSUMPTIONS
 from clr.errors import UsageError
 from clr.roi import business_case, metrics, parse_business, payback_curve
+
+# busy machines are slow, which is no failure
+calm = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 MEASURED = {
     "accuracy": 0.95,
@@ -148,6 +151,7 @@ def test_perfect_answers_still_have_a_cost_of_errors():
     assert "no test answer was wrong" in case["error_cost_after"]["formula"]
 
 
+@calm
 @given(st.floats(0.5, 1), st.floats(0, 0.2), st.floats(0, 0.2), st.floats(-0.5, 1))
 def test_a_higher_accuracy_never_makes_the_case_worse(accuracy, below, above, rate):
     interval = (max(0.0, accuracy - below), min(1.0, accuracy + above))
@@ -207,6 +211,17 @@ def test_unknown_assumption_gets_a_near_match():
 def test_bad_value_is_refused_by_its_name(name, value):
     with pytest.raises(UsageError, match=f"business: {name} must be"):
         parse_business({name: value})
+
+
+def test_cost_matrix_is_checked_against_the_classes_before_any_training():
+    classes = ("bad", "good")
+    assert parse_business({"cost_matrix": COSTS}, classes=classes)["cost_matrix"] == COSTS
+    with pytest.raises(UsageError, match=r"names godo, .*Did you mean good"):
+        parse_business({"cost_matrix": {"bad": {"godo": 1}}}, classes=classes)
+    partial = {"cost_matrix": {"bad": {"good": 9}}}
+    with pytest.raises(UsageError, match="no cost for good taken for bad"):
+        parse_business(partial, classes=classes)
+    parse_business(partial | {"error_cost": 1}, classes=classes)
 
 
 def test_empty_values_count_as_not_given():
