@@ -62,6 +62,12 @@ def test_new_version_of_a_task_is_learned_anew():
     assert state.rows == ((None, 0.9), (0.8, 0.9), (0.8, 0.95))
 
 
+def test_the_best_before_counts_what_the_release_in_force_had():
+    past = grow(None, {"a": (0.8, 0.95)}, None).to_dict()
+    state = grow(past, {"a": (0.8, 0.9)}, None)
+    assert (state.learned, state.best, state.now) == ((0.8,), (0.95,), (0.9,))
+
+
 def test_retired_task_leaves_the_matrix():
     past = grow(None, {"a": (0.9, 0.9), "b": (0.8, 0.8)}, None).to_dict()
     assert grow(past, {"b": (0.8, 0.8)}, ("c", 0.7)).tasks == ("b", "c")
