@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from clr import __version__
-from clr.errors import DataRefused, GateRefused, IntegrityBroken
+from clr.errors import ClrError, DataRefused, GateRefused, IntegrityBroken
 from flows import output, text
 
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
@@ -103,11 +103,16 @@ def onboard(path: Path, name: str | None, as_json: bool) -> None:
       clr onboard ~/pictures/solder-joints
       clr onboard "incoming/batch 7" --name solder-joints --json
     """
+    from flows.session import open_session
+
+    session = open_session()  # before Prefect is imported, which reads its settings then
     from flows.onboard import run_onboard
 
-    result = run_onboard(path, name)
-    refusal = None
-    if result["verdict"] != "passed":
+    result = run_onboard(path, name, session)
+    refusal: ClrError | None = None
+    if result["verdict"] == "data-refused":
+        refusal = DataRefused(result["message"], fix=result["fix"])
+    elif result["verdict"] != "passed":
         failed = ", ".join(result["gate"]["failed"]) or result["gate"]["verdict"]
         refusal = GateRefused(
             f"Task {result['task']}: the retention gate did not pass ({failed}).",

@@ -15,6 +15,7 @@ from clr.settings import Settings
 def prepare(settings: Settings) -> None:
     """Point the libraries at this workspace's state; what the user set already wins."""
     home = settings.state
+    (home / "prefect").mkdir(parents=True, exist_ok=True)
     defaults = {
         "DO_NOT_TRACK": "1",
         "DVC_NO_ANALYTICS": "1",

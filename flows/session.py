@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
-from clr.errors import ServiceUnavailable
+from clr.errors import IntegrityBroken, ServiceUnavailable
 from clr.settings import Settings, load_settings
 from flows import embedded
 
 if TYPE_CHECKING:
     from clr.audit.ledger import Ledger
     from clr.core.backbone import Backbone
+    from clr.core.evidence import Evidence
+    from clr.core.network import ReprogrammedNetwork
+    from clr.registry.release import ChampionRef, Release
     from clr.registry.store import Registry
 
 LOG = logging.getLogger("clr")
 LOCK_SECONDS = 3600.0
+EVIDENCE_FILE = "evidence/evidence.safetensors"
+"""Artifact of the run that made a version."""
+
+GATE_FILE = "gate.json"
+"""Beside ``release.json``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +78,86 @@ class Session:
         from clr.audit.ledger import open_ledger
 
         return open_ledger(self.settings.state)
+
+    @cached_property
+    def network(self) -> ReprogrammedNetwork:
+        """The backbone with adapters: champions under their task's name, others by digest."""
+        from clr.core.network import ReprogrammedNetwork
+
+        return ReprogrammedNetwork(self.backbone)
+
+    def champion_network(self, champion: ChampionRef) -> ReprogrammedNetwork:
+        """Return the network with this champion attached under its task's name.
+
+        Raises:
+            IntegrityBroken: the registered adapter is not the one that the release names.
+        """
+        from clr.core.adapter import load_adapter
+        from clr.registry.fetch import adapter_path
+
+        if self._attached.get(champion.task) != champion.adapter_digest:
+            path = adapter_path(
+                self.registry, champion.task, champion.version, champion.adapter_digest
+            )
+            adapter = load_adapter(path, self.backbone, champion.adapter_digest)
+            self.network.attach(adapter, champion.task)
+            self._attached[champion.task] = champion.adapter_digest
+        return self.network
+
+    @cached_property
+    def _attached(self) -> dict[str, str]:
+        return {}
+
+    def evidence(self, champion: ChampionRef) -> Evidence:
+        """Return the evidence recorded with a champion, from the local copy or the registry.
+
+        Raises:
+            IntegrityBroken: it is missing, or its bytes are not those that were recorded.
+        """
+        from clr.core.evidence import read_evidence
+        from clr.core.files import sha256_file, write_atomic
+        from clr.registry.runs import fetch
+
+        digest = champion.evidence_digest
+        copy = self.evidence_copy(digest)
+        if not (copy.is_file() and sha256_file(copy) == digest):
+            with TemporaryDirectory(dir=self.cache("scratch")) as folder:
+                path = fetch(self.registry, champion.run_id, EVIDENCE_FILE, Path(folder))
+                write_atomic(copy, path.read_bytes())
+        return read_evidence(copy, digest)
+
+    def evidence_copy(self, digest: str) -> Path:
+        """Return where the local copy of an evidence file is kept."""
+        return self.cache("evidence") / f"{digest.removeprefix('sha256:')}.safetensors"
+
+    def gate_report(self, release: Release) -> dict[str, Any]:
+        """Return the gate report that admitted a release.
+
+        Raises:
+            IntegrityBroken: it is missing, or its bytes are not those that were recorded.
+        """
+        from clr.core.files import sha256_bytes
+        from clr.registry.fetch import fetch_file
+        from clr.registry.store import RELEASE_MODEL
+
+        with TemporaryDirectory(dir=self.cache("scratch")) as folder:
+            path = fetch_file(
+                self.registry, RELEASE_MODEL, release.version, GATE_FILE, Path(folder)
+            )
+            data = path.read_bytes() if path.is_file() else b""
+        if sha256_bytes(data) != release.gate:
+            raise IntegrityBroken(
+                f"The gate report of release {release.version} is missing or has been changed.",
+                fix="Restore it from a backup of the registry.",
+            )
+        report: dict[str, Any] = json.loads(data)
+        return report
+
+    def cache(self, name: str) -> Path:
+        """Return the folder of one kind of local copies."""
+        folder = self.settings.state / "cache" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:

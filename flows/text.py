@@ -46,6 +46,8 @@ def accuracy_with_interval(result: Result) -> str:
 
 def onboarded(result: Result) -> str:
     """Describe one onboarding: verdict first, then the figures and where to look."""
+    if result["verdict"] == "data-refused":
+        return f"{result['task']}: data refused, report in {result['reports']['quarantine']}"
     name, mlflow = result["task"], result["mlflow"]
     lines = [f"{name} version {result['version']}: {result['verdict']}"]
     if result.get("already"):

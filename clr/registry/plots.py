@@ -106,6 +106,30 @@ def accuracy_matrix(tasks: Sequence[str], rows: Sequence[Sequence[float | None]]
     return _png(figure)
 
 
+def payback(curve: Sequence[Mapping[str, float]], currency: str = "") -> bytes:
+    """Draw the cumulative cash over the months, with the accuracy interval's ends as a band.
+
+    Args:
+        curve: `clr.roi.payback_curve`: month, low, middle, high.
+        currency: unit of the money.
+
+    Returns:
+        PNG.
+    """
+    months = [point["month"] for point in curve]
+    figure = _figure(7, 4)
+    axes = figure.subplots()
+    low, high = [point["low"] for point in curve], [point["high"] for point in curve]
+    axes.fill_between(months, low, high, alpha=0.25, label="95 % interval of the accuracy")
+    axes.plot(months, [point["middle"] for point in curve], label="at the measured accuracy")
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xlabel("months after adoption")
+    axes.set_ylabel(f"cumulative cash {_plain(currency)}".strip())
+    axes.set_title("Payback (derived from measured accuracy and stated assumptions)")
+    axes.legend()
+    return _png(figure)
+
+
 def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 

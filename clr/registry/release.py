@@ -112,7 +112,14 @@ def parse_release(data: bytes, *, version: int = 0, expected_digest: str = "") -
         if set(raw) != _FIELDS or raw["schema"] != SCHEMA:
             raise ValueError(f"schema {raw.get('schema')!r}, fields {sorted(raw)}")
         champions = {
-            task: ChampionRef(task, int(ref["version"]), ref["adapter"], ref["data"], ref["run"])
+            task: ChampionRef(
+                task,
+                int(ref["version"]),
+                ref["adapter"],
+                ref["data"],
+                ref["run"],
+                ref.get("evidence", ""),
+            )
             for task, ref in raw["tasks"].items()
         }
         return Release(

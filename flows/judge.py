@@ -1,0 +1,286 @@
+"""Show the retention gate the evidence: of the newcomer, and of every task in the release."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clr.core.files import canonical_json, sha256_bytes
+from clr.errors import DataRefused, IntegrityBroken
+from flows.measure import numeric_environment, test_digest
+from flows.session import Session
+
+if TYPE_CHECKING:
+    from clr.core.evidence import Evidence
+    from clr.core.routing import Router
+    from clr.gate.evidence import Bools, EarlierTask, Ints, Limits, Newcomer
+    from clr.registry.release import ChampionRef, Release
+
+LOG = logging.getLogger("clr")
+Predict = Callable[[Any, str], Any]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The gate's report and what a release needs to name.
+
+    Attributes:
+        report: schema ``clr.gate/1``.
+        data: its canonical JSON.
+        router: digest of the router with the newcomer.
+        release: digest of the release that was judged against; empty at the first.
+    """
+
+    report: Mapping[str, Any]
+    data: bytes
+    router: str
+    release: str
+
+    @property
+    def digest(self) -> str:
+        """Digest of the report."""
+        return sha256_bytes(self.data)
+
+
+def judge(session: Session, newcomer: Evidence, release: Release | None) -> Judged:
+    """Run the gate for an adapter against the release that serves.
+
+    Args:
+        session: its network has the newcomer attached under its adapter digest.
+        newcomer: its evidence.
+        release: what serves now.
+
+    Raises:
+        IntegrityBroken: an earlier task's adapter or evidence is not what was recorded.
+    """
+    from clr.gate.evidence import Offer
+    from clr.gate.verdict import decide
+
+    session.backbone.check()
+    before = _evidence(session, release)
+    others = {task: one for task, one in before.items() if task != newcomer.task}
+    routers = _routers(before, {**others, newcomer.task: newcomer})
+    if release is not None and release.tasks and routers[0].digest != release.router:
+        raise IntegrityBroken(
+            f"The router of release {release.version} has {routers[0].digest}, "
+            f"not {release.router}.",
+            fix="Run `clr verify`; restore the evidence of the tasks that it names.",
+        )
+    earlier = []
+    for task, one in others.items():
+        assert release is not None
+        shown = earlier_task(session, release, release.tasks[task], one, routers)
+        LOG.info("gate      %s: %s", task, "replayed" if shown.replay_due else "canaries")
+        earlier.append(shown)
+    offer = Offer(
+        newcomer=_newcomer(session, newcomer, before.get(newcomer.task), routers[1]),
+        earlier=tuple(earlier),
+        matrix=_history(session, release),
+    )
+    report = decide(offer, limits(session)).to_dict()
+    return Judged(
+        report, canonical_json(report), routers[1].digest, release.digest if release else ""
+    )
+
+
+def limits(session: Session) -> Limits:
+    """Return the gate's limits as the settings give them."""
+    from clr.gate.evidence import Limits
+
+    settings = session.settings
+    return Limits(
+        margin=settings.gate_margin,
+        alpha=settings.gate_alpha,
+        routing_margin=settings.gate_routing_margin,
+        max_params_pct=settings.gate_max_params_pct,
+        max_adapter_mb=settings.gate_max_adapter_mb,
+        max_latency_ratio=settings.gate_max_latency_ratio,
+    )
+
+
+def earlier_task(
+    session: Session,
+    release: Release,
+    champion: ChampionRef,
+    evidence: Evidence,
+    routers: tuple[Router, Router] | None,
+    *,
+    predict: Predict | None = None,
+    backbone: str = "",
+) -> EarlierTask:
+    """Return what the gate is shown of one earlier task.
+
+    Args:
+        session: the workspace.
+        release: what serves now.
+        champion: the task's entry in it.
+        evidence: recorded with it.
+        routers: before and after the newcomer; None without routing.
+        predict: logits of (batch, task) in place of the network that serves.
+        backbone: digest of the backbone behind `predict`.
+    """
+    from clr.core.evidence import attached_digest, canary_logits, logits_digest
+    from clr.core.evidence import preprocessing_digest
+    from clr.gate.evidence import EarlierTask, Snapshot
+
+    task, network = champion.task, session.champion_network(champion)
+    spec = network.adapter(task).spec
+    after = Snapshot(
+        backbone=backbone or session.backbone.digest,
+        adapter=attached_digest(network, task),
+        preprocessing=preprocessing_digest(spec.preprocessing),
+        environment=numeric_environment(session),
+        canary="" if predict else logits_digest(canary_logits(network, task)),
+    )
+    before = Snapshot(
+        backbone=release.backbone,
+        adapter=champion.adapter_digest,
+        preprocessing=str(evidence.about["preprocessing"]),
+        environment=str(evidence.about["environment"]),
+        canary=evidence.canary_digest,
+    )
+    due = bool(predict) or replay_is_due(session, release, task)
+    due = due or before.environment != after.environment
+    folder = session.settings.workspace / "data" / task
+    test, replayed = _replay(session, folder, evidence, spec, predict, due)
+    routed = [_routed(router, evidence) for router in routers or ()]
+    return EarlierTask(
+        task=task,
+        before=before,
+        after=after,
+        test_before=str(evidence.about["test"]),
+        test_after=test,
+        labels=evidence.labels,
+        stored=evidence.predicted,
+        replayed=replayed,
+        replay_due=due,
+        routed_before=routed[0] if routed else None,
+        routed_after=routed[1] if routed else None,
+    )
+
+
+def replay_is_due(session: Session, release: Release, task: str) -> bool:
+    """Say whether policy wants a task's whole test set through the new release.
+
+    Always up to ``CLR_GATE_REPLAY_TASKS`` tasks; beyond, each task once in
+    ``CLR_GATE_REPLAY_EVERY`` releases, the tasks spread over them by their names.
+    """
+    settings = session.settings
+    if len(release.tasks) <= settings.gate_replay_tasks:
+        return True
+    turn = zlib.crc32(task.encode()) % settings.gate_replay_every
+    return release.version % settings.gate_replay_every == turn
+
+
+def _replay(
+    session: Session, folder: Path, evidence: Evidence, spec: Any, predict: Predict | None, due: bool
+) -> tuple[str, Ints | None]:
+    """Return the digest of the test files today ("" if some are missing) and new predictions."""
+    from clr.core.evaluate import predicted, run
+    from flows.job import images_of
+
+    present = {path.as_posix() for path in _files_below(folder, "test")}
+    if present != set(evidence.about["test_files"]):
+        return "", None
+    if not due:
+        return str(evidence.about["test"]), None
+    try:
+        images = images_of(session, folder, "test", spec)
+        logits = run(
+            lambda batch: (predict or session.network.logits)(batch, spec.task),
+            images,
+            spec.preprocessing,
+            session.backbone.device,
+        )
+    except DataRefused as error:
+        LOG.warning("gate      %s", error.message)
+        return "", None
+    if len(images) != len(evidence.labels):
+        return "", None
+    return test_digest(images, folder), predicted(logits)
+
+
+def _files_below(folder: Path, split: str) -> list[Path]:
+    found = (folder / split).glob("*/**/*")
+    return [path.relative_to(folder) for path in found if path.is_file()]
+
+
+def _routed(router: Router, evidence: Evidence) -> Bools:
+    right: Bools = router.route(evidence.features) == router.tasks.index(evidence.task)
+    return right & (evidence.predicted == evidence.labels)
+
+
+def _routers(
+    before: Mapping[str, Evidence], after: Mapping[str, Evidence]
+) -> tuple[Router, Router]:
+    from clr.core.routing import Router
+
+    old = Router({task: one.statistics for task, one in before.items()})
+    return old, Router({task: one.statistics for task, one in after.items()})
+
+
+def _evidence(session: Session, release: Release | None) -> dict[str, Evidence]:
+    if release is None:
+        return {}
+    return {task: session.evidence(ref) for task, ref in sorted(release.tasks.items())}
+
+
+def _newcomer(
+    session: Session, evidence: Evidence, champion: Evidence | None, router: Router
+) -> Newcomer:
+    from clr.gate.evidence import Newcomer
+
+    about = evidence.about
+    return Newcomer(
+        task=evidence.task,
+        labels=evidence.labels,
+        predicted=evidence.predicted,
+        probe=evidence.probe,
+        majority=np.full(len(evidence.labels), about["majority"], dtype=np.int64),
+        champion=_champion_answers(session, evidence, champion) if champion else None,
+        routed=_routed(router, evidence),
+        params_pct=about["params_pct"],
+        adapter_bytes=about["adapter_bytes"],
+        latency_p95_ms=about["latency"]["p95"],
+        bare_latency_p95_ms=about["latency"]["bare_p95"],
+        digests=about["digests"],
+    )
+
+
+def _champion_answers(session: Session, newcomer: Evidence, champion: Evidence) -> Ints:
+    """Return what the task's own champion says on the newcomer's test set, by label name."""
+    from clr.core.evaluate import predicted, run
+    from flows.job import images_of
+
+    answers = champion.predicted
+    if champion.about["test"] != newcomer.about["test"]:
+        ours = session.network.adapter(str(newcomer.about["adapter"])).spec
+        theirs = session.network.adapter(newcomer.task).spec
+        folder = session.settings.workspace / "data" / newcomer.task
+        images = images_of(
+            session, folder, "test", ours, preprocessing=theirs.preprocessing
+        )
+        logits = run(
+            lambda batch: session.network.logits(batch, newcomer.task),
+            images,
+            theirs.preprocessing,
+            session.backbone.device,
+        )
+        answers = predicted(logits)
+    places = {label: at for at, label in enumerate(newcomer.about["labels"])}
+    ours_by_theirs = [places.get(label, -1) for label in champion.about["labels"]]
+    return np.array(ours_by_theirs, dtype=np.int64)[answers]
+
+
+def _history(session: Session, release: Release | None) -> Mapping[str, Any] | None:
+    if release is None:
+        return None
+    report = session.gate_report(release)
+    matrix: Mapping[str, Any] = report["matrix"]
+    return matrix
