@@ -53,7 +53,12 @@ code{font-family:ui-monospace,Consolas,monospace;font-size:.92em}
 @media (max-width:640px){main{padding:12px}section,header{padding:16px}
 .reading dl{grid-template-columns:1fr}}
 @media print{body{background:#fff;font-size:11px}main{max-width:none;padding:0}
-section,header,.tiles div{border:1px solid var(--line);break-inside:avoid-page}
-section{break-inside:auto}tbody,tr,svg{break-inside:avoid}thead{display:table-header-group}
+h1{font-size:22px}h2{font-size:14px;break-after:avoid}.lead{font-size:13px}
+header,section{padding:12px 16px;margin-top:10px}
+.tiles{grid-template-columns:repeat(4,1fr);gap:10px;margin-top:10px}.tiles div{padding:8px 12px}
+.tiles dd{font-size:16px}.badge,.tiles dt,.tiles p,.why ul,thead th,.reading p{font-size:10px}
+th,td{padding:4px 8px 4px 0}header{border:1px solid;border-left:8px solid}
+section,.tiles div{border:1px solid var(--line)}.tiles div,tr,svg{break-inside:avoid}
+.tasks tbody{break-inside:avoid}.wide{overflow:visible}thead{display:table-header-group}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """
