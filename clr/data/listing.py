@@ -65,6 +65,13 @@ def _checked_oid(oid: str) -> str:
     return oid
 
 
+def _checked_path(path: str) -> str:
+    parts = path.split("/")
+    if "" in parts or ".." in parts or "\\" in path or "\0" in path:
+        raise ValueError(f"not a path below the folder: {path!r}")
+    return path
+
+
 def object_path(store: Path, oid: str) -> Path:
     """Return where a DVC cache or folder remote `store` keeps an object."""
     return store / "files" / "md5" / oid[:2] / oid[2:]
@@ -78,9 +85,14 @@ def read_listing(content: bytes, oid: str) -> Listing:
     """
     if hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir" == oid:
         try:
-            return {entry["relpath"]: _checked_oid(entry["md5"]) for entry in json.loads(content)}
-        except (ValueError, KeyError, TypeError):
+            files = {
+                _checked_path(entry["relpath"]): _checked_oid(entry["md5"])
+                for entry in json.loads(content)
+            }
+        except (ValueError, KeyError, TypeError, AttributeError):
             pass
+        else:
+            return files
     raise IntegrityBroken(
         f"DVC's object {oid} is corrupt.",
         fix="Delete it from the cache and run `dvc pull` to fetch it again.",

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ import dvc_data.hashfile.build  # noqa: F401
 import dvc_objects.fs.local as dvc_local
 
 from clr.data import objects, swap, versioning
+from clr.data.demo_images import Dice, png
 from clr.data.folder import read_task
 from clr.data.manifest import scan
+from clr.data.workspace import init_workspace
 from clr.settings import load_settings
 
 
@@ -77,6 +80,20 @@ def child(workspace: str, path: str, point: str) -> None:
     versioning.version_task(task, manifest, load_settings(Path(workspace)))
 
 
+def warm_up() -> None:
+    """Import what is imported on first use, so that the children need not."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("train/a/1.png", "train/b/2.png", "test/a/3.png", "test/b/4.png"):
+            path = Path(folder, "task", name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png(Dice.named(name).noise(8, 8, 99) + 128))
+        init_workspace(Path(folder, "w"))
+        task = read_task(Path(folder, "task"))
+        settings = load_settings(Path(folder, "w"))
+        versioning.version_task(task, scan(task, max_pixels=10_000), settings)
+
+
+warm_up()
 for line in sys.stdin:
     arguments = json.loads(line)
     pid = os.fork()

@@ -44,7 +44,15 @@ def test_a_task_is_cut_out_by_its_whole_name() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"[]", b"{}", b"not json", b'[{"md5": "../../x", "relpath": "a"}]', b'[{"relpath": "a"}]'],
+    [
+        b"[]",
+        b"7",
+        b"not json",
+        b'[{"relpath": "a"}]',
+        b'[{"md5": "../../x", "relpath": "a"}]',
+        f'[{{"md5": "{A}", "relpath": "../../x"}}]'.encode(),
+        f'[{{"md5": "{A}", "relpath": "/etc/passwd"}}]'.encode(),
+    ],
 )
 def test_a_corrupt_object_is_refused(content: bytes) -> None:
     with pytest.raises(IntegrityBroken, match="corrupt"):
