@@ -10,8 +10,8 @@ from torch import Tensor
 
 from clr.errors import UsageError
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
-"""L2 penalties that are tried, on standardised features."""
+STRENGTHS = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
+"""L2 penalties that are tried, on features scaled to a mean variance of 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,23 +45,51 @@ def fit_probe(
         weights: float32 [classes], weight of each class in the loss.
 
     Raises:
-        UsageError: no images.
+        UsageError: fewer than two images.
     """
-    if not len(features):
-        raise UsageError("There are no images to fit the linear probe on.")
-    mean, std = features.mean(0), features.std(0).clamp_min(1e-6)
+    if len(features) < 2:
+        raise UsageError("There are not enough images to fit the linear probe on.")
+    scaler = _Scaler.of(features)
+    standard = scaler(features)
+    held = scaler(validation[0])
     start = torch.zeros(len(weights), features.shape[1] + 1, dtype=torch.float32)
-    standard = (features - mean) / std
-    held = (validation[0] - mean) / std
     best: tuple[float, Probe] | None = None
     for strength in sorted(STRENGTHS, reverse=True):  # each starts from the stronger one's end
         start = _minimise(start, standard, labels, weights, strength)
         loss = float(F.cross_entropy(_linear(start, held), validation[1], weight=weights))
         if best is None or loss < best[0]:
-            weight = start[:, :-1] / std
-            best = loss, Probe(weight, start[:, -1] - weight @ mean, strength)
+            best = loss, scaler.probe(start, strength)
     assert best is not None
     return best[1]
+
+
+def fit_probe_at(features: Tensor, labels: Tensor, weights: Tensor, strength: float) -> Probe:
+    """Fit by L-BFGS at one strength; arguments as for `fit_probe`."""
+    scaler = _Scaler.of(features)
+    start = torch.zeros(len(weights), features.shape[1] + 1, dtype=torch.float32)
+    return scaler.probe(_minimise(start, scaler(features), labels, weights, strength), strength)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scaler:
+    """Centred features, one scale for all.
+
+    A scale for each feature would blow up those that are nearly constant in training.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor) -> _Scaler:
+        return cls(features.mean(0), features.var(0).mean().sqrt().clamp_min(1e-6))
+
+    def __call__(self, features: Tensor) -> Tensor:
+        return (features - self.mean) / self.std
+
+    def probe(self, parameters: Tensor, strength: float) -> Probe:
+        weight = parameters[:, :-1] / self.std
+        return Probe(weight, parameters[:, -1] - weight @ self.mean, strength)
 
 
 def _minimise(start: Tensor, x: Tensor, y: Tensor, weights: Tensor, strength: float) -> Tensor:
