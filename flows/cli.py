@@ -84,9 +84,12 @@ def demo(as_json: bool) -> None:
     \b
     Example:  clr demo
     """
+    from flows.session import open_session
+
+    session = open_session()  # before Prefect is imported, which reads its settings then
     from flows.demo import run_demo
 
-    output.emit(run_demo(), as_json, text.demonstrated)
+    output.emit(run_demo(session), as_json, text.demonstrated)
 
 
 @main.command()
@@ -137,8 +140,9 @@ def review(task: str, version: int, decision: str, reason: str, as_json: bool) -
     Example:  clr review solder-joints 1 approve --reason "checked the confusion matrix"
     """
     from flows.review import run_review
+    from flows.session import open_session
 
-    output.emit(run_review(task, version, decision, reason), as_json, text.reviewed)
+    output.emit(run_review(task, version, decision, reason, open_session()), as_json, text.reviewed)
 
 
 @main.command()
@@ -149,9 +153,10 @@ def status(as_json: bool) -> None:
     \b
     Example:  clr status --json
     """
+    from flows.session import open_session
     from flows.status import read_status
 
-    output.emit(read_status(), as_json, text.status)
+    output.emit(read_status(open_session()), as_json, text.status)
 
 
 @main.command()
@@ -163,9 +168,10 @@ def roi(task: str | None, as_json: bool) -> None:
     \b
     Example:  clr roi solder-joints
     """
+    from flows.session import open_session
     from flows.status import read_roi
 
-    output.emit(read_roi(task), as_json, text.roi)
+    output.emit(read_roi(open_session(), task), as_json, text.roi)
 
 
 @main.command()
@@ -181,8 +187,9 @@ def predict(images: tuple[Path, ...], task: str | None, as_json: bool) -> None:
       clr predict --json unknown.jpg
     """
     from flows.predict import run_predict
+    from flows.session import open_session
 
-    answer = run_predict(images, task)
+    answer = run_predict(open_session(), images, task)
     unreadable = [one["file"] for one in answer["predictions"] if "error" in one]
     refusal = None
     if unreadable:
@@ -201,9 +208,10 @@ def verify(as_json: bool) -> None:
     \b
     Example:  clr verify
     """
+    from flows.session import open_session
     from flows.verify import run_verify
 
-    report = run_verify()
+    report = run_verify(open_session())
     refusal = None
     if report["problems"]:
         first = report["problems"][0]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clr.core.files import canonical_json, sha256_bytes
-from clr.errors import DataRefused, IntegrityBroken
+from clr.errors import DataRefused
 from flows.measure import numeric_environment, test_digest
 from flows.session import Session
 
@@ -59,19 +59,17 @@ def judge(session: Session, newcomer: Evidence, release: Release | None) -> Judg
     Raises:
         IntegrityBroken: an earlier task's adapter or evidence is not what was recorded.
     """
+    from clr.core.routing import Router
     from clr.gate.evidence import Offer
     from clr.gate.verdict import decide
 
     session.backbone.check()
     before = _evidence(session, release)
     others = {task: one for task, one in before.items() if task != newcomer.task}
-    routers = _routers(before, {**others, newcomer.task: newcomer})
-    if release is not None and release.tasks and routers[0].digest != release.router:
-        raise IntegrityBroken(
-            f"The router of release {release.version} has {routers[0].digest}, "
-            f"not {release.router}.",
-            fix="Run `clr verify`; restore the evidence of the tasks that it names.",
-        )
+    routers = (
+        session.router(release) if release else Router({}),
+        Router({one.task: one.statistics for one in (*others.values(), newcomer)}),
+    )
     earlier = []
     for task, one in others.items():
         assert release is not None
@@ -125,8 +123,12 @@ def earlier_task(
         predict: logits of (batch, task) in place of the network that serves.
         backbone: digest of the backbone behind `predict`.
     """
-    from clr.core.evidence import attached_digest, canary_logits, logits_digest
-    from clr.core.evidence import preprocessing_digest
+    from clr.core.evidence import (
+        attached_digest,
+        canary_logits,
+        logits_digest,
+        preprocessing_digest,
+    )
     from clr.gate.evidence import EarlierTask, Snapshot
 
     task, network = champion.task, session.champion_network(champion)
@@ -179,7 +181,12 @@ def replay_is_due(session: Session, release: Release, task: str) -> bool:
 
 
 def _replay(
-    session: Session, folder: Path, evidence: Evidence, spec: Any, predict: Predict | None, due: bool
+    session: Session,
+    folder: Path,
+    evidence: Evidence,
+    spec: Any,
+    predict: Predict | None,
+    due: bool,
 ) -> tuple[str, Ints | None]:
     """Return the digest of the test files today ("" if some are missing) and new predictions."""
     from clr.core.evaluate import predicted, run
@@ -212,17 +219,9 @@ def _files_below(folder: Path, split: str) -> list[Path]:
 
 
 def _routed(router: Router, evidence: Evidence) -> Bools:
-    right: Bools = router.route(evidence.features) == router.tasks.index(evidence.task)
-    return right & (evidence.predicted == evidence.labels)
-
-
-def _routers(
-    before: Mapping[str, Evidence], after: Mapping[str, Evidence]
-) -> tuple[Router, Router]:
-    from clr.core.routing import Router
-
-    old = Router({task: one.statistics for task, one in before.items()})
-    return old, Router({task: one.statistics for task, one in after.items()})
+    found = router.route(evidence.features) == router.tasks.index(evidence.task)
+    right: Bools = found & (evidence.predicted == evidence.labels)
+    return right
 
 
 def _evidence(session: Session, release: Release | None) -> dict[str, Evidence]:
@@ -263,9 +262,7 @@ def _champion_answers(session: Session, newcomer: Evidence, champion: Evidence) 
         ours = session.network.adapter(str(newcomer.about["adapter"])).spec
         theirs = session.network.adapter(newcomer.task).spec
         folder = session.settings.workspace / "data" / newcomer.task
-        images = images_of(
-            session, folder, "test", ours, preprocessing=theirs.preprocessing
-        )
+        images = images_of(session, folder, "test", ours, preprocessing=theirs.preprocessing)
         logits = run(
             lambda batch: session.network.logits(batch, newcomer.task),
             images,

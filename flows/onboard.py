@@ -63,7 +63,7 @@ def onboard(path: str, name: str | None = None, workspace: str | None = None) ->
         if not validation.success:
             return _refused(session, folder, manifest, validation, seconds)
         _check_requests(session, folder)
-        data = _timed(seconds, "version", version_images, session, folder, manifest)
+        data: Any = _timed(seconds, "version", version_images, session, folder, manifest)
         job = Job(session, folder, manifest, data)
         if (kept := register.finished(job)) is not None:
             LOG.info("onboard   %s is already version %s", folder.name, kept["version"])
@@ -164,7 +164,8 @@ def _check_requests(session: Session, folder: Any) -> None:
     from clr.roi import parse_business
 
     Recipe.of(folder.recipe)
-    parse_business(folder.business)
+    assumptions = {**session.settings.business(), **folder.business}
+    parse_business(assumptions, f"business in {folder.name}'s task.yaml", classes=folder.classes)
     wanted = folder.backbone
     if wanted and wanted != session.settings.backbone:
         raise UsageError(
@@ -327,4 +328,3 @@ def register_version(
 ) -> Result:
     """Log everything to the run, register the adapter, and record it in the ledger."""
     return register.register(job, run, validation, before, trained, measured, judged, seconds)
-

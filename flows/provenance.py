@@ -48,8 +48,12 @@ def numeric_environment(device: str, threads: int) -> str:
     gate replays the test set.
     """
     versions = environment()
-    parts = [f"{name}={versions.get(name, '')}" for name in ("torch", "torchvision", "timm", "pillow")]
-    return " ".join([*parts, versions["platform"], f"cpu={_processor()}", device, f"threads={threads}"])
+    parts = [
+        f"{name}={versions.get(name, '')}" for name in ("torch", "torchvision", "timm", "pillow")
+    ]
+    return " ".join(
+        [*parts, versions["platform"], f"cpu={_processor()}", device, f"threads={threads}"]
+    )
 
 
 @cache
@@ -58,7 +62,9 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), ""
+    )
 
 
 def local_user() -> str:

@@ -125,7 +125,7 @@ def register(
     from clr.registry.versions import register_adapter, set_candidate
 
     started = time.perf_counter()
-    session, registry = job.session, job.session.registry
+    registry = job.session.registry
     evidence = read_evidence(job.folder / "evidence.safetensors", measured["evidence"])
     case = business(job, evidence, before, trained)
     result = describe(job, run, validation, before, trained, evidence, judged, case)
@@ -207,7 +207,9 @@ def describe(
 
     report, about = judged.report, evidence.about
     right, n = int((evidence.predicted == evidence.labels).sum()), len(evidence.labels)
-    proofs = {name: int(report["metrics"][name]) for name in ("identical", "replayed", "paired_test")}
+    proofs = {
+        name: int(report["metrics"][name]) for name in ("identical", "replayed", "paired_test")
+    }
     return {
         "task": job.task.name,
         "version": None,
@@ -310,9 +312,7 @@ def log_artifacts(
         ),
     }
     if matrix["rows"]:
-        files["plots/accuracy-matrix.png"] = plots.accuracy_matrix(
-            matrix["tasks"], matrix["rows"]
-        )
+        files["plots/accuracy-matrix.png"] = plots.accuracy_matrix(matrix["tasks"], matrix["rows"])
     if curve := payback_curve(case):
         currency = case["currency"]["value"] if "currency" in case else ""
         files["plots/payback.png"] = plots.payback(curve, currency)

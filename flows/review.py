@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from clr.errors import GateRefused, IntegrityBroken, ReviewRefused
 from flows import output, provenance
 from flows.judge import Judged, judge
-from flows.session import GATE_FILE, Session, open_session
+from flows.session import GATE_FILE, Session
 
 if TYPE_CHECKING:
     from clr.registry.release import ChampionRef, Release
@@ -21,7 +21,7 @@ Result = dict[str, Any]
 AUTHENTICATION = "local-os-user"
 
 
-def run_review(task: str, number: int, decision: str, reason: str) -> Result:
+def run_review(task: str, number: int, decision: str, reason: str, session: Session) -> Result:
     """Record a person's decision; ``approve`` makes the version the task's champion.
 
     Args:
@@ -29,6 +29,7 @@ def run_review(task: str, number: int, decision: str, reason: str) -> Result:
         number: version of its adapter.
         decision: ``approve`` or ``reject``.
         reason: the person's words.
+        session: the workspace.
 
     Raises:
         UsageError: no such version.
@@ -39,7 +40,6 @@ def run_review(task: str, number: int, decision: str, reason: str) -> Result:
     from clr.registry.versions import get_version
 
     output.log_to_stderr()
-    session = open_session()
     with session.lock("promote"):
         version = get_version(session.registry, task_name(task), number)
         if decision == "reject":

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from clr.core.backbone import Backbone
     from clr.core.evidence import Evidence
     from clr.core.network import ReprogrammedNetwork
+    from clr.core.routing import Router
     from clr.registry.release import ChampionRef, Release
     from clr.registry.store import Registry
 
@@ -129,6 +130,30 @@ class Session:
     def evidence_copy(self, digest: str) -> Path:
         """Return where the local copy of an evidence file is kept."""
         return self.cache("evidence") / f"{digest.removeprefix('sha256:')}.safetensors"
+
+    def router(self, release: Release) -> Router:
+        """Return the router of a release, made from its tasks' evidence; kept for the next call.
+
+        Raises:
+            IntegrityBroken: its digest is not the one that the release names.
+        """
+        from clr.core.routing import Router
+
+        if release.router not in self._routers:
+            described = {task: self.evidence(ref).statistics for task, ref in release.tasks.items()}
+            router = Router(described)
+            if router.digest != release.router:
+                raise IntegrityBroken(
+                    f"The router of release {release.version} has {router.digest}, "
+                    f"not {release.router}.",
+                    fix="Run `clr verify`; restore the evidence of the tasks that it names.",
+                )
+            self._routers[release.router] = router
+        return self._routers[release.router]
+
+    @cached_property
+    def _routers(self) -> dict[str, Router]:
+        return {}
 
     def gate_report(self, release: Release) -> dict[str, Any]:
         """Return the gate report that admitted a release.

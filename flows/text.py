@@ -51,8 +51,8 @@ def onboarded(result: Result) -> str:
     name, mlflow = result["task"], result["mlflow"]
     lines = [f"{name} version {result['version']}: {result['verdict']}"]
     if result.get("already"):
-        lines[0] = f"{name} is already onboarded as version {result['version']}: " + (
-            result["verdict"]
+        lines[0] = (
+            f"{name} is already onboarded as version {result['version']}: " + (result["verdict"])
         )
     base, adapter = result["baseline"], result["adapter"]
     seconds = ", ".join(f"{step} {value:.1f}" for step, value in result["seconds"].items())
@@ -133,14 +133,20 @@ def status(result: Result) -> str:
 
 def roi(result: Result) -> str:
     """Draw the business case of each task: every field with its kind and unit."""
-    return "\n\n".join(
-        table(
-            f"{name} version {case['version']}",
-            ("field", "value", "unit", "kind"),
-            ((field, _roi_value(one), one["unit"], one["kind"]) for field, one in case["roi"].items()),
+    return (
+        "\n\n".join(
+            table(
+                f"{name} version {case['version']}",
+                ("field", "value", "unit", "kind"),
+                (
+                    (field, _roi_value(one), one["unit"], one["kind"])
+                    for field, one in case["roi"].items()
+                ),
+            )
+            for name, case in result["tasks"].items()
         )
-        for name, case in result["tasks"].items()
-    ) or "No task has been onboarded yet."
+        or "No task has been onboarded yet."
+    )
 
 
 def _roi_value(field: Result) -> str:

@@ -1,0 +1,110 @@
+"""Label images with the release in force; where no task is named, the router finds it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clr.errors import DataRefused, UsageError
+from flows.session import Session
+
+if TYPE_CHECKING:
+    from clr.registry.release import Release
+
+Result = dict[str, Any]
+
+
+def run_predict(session: Session, images: Sequence[Path], task: str | None) -> Result:
+    """Return what ``clr predict --json`` prints; an unreadable image is that item's error.
+
+    Raises:
+        UsageError: no release yet, or no such task in it.
+        IntegrityBroken: backbone, adapter or router are not what the release names.
+    """
+    from clr.registry.releases import current_release
+
+    release = current_release(session.registry)
+    if release is None:
+        raise UsageError(
+            "No release serves yet.",
+            fix="Onboard a task and approve it: clr review TASK 1 approve.",
+        )
+    if task is not None and task not in release.tasks:
+        raise UsageError(
+            f"Task {task!r} is not in release {release.version}.",
+            fix=f"It serves: {', '.join(sorted(release.tasks))}.",
+        )
+    _check_backbone(session, release)
+    return {
+        "release": release.version,
+        "release_digest": release.digest,
+        "predictions": [_predict(session, release, path, task) for path in images],
+    }
+
+
+def _check_backbone(session: Session, release: Release) -> None:
+    from clr.errors import IntegrityBroken
+
+    if session.backbone.digest != release.backbone:
+        raise IntegrityBroken(
+            f"The backbone here has {session.backbone.digest}, "
+            f"release {release.version} needs {release.backbone}.",
+            fix="Set CLR_BACKBONE to the one that the release was made with.",
+        )
+
+
+def _predict(session: Session, release: Release, path: Path, task: str | None) -> Result:
+    import torch
+
+    from clr.core.images import decode, prepare
+
+    try:
+        data = path.read_bytes()
+        chosen = task or _route(session, release, data)
+        champion = release.tasks[chosen]
+        network = session.champion_network(champion)
+        spec = network.adapter(chosen).spec
+        way = spec.preprocessing
+        pixels = decode(
+            data,
+            way.size,
+            interpolation=way.interpolation,
+            max_pixels=session.settings.max_image_pixels,
+        )
+    except OSError as error:
+        return {"file": str(path), "error": f"cannot be read: {error.strerror}"}
+    except DataRefused as error:
+        return {"file": str(path), "error": error.message}
+    logits = network.logits(prepare(pixels[None], way), chosen)
+    probabilities = torch.softmax(logits[0].float(), 0).tolist()
+    best = max(range(len(probabilities)), key=probabilities.__getitem__)
+    return {
+        "file": str(path),
+        "task": chosen,
+        "routed": task is None,
+        "label": spec.labels[best],
+        "probability": probabilities[best],
+        "adapter": champion.adapter_digest,
+        "request_id": uuid.uuid4().hex,
+    }
+
+
+def _route(session: Session, release: Release, data: bytes) -> str:
+    from clr.core.images import decode, prepare
+    from clr.core.routing import project
+    from flows.measure import router_preprocessing
+
+    if len(release.tasks) == 1:
+        return next(iter(release.tasks))
+    way = router_preprocessing(session)
+    pixels = decode(
+        data,
+        way.size,
+        interpolation=way.interpolation,
+        max_pixels=session.settings.max_image_pixels,
+    )
+    features = session.network.features(prepare(pixels[None], way)).cpu().numpy()
+    router = session.router(release)
+    return router.tasks[int(router.route(project(features))[0])]

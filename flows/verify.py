@@ -1,0 +1,149 @@
+"""Recompute every digest: backbone, adapters, evidence, gate reports, data, releases, ledger."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from clr.errors import ClrError
+from flows.session import EVIDENCE_FILE, Session
+
+if TYPE_CHECKING:
+    from clr.registry.release import Release
+    from clr.registry.versions import Version
+
+Result = dict[str, Any]
+
+
+@dataclass
+class _Findings:
+    """What was looked at, and what was found broken."""
+
+    checked: Counter[str] = field(default_factory=Counter)
+    problems: list[Result] = field(default_factory=list)
+
+    def add(self, subject: str, message: str) -> None:
+        """Note something broken."""
+        self.problems.append({"subject": subject, "message": message})
+
+
+def run_verify(session: Session) -> Result:
+    """Return what ``clr verify --json`` prints: {checked, problems, seconds}."""
+    started = time.perf_counter()
+    found = _Findings()
+    _ledger(session, found)
+    if (session.settings.state / "mlflow.db").exists() or session.settings.registry_url:
+        release = _release(session, found)
+        _backbone(session, release, found)
+        for version in _versions(session):
+            _version(session, version, found)
+        for task, champion in release.tasks.items() if release else ():
+            _data(session, task, champion.data_digest, found)
+        if release is not None:
+            _router(session, release, found)
+    return {
+        "checked": dict(found.checked),
+        "problems": found.problems,
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+
+
+def _ledger(session: Session, found: _Findings) -> None:
+    problems = session.ledger.verify()
+    found.checked["ledger"] += 1
+    for one in problems:
+        found.add(f"ledger entry {one.seq}" if one.seq else "ledger", one.message)
+
+
+def _release(session: Session, found: _Findings) -> Release | None:
+    from clr.registry.releases import current_release
+
+    try:
+        release = current_release(session.registry)
+        if release is not None:
+            found.checked["releases"] += 1
+            session.gate_report(release)
+            _recorded(session, f"clr-release/{release.version}", "release", release.digest, found)
+        return release
+    except ClrError as error:
+        found.add("release in force", error.message)
+        return None
+
+
+def _recorded(session: Session, subject: str, name: str, digest: str, found: _Findings) -> None:
+    """See that the ledger names the same digest for `subject`."""
+    entries = [one for one in session.ledger.entries(subject=subject) if name in one.payload]
+    if not entries:
+        found.add(subject, "is in the registry, but the ledger knows nothing of it")
+    elif any(one.payload[name] != digest for one in entries):
+        found.add(subject, f"the ledger recorded another {name} than {digest}")
+
+
+def _backbone(session: Session, release: Release | None, found: _Findings) -> None:
+    found.checked["backbones"] += 1
+    try:
+        session.backbone.check()
+        if release is not None and session.backbone.digest != release.backbone:
+            found.add(
+                f"backbone {session.backbone.name}",
+                f"has {session.backbone.digest}, the release needs {release.backbone}",
+            )
+    except ClrError as error:
+        found.add(f"backbone {session.settings.backbone}", error.message)
+
+
+def _versions(session: Session) -> Iterator[Version]:
+    from clr.registry.versions import tasks, versions
+
+    for task in tasks(session.registry):
+        yield from versions(session.registry, task)
+
+
+def _version(session: Session, version: Version, found: _Findings) -> None:
+    from clr.core.files import sha256_file
+    from clr.registry.fetch import fetch_adapter
+    from clr.registry.runs import fetch
+
+    subject = f"clr-{version.task}/{version.version}"
+    files = {"adapter": version.adapter_digest}
+    files["evidence"] = version.tags.get("clr.evidence_digest", "")
+    with TemporaryDirectory(dir=session.cache("scratch")) as name:
+        folder = Path(name)
+        for what, digest in files.items():
+            found.checked[f"{what} files"] += 1
+            try:
+                path = (
+                    fetch_adapter(session.registry, version.task, version.version, folder)
+                    if what == "adapter"
+                    else fetch(session.registry, version.run_id, EVIDENCE_FILE, folder)
+                )
+                actual = sha256_file(path) if path.is_file() else "missing"
+            except (ClrError, OSError) as error:
+                actual = str(error)
+            if actual != digest:
+                found.add(subject, f"its {what} file should have {digest}, but is {actual}")
+            _recorded(session, subject, what, digest, found)
+
+
+def _data(session: Session, task: str, digest: str, found: _Findings) -> None:
+    from clr.data.versioning import check_data
+
+    found.checked["data sets"] += 1
+    try:
+        for one in check_data(session.settings, task, digest):
+            found.add(one["subject"], one["message"])
+    except ClrError as error:
+        found.add(f"data/{task}", error.message)
+
+
+def _router(session: Session, release: Release, found: _Findings) -> None:
+    found.checked["routers"] += 1
+    try:
+        session.router(release)
+    except ClrError as error:
+        found.add("router", error.message)
