@@ -21,17 +21,13 @@ class Checkpoint:
 
     Attributes:
         tensors: trained tensors by name, as after the last epoch.
-        best_tensors: those of the best epoch so far.
         moments: optimiser state by ``<name>/<field>``.
         history: metrics of the epochs so far, epoch 0 first.
-        best: number of the best epoch.
     """
 
     tensors: Mapping[str, Tensor]
-    best_tensors: Mapping[str, Tensor]
     moments: Mapping[str, Tensor]
     history: tuple[Epoch, ...]
-    best: int
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path, key: str) -> None:
@@ -42,17 +38,13 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, key: str) -> None:
         path: where.
         key: digest of what determines the training; another one ignores the file.
     """
-    parts = {
-        "now": checkpoint.tensors,
-        "best": checkpoint.best_tensors,
-        "optimiser": checkpoint.moments,
-    }
+    parts = {"now": checkpoint.tensors, "optimiser": checkpoint.moments}
     tensors = {
         f"{part}:{name}": tensor.detach().cpu().contiguous()
         for part, values in parts.items()
         for name, tensor in values.items()
     }
-    about = {"key": key, "history": list(checkpoint.history), "best": checkpoint.best}
+    about = {"key": key, "history": list(checkpoint.history)}
     data: bytes = safetensors.torch.save(tensors, {"about": canonical_json(about).decode()})
     write_atomic(path, sha256_bytes(data).encode() + data)
 
@@ -77,10 +69,8 @@ def _parse(data: bytes, key: str) -> Checkpoint | None:
     about = json.loads(header["__metadata__"]["about"])
     if about["key"] != key:
         return None
-    parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "optimiser": {}}
+    parts: dict[str, dict[str, Tensor]] = {"now": {}, "optimiser": {}}
     for name, tensor in safetensors.torch.load(data).items():
         part, _, rest = name.partition(":")
         parts[part][rest] = tensor
-    return Checkpoint(
-        parts["now"], parts["best"], parts["optimiser"], tuple(about["history"]), about["best"]
-    )
+    return Checkpoint(parts["now"], parts["optimiser"], tuple(about["history"]))

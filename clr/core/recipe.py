@@ -25,8 +25,7 @@ class Recipe:
         weight_decay: pull of kernels towards identity and of the head towards its start,
             a step and unit of learning rate (AdamW's, Loshchilov & Hutter 2019).
         label_smoothing: Szegedy et al. 2016, section 7.
-        validation_share: part of train that is kept for model selection.
-        patience: epochs without a better validation loss before training stops.
+        validation_share: part of train that chooses the probe's penalty and judges the end.
         batch_norm: ``frozen``, ``affine`` or ``batch``.
         rank: of the channel mixing of ``mix``.
         flips: try mirrored and turned images, and use those that keep their label.
@@ -44,7 +43,6 @@ class Recipe:
     weight_decay: float = 0.0
     label_smoothing: float = 0.1
     validation_share: float = 0.15
-    patience: int = 6
     batch_norm: str = "frozen"
     rank: int = 4
     flips: bool = True
@@ -65,7 +63,6 @@ class Recipe:
         _within("weight_decay", self.weight_decay, 0, 10)
         _within("label_smoothing", self.label_smoothing, 0, 0.5)
         _within("validation_share", self.validation_share, 0.05, 0.5)
-        _within("patience", self.patience, 1, 1000)
         _within("rank", self.rank, 1, 64)
         _within("shift", self.shift, 0, 0.5)
         _within("seed", self.seed, 0, 2**31 - 1)

@@ -33,12 +33,12 @@ WARM_UP = 0.25
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """The adapter with the best validation loss, and how it came about.
+    """The adapter, and how it came about.
 
     Attributes:
         adapter: on the CPU.
         history: per epoch, 0 being the start: train_loss (absent at 0), val_loss, val_accuracy.
-        best: the epoch that `adapter` is of.
+        best: the epoch that `adapter` is of: the last, or 0.
         resumed: the epoch after which an earlier process was cut off; -1: none was.
     """
 
@@ -59,9 +59,12 @@ def fit(
     on_step: OnStep | None = None,
     checkpoint: Path | None = None,
 ) -> Trained:
-    """Train an adapter on the training part; keep the epoch of the best validation loss.
+    """Train an adapter on the training part, to the end of the one-cycle schedule.
 
-    The start (the probe's head, identity kernels) is epoch 0 and competes too.
+    The start (the probe's head, identity kernels) is epoch 0 and is returned instead where
+    the end labels fewer validation images right. Epochs between do not compete: their
+    learning rate has not come down, and the probe's penalty, chosen for its validation
+    loss, makes that loss a poor judge of adapters, which are surer of themselves.
 
     Args:
         backbone: frozen.
@@ -77,7 +80,8 @@ def fit(
         UsageError: the loss is not finite: a learning rate far too high.
     """
     start = new_adapter(spec, backbone, (baseline.probe.weight, baseline.probe.bias))
-    tensors = {name: tensor.to(backbone.device) for name, tensor in start.tensors.items()}
+    # copies: the start stays what weight decay pulls to, and what may be returned
+    tensors = {name: t.to(backbone.device, copy=True) for name, t in start.tensors.items()}
     program = Program(backbone, tensors)
     parameters = _parameters(tensors, recipe)
     optimiser = torch.optim.AdamW(
@@ -88,7 +92,6 @@ def fit(
     key = _key(spec, recipe, images, baseline)
     kept = load_checkpoint(checkpoint, key) if checkpoint else None
     history: list[Epoch] = list(kept.history) if kept else []
-    best, best_tensors = (kept.best, dict(kept.best_tensors)) if kept else (0, {})
     if kept:
         _restore(kept, tensors, optimiser, parameters)
     for number, epoch in enumerate(history):
@@ -104,21 +107,17 @@ def fit(
     )
     anchors = {name: start.tensors[name].to(backbone.device) for name in parameters}
     for number in range(len(history), recipe.epochs + 1):
-        if number - best > recipe.patience:
-            break
         loss = training.epoch(optimiser, number, on_step, _decay(tensors, anchors, recipe))
         epoch = training.validate() | ({} if loss is None else {"train_loss": loss})
         history.append(epoch)
-        if epoch["val_loss"] <= min(one["val_loss"] for one in history):
-            best = number
-            best_tensors = {name: t.detach().cpu().clone() for name, t in tensors.items()}
         if checkpoint:
             moments = _moments(optimiser, parameters)
-            state = Checkpoint(tensors, best_tensors, moments, tuple(history), best)
-            save_checkpoint(state, checkpoint, key)
+            save_checkpoint(Checkpoint(tensors, moments, tuple(history)), checkpoint, key)
         _tell(on_epoch, number, epoch)
     resumed = len(kept.history) - 1 if kept else -1
-    return Trained(Adapter(spec, best_tensors), tuple(history), best, resumed)
+    if history[-1]["val_accuracy"] < history[0]["val_accuracy"]:
+        return Trained(start, tuple(history), 0, resumed)
+    return Trained(Adapter(spec, tensors).detached(), tuple(history), len(history) - 1, resumed)
 
 
 @dataclass(frozen=True, eq=False)
