@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import logging
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,7 +62,6 @@ def open_repo(settings: Settings) -> Iterator[Any]:
         configure(settings)
         from dvc.repo import Repo
 
-        _silence()
         without_git = {"core": {"no_scm": True}}
         repo = Repo(str(workspace), config=None if git_root(workspace) else without_git)
         repo.scm_context.quiet = True
@@ -165,6 +165,7 @@ def translated(what: str, workspace: Path, *, any_error: bool = False) -> Iterat
         workspace: named in the error.
         any_error: also what a remote's library raises, which has no common base.
     """
+    load()
     from dvc.exceptions import DvcException
     from dvc_data.hashfile.build import IgnoreInCollectedDirError
     from dvc_objects.errors import ObjectDBError
@@ -224,8 +225,18 @@ def _remembered_failures() -> Iterator[list[str]]:
             logging.getLogger(name).removeHandler(handler)
 
 
-def _silence() -> None:
-    """Keep DVC's hints and progress bars off the terminal: stdout belongs to ``--json``."""
+def load() -> None:
+    """Import DVC, but leave the terminal alone: stdout belongs to ``--json``.
+
+    It would wrap stdout and stderr (colorama), log hints to stdout and show spinners.
+    """
+    if "dvc" in sys.modules:
+        return
+    streams = sys.stdout, sys.stderr
+    from dvc.ui import ui
+
+    sys.stdout, sys.stderr = streams
+    ui.rich_console.quiet = ui.error_console.quiet = True
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     for name in _TELLING:
@@ -238,6 +249,7 @@ def _silence() -> None:
 
 def cache_folder(workspace: Path) -> Path:
     """Return the folder of DVC's cache, which its configuration may have moved."""
+    load()
     from dvc.config import Config
 
     configured = Config(str(workspace / ".dvc"), validate=False)["cache"].get("dir")

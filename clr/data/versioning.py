@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from clr.core.files import sha256_file
 from clr.data import dvc, listing, objects, swap
@@ -105,7 +106,7 @@ def version_task(task: TaskFolder, manifest: Manifest, settings: Settings) -> Da
         here = listing.of_task(actual, task.name)
         staged = _must_copy(task, workspace, sources, wanted, here)
         if staged:
-            _refuse_loss(task, workspace, wanted, here, listing.of_task(pinned, task.name))
+            _refuse_loss(task.name, repo, wanted, here, listing.of_task(pinned, task.name))
             swap.stage(workspace, {path: (sources[path][0], wanted[path]) for path in sources})
         with swap.replacing(workspace, task.name, staged):
             objects.drop_corrupt(repo, set(wanted.values()))
@@ -190,17 +191,16 @@ def _must_copy(
     return here != wanted
 
 
-def _refuse_loss(
-    task: TaskFolder, workspace: Path, wanted: Listing, here: Listing, pinned: Listing
-) -> None:
-    """Refuse to replace files that exist nowhere else."""
-    md5s = {*wanted.values(), *pinned.values()}
-    lost = [f"data/{task.name}/{path}" for path, md5 in here.items() if md5 not in md5s]
+def _refuse_loss(task: str, repo: Any, wanted: Listing, here: Listing, pinned: Listing) -> None:
+    """Refuse to replace files that neither the new content nor an earlier version keeps."""
+    kept = {md5 for md5 in pinned.values() if objects.cache_path(repo, md5).is_file()}
+    kept.update(wanted.values())
+    lost = [f"data/{task}/{path}" for path, md5 in sorted(here.items()) if md5 not in kept]
     if lost:
         raise DataRefused(
-            f"data/{task.name} holds {len(lost)} files that no version has and that would be "
+            f"data/{task} holds {len(lost)} files that no version keeps and that would be "
             f"overwritten: {some(lost)}.",
-            fix=f"Move them away, or version them first: clr onboard data/{task.name}.",
+            fix=f"Move them away, or version them first: clr onboard data/{task}.",
             files=lost,
         )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -214,6 +216,16 @@ def test_files_of_the_task_itself_that_no_version_has_are_not_overwritten(
     assert version(first, settings) == made  # and now it can be replaced
 
 
+def test_pinned_files_that_the_cache_does_not_hold_are_not_overwritten(
+    settings: Settings, first: Path, tmp_path: Path
+) -> None:
+    made = version(first, settings)
+    shutil.rmtree(settings.workspace / ".dvc" / "cache")
+    with pytest.raises(DataRefused, match="no version keeps"):
+        version(make_task(tmp_path / "new" / "first", "new"), settings)
+    assert version(made.folder, settings) == made
+
+
 def test_images_that_changed_since_they_were_validated_are_refused(
     settings: Settings, first: Path
 ) -> None:
@@ -261,8 +273,6 @@ def flip(path: Path) -> None:
     path.chmod(0o644)
     path.write_bytes(content)
     path.chmod(status.st_mode & 0o777)
-    import os
-
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
@@ -400,6 +410,26 @@ def test_nothing_is_printed_and_nothing_written_outside(
     assert (done.stdout, done.stderr) == ("", "")
     assert list(home.iterdir()) == []
     assert set(Path("/var/tmp").iterdir()) == before
+
+
+def test_nothing_is_shown_on_a_terminal_either(settings: Settings, first: Path) -> None:
+    code = (
+        "import logging, sys; logging.basicConfig(level=logging.INFO); from pathlib import Path;"
+        "from clr.settings import load_settings; from clr.data.folder import read_task;"
+        "from clr.data.manifest import scan; from clr.data.versioning import version_task;"
+        "t = read_task(sys.argv[1]); m = scan(t, max_pixels=9999);"
+        "version_task(t, m, load_settings(Path(sys.argv[2])))"
+    )
+    outside, inside = os.openpty()
+    command = [sys.executable, "-c", code, str(first), str(settings.workspace)]
+    subprocess.run(command, stdout=inside, stderr=inside, stdin=inside, check=True)
+    os.close(inside)
+    shown = b""
+    with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+        while chunk := os.read(outside, 1024):
+            shown += chunk
+    os.close(outside)
+    assert shown.replace(b"\x1b[0m", b"") == b""
 
 
 def test_the_git_commit_and_whether_the_tree_differs(settings: Settings, first: Path) -> None:
