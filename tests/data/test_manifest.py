@@ -173,6 +173,12 @@ def test_alpha_is_laid_on_white(draw: Any) -> None:
     assert (look.mean, look.std) == (255.0, 0.0)
 
 
+def test_a_camera_file_with_previews_counts_as_its_photograph(draw: Any) -> None:
+    data = saved(draw(1), "MPO", save_all=True, append_images=[draw(1, side=16)])
+    look = inspect(data, max_pixels=LIMIT)
+    assert (look.error, look.format, look.width) == ("", "JPEG", 40)
+
+
 @pytest.mark.parametrize(
     "name", ["two words.png", "-rf.png", "猫.png", "é.png", "a'b\"c.png", "$HOME.png", "%s.png"]
 )
