@@ -141,13 +141,15 @@ def _business(facts: Facts) -> Iterator[str]:
     if case is None:
         return
     yield "### Business case\n"
-    shown = [(words, case[name]) for name, words in _ROI if _is_range(case.get(name))]
+    derived = {name: one for name, one in case.items() if one.get("kind") == "derived"}
+    shown = [(words, derived[name]) for name, words in _ROI if name in derived]
     if not shown:
         yield "No business assumptions were given, so nothing is derived."
         return
     yield "| derived from assumptions | low | middle | high |\n|---|---|---|---|"
     for words, one in shown:
-        ends = " | ".join(_figure(one.get(end)) for end in ("low", "middle", "high"))
+        sure = {"low": None, "middle": one.get("value"), "high": None}
+        ends = " | ".join(_figure({**sure, **one}[end]) for end in sure)
         yield f"| {words} ({_text(one.get('unit', ''), 20)}) | {ends} |"
     yield "\nLow and high are the ends of the accuracy's interval. Assumptions: roi.json."
 
@@ -202,10 +204,6 @@ def _links(facts: Facts) -> Iterator[str]:
 def _checks(facts: Facts, *names: str) -> list[Mapping[str, Any]]:
     checks: Iterable[Mapping[str, Any]] = (facts.get("report") or {}).get("checks", ())
     return [check for check in checks if check["name"] in names]
-
-
-def _is_range(field: Any) -> bool:
-    return isinstance(field, Mapping) and "middle" in field
 
 
 def _figure(value: float | None) -> str:

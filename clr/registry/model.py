@@ -209,20 +209,25 @@ def as_bytes(value: Any) -> bytes:
     )
 
 
-def load_version(registry: Registry, task: str, version: str) -> Any:
+def load_version(registry: Registry, task: str, version: int | str) -> Any:
     """Load a registered adapter as pyfunc from `registry`.
 
     Args:
         registry: opened registry.
         task: task name.
-        version: number, or ``@`` and an alias.
+        version: number or alias.
+
+    Raises:
+        UsageError: there is no such version.
+        IntegrityBroken: adapter file or backbone are not what the model says.
+        ServiceUnavailable: the registry cannot be reached.
     """
     import mlflow.pyfunc
 
     from clr.registry.faults import calling
-    from clr.registry.store import as_default, model_name
+    from clr.registry.store import as_default
+    from clr.registry.versions import get_version
 
-    slash = "" if version.startswith("@") else "/"
-    uri = f"models:/{model_name(task)}{slash}{version}"
+    uri = get_version(registry, task, version).uri
     with calling(registry.uri, f"load {uri}"), as_default(registry):
         return mlflow.pyfunc.load_model(uri)

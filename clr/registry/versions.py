@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -176,17 +176,32 @@ def set_candidate(registry: Registry, version: Version) -> None:
 
 def find_version(registry: Registry, task: str, key: str) -> Version | None:
     """Return the version of `task` registered under the idempotency key `key`, or None."""
-    search = f"name = '{model_name(task)}' and tags.`{KEY_TAG}` = '{checked_key(key)}'"
+    name = model_name(task)
+    search = f"name = '{name}' and tags.`{KEY_TAG}` = '{checked_key(key)}'"
     with calling(registry.uri, f"look for a version of {task}"):
         found = registry.client.search_model_versions(search)
-    return as_version(min(found, key=lambda one: int(one.version))) if found else None
+        if not found:
+            return None
+        first = min(int(one.version) for one in found)
+        return as_version(registry.client.get_model_version(name, str(first)))
 
 
 def versions(registry: Registry, task: str) -> list[Version]:
-    """Return all versions of `task`, oldest first."""
+    """Return all versions of `task`, oldest first; none where the task is unknown."""
+    name = model_name(task)
     with calling(registry.uri, f"list the versions of {task}"):
-        found = registry.client.search_model_versions(f"name = '{model_name(task)}'")
-    return sorted(map(as_version, found), key=lambda one: one.version)
+        found = sorted(
+            map(as_version, registry.client.search_model_versions(f"name = '{name}'")),
+            key=lambda one: one.version,
+        )
+        if not found:
+            return []
+        # a search leaves the aliases out
+        points = registry.client.get_registered_model(name).aliases.items()
+    return [
+        replace(one, aliases=tuple(sorted(a for a, number in points if int(number) == one.version)))
+        for one in found
+    ]
 
 
 def get_version(registry: Registry, task: str, version: int | str) -> Version:

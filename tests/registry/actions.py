@@ -15,9 +15,7 @@ DATA = "md5:" + "d" * 32 + ".dir"
 
 def open_at(state: str, url: str = "") -> store.Registry:
     """Open the registry of a state folder or of a server."""
-    return store.open_registry(
-        Settings(workspace=Path(state), home=Path(state), registry_url=url)
-    )
+    return store.open_registry(Settings(workspace=Path(state), home=Path(state), registry_url=url))
 
 
 def look(state: str, url: str = "") -> str:
@@ -75,5 +73,5 @@ def load_without_pickle(state: str, task: str) -> list[str]:
             found.append(f"{arguments[0]}.{arguments[1]}")
 
     sys.addaudithook(forbid)
-    load_version(registry, task, "@candidate")
+    load_version(registry, task, "candidate")
     return found

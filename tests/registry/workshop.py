@@ -7,7 +7,6 @@ be limited in the size of files it writes, and may run as another user.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import resource
@@ -29,12 +28,23 @@ import clr.core.backbone
 import clr.registry.model  # noqa: F401
 from clr.errors import ClrError
 
-CHANGING = (
-    "create_experiment create_run create_registered_model create_logged_model "
-    "create_model_version delete_registered_model_alias finalize_logged_model log_artifacts "
-    "log_batch log_inputs log_model_artifacts log_outputs set_registered_model_alias "
-    "set_terminated update_run"
-).split()
+CHANGING = [
+    "create_experiment",
+    "create_logged_model",
+    "create_model_version",
+    "create_registered_model",
+    "create_run",
+    "delete_registered_model_alias",
+    "finalize_logged_model",
+    "log_artifacts",
+    "log_batch",
+    "log_inputs",
+    "log_model_artifacts",
+    "log_outputs",
+    "set_registered_model_alias",
+    "set_terminated",
+    "update_run",
+]
 
 
 def count_calls(kill_at: int | None) -> list[str]:
@@ -90,10 +100,9 @@ def fork(actions: Any, job: dict[str, Any], out: Path) -> int:
 
 def main() -> None:
     """Serve batches until standard input ends."""
-    spec = importlib.util.spec_from_file_location("actions", Path(__file__).with_name("actions.py"))
-    assert spec and spec.loader
-    actions = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(actions)
+    sys.path.insert(0, str(Path(__file__).parent))
+    import actions
+
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever prints goes to the log
     for line in sys.stdin:
