@@ -273,6 +273,9 @@ def _frozen(network: nn.Module, device: str, *, name: str, **facts: Any) -> Back
     if broken:
         raise IntegrityBroken(f"{name} has values that are not finite in {broken[0]}.")
     network.eval().requires_grad_(False)
+    for module in network.modules():  # a gradient step would copy what is overwritten in place
+        if getattr(module, "inplace", False):
+            module.inplace = False  # type: ignore[assignment]
     digest = state_digest(network)
     network.to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -104,7 +104,7 @@ def _minimise(start: Tensor, x: Tensor, y: Tensor, weights: Tensor, strength: fl
         return loss
 
     with torch.enable_grad():
-        optimiser.step(closure)  # type: ignore[no-untyped-call]
+        optimiser.step(closure)
     return parameters.detach()
 
 

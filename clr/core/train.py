@@ -181,7 +181,7 @@ class _Training:
                 "The training loss is not finite any more.",
                 fix="Lower recipe.kernel_lr and recipe.head_lr in task.yaml.",
             )
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         return value
 
