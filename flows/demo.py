@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clr.core.files import canonical_json, write_atomic
-from clr.errors import GateRefused
+from clr.errors import GateRefused, IntegrityBroken
 from flows import output
 from flows.onboard import run_onboard
 from flows.review import run_review
@@ -57,7 +57,10 @@ def demo_data(session: Session) -> tuple[Path, ...]:
             LOG.info("data      %s: %d files", task, total)
 
     workspace = session.settings.workspace
-    pinned = {path.split("/")[0] for path in pinned_files(workspace)}
+    try:
+        pinned = {path.split("/")[0] for path in pinned_files(workspace)}
+    except IntegrityBroken:  # a fresh clone: DVC will tell once the files are there again
+        pinned = {task.name for task in TASKS}
     if not {task.name for task in TASKS} <= pinned:
         return make_demo(session.settings.state / "demo", tell)
     folders = make_demo(workspace / "data", tell)
