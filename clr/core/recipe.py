@@ -37,7 +37,7 @@ class Recipe:
     variant: str = "reduced"
     image_size: int = 0
     epochs: int = 12
-    batch_size: int = 32
+    batch_size: int = 16
     kernel_lr: float = 5e-3
     head_lr: float = 1e-3
     weight_decay: float = 0.0
