@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +13,45 @@ import torch
 from PIL import Image
 
 from clr.core.adapter import Adapter, AdapterSpec, new_adapter
-from clr.core.backbone import Backbone, load_backbone
+from clr.core.backbone import Backbone, load_backbone, state_digest
 from clr.core.images import ImageSet, Preprocessing
 
 SIDE = 32
 
 
+def lively(name: str) -> Backbone:
+    """Load a backbone with random weights in which every part matters.
+
+    As they are born, many networks scale their residual branches by zero, and statistics of
+    batch norms are those of no data: a wrong kernel there would go unseen.
+    """
+    backbone = load_backbone(name, pretrained=False)
+    generator = torch.Generator().manual_seed(3)
+    for path, tensor in backbone.module.state_dict().items():
+        if tensor.ndim <= 1 and tensor.is_floating_point():
+            noise = torch.rand(tensor.shape, generator=generator)
+            around_zero = path.endswith(("bias", "running_mean"))
+            tensor.copy_(0.2 * noise - 0.1 if around_zero else 0.5 + noise)
+    return replace(backbone, digest=state_digest(backbone.module))
+
+
 @pytest.fixture(scope="session")
 def load() -> Callable[[str], Backbone]:
-    """Load a backbone with random weights, once in a session."""
+    """Load a lively backbone, once in a session."""
     loaded: dict[str, Backbone] = {}
 
     def get(name: str) -> Backbone:
         if name not in loaded:
-            loaded[name] = load_backbone(name, pretrained=False)
+            loaded[name] = lively(name)
         return loaded[name]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def fresh() -> Callable[[], Backbone]:
+    """Load another backbone of its own, equal to the fixture `backbone`."""
+    return lambda: lively("test_resnet")
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +67,7 @@ def preprocessing(backbone: Backbone) -> Preprocessing:
 
 @pytest.fixture(scope="session")
 def make_spec() -> Callable[..., AdapterSpec]:
-    def make(backbone: Backbone, **fields: object) -> AdapterSpec:
+    def make(backbone: Backbone, /, **fields: object) -> AdapterSpec:
         facts: dict[str, object] = {
             "task": "parts",
             "labels": ("bolt", "nut", "washer"),

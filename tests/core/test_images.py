@@ -228,7 +228,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "animated PNG": (animated("PNG"), "animated"),
     "animated WebP": (animated("WEBP"), "animated"),
     "TIFF of several pages": (animated("TIFF"), "animated or has several pages"),
-    "another format": (encoded(picture(), "ICNS" if False else "ICO"), "not an image"),
+    "another format": (encoded(picture(), "ICO"), "not an image"),
     "PDF": (encoded(picture(), "PDF"), "not an image"),
     "EPS": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not an image"),
     "no pixels, GIF": (gif_header(0, 0, (0, 0)), "."),
@@ -296,13 +296,14 @@ def test_the_limit_of_pixels_is_exact() -> None:
 
 # ---- anything at all --------------------------------------------------------------------
 
+TURNED = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
 WHOLE = {
     "PNG": encoded(picture(), "PNG"),
     "PNG, palette": transparent("P with bytes"),
-    "PNG, EXIF": encoded(picture(), "PNG", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"),
+    "PNG, EXIF": encoded(picture(), "PNG", exif=TURNED),
     "APNG": animated("PNG"),
     "JPEG": encoded(picture(), "JPEG"),
-    "JPEG, EXIF": encoded(picture(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"),
+    "JPEG, EXIF": encoded(picture(), "JPEG", exif=TURNED),
     "MPO": encoded(picture(), "MPO", save_all=True, append_images=[picture()]),
     "TIFF": encoded(picture(), "TIFF"),
     "TIFF, LZW": encoded(picture(), "TIFF", compression="tiff_lzw"),
