@@ -117,7 +117,8 @@ def unreachable(place: str, doing: str, why: str) -> ServiceUnavailable:
 
 
 def _explain_os(error: OSError, place: str, doing: str) -> ServiceUnavailable:
-    where = f" {error.filename}" if error.filename else ""
+    path = error.filename2 or error.filename  # of a copy the second is where it went
+    where = f" {path}" if path else ""
     if error.errno in _NO_SPACE:
         return ServiceUnavailable(
             f"No space left{where and ' for' + where} ({doing}).",

@@ -262,9 +262,20 @@ def ensure_model(registry: Registry, name: str, description: str = "") -> None:
     if name in registry._models:
         return
     with calling(registry.uri, f"create the registered model {name}"):
-        try:
-            registry.client.create_registered_model(name, description=description or None)
+        try:  # asking first: who may not create models may still add versions to them
+            registry.client.get_registered_model(name)
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
+            _create_model(registry, name, description)
     registry._models.add(name)
+
+
+def _create_model(registry: Registry, name: str, description: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        registry.client.create_registered_model(name, description=description or None)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":  # else another process was faster
+            raise

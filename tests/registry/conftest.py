@@ -28,7 +28,7 @@ QUIET = {
 
 
 @pytest.fixture(scope="session")
-def shop() -> Iterator[Callable[..., list[dict[str, Any]]]]:
+def shop(starting_server) -> Iterator[Callable[..., list[dict[str, Any]]]]:
     """Run jobs in other processes (see workshop.py); all jobs of one call at once."""
     process = subprocess.Popen(
         [sys.executable, str(HERE / "workshop.py")],
@@ -50,12 +50,16 @@ def shop() -> Iterator[Callable[..., list[dict[str, Any]]]]:
 
 
 @pytest.fixture(scope="session")
-def template(shop, tmp_path_factory) -> Path:
+def template(shop, network, tmp_path_factory) -> Path:
     """An empty registry's database: building the schema takes seconds, copying it nothing."""
     state = tmp_path_factory.mktemp("template")
-    (made,) = shop({"do": "look", "args": {"state": str(state)}})
-    assert made["code"] == 0, made
-    return state / "mlflow.db"
+    empty = state / "empty.db"
+    shop({"do": "look", "args": {"state": str(state)}, "here": True})
+    shutil.copyfile(state / "mlflow.db", empty)
+    arguments = {"state": str(state), "task": "warm", "adapter": str(network.one.path)}
+    arguments["backbone"] = vars(network.reference)
+    shop({"do": "register", "args": arguments, "here": True})
+    return empty
 
 
 @pytest.fixture
@@ -78,10 +82,9 @@ def open_state(template: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def server(template: Path, tmp_path_factory) -> Iterator[str]:
-    """Address of a running ``mlflow server`` on a free port."""
+def starting_server(tmp_path_factory) -> Iterator[tuple[str, subprocess.Popen[bytes], Path]]:
+    """Start ``mlflow server`` on a free port, without waiting for it."""
     folder = tmp_path_factory.mktemp("server")
-    shutil.copyfile(template, folder / "mlflow.db")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -92,13 +95,17 @@ def server(template: Path, tmp_path_factory) -> Iterator[str]:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, env={**os.environ, **QUIET}, start_new_session=True
         )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait_for(f"{url}/health", process, folder / "log")
-        yield url
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(timeout=30)
+    yield f"http://127.0.0.1:{port}", process, folder / "log"
+    os.killpg(process.pid, 15)
+    process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def server(template, starting_server) -> str:
+    """Address of the running server."""
+    url, process, log = starting_server
+    _wait_for(f"{url}/health", process, log)
+    return url
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -120,19 +127,29 @@ def place(request, tmp_path) -> dict[str, str]:
     return {"state": str(tmp_path / "state"), "url": request.getfixturevalue("server")}
 
 
+@pytest.fixture(scope="module", params=["embedded", "server"])
+def lasting(request, template, tmp_path_factory):
+    """An opened registry of both kinds in turn that a module's tests share to read from."""
+    state = tmp_path_factory.mktemp("lasting")
+    shutil.copyfile(template, state / "mlflow.db")
+    url = request.getfixturevalue("server") if request.param == "server" else ""
+    return open_at(str(state), url)
+
+
 @pytest.fixture
 def registry(place):
     """An opened registry of both kinds in turn."""
-    return _open(**place)
+    return open_at(**place)
 
 
 @pytest.fixture
 def embedded(state: Path):
     """An opened embedded registry."""
-    return _open(str(state))
+    return open_at(str(state))
 
 
-def _open(state: str, url: str = ""):
+def open_at(state: str, url: str = ""):
+    """Open the registry of a state folder or of a server."""
     from clr.registry.store import open_registry
     from clr.settings import Settings
 

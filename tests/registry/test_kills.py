@@ -10,16 +10,38 @@ import pytest
 from clr.registry import releases, runs, versions
 
 DATA = "md5:" + "d" * 32 + ".dir"
-CALLS_OF_A_REGISTRATION = (
-    "create_experiment create_run log_inputs log_batch log_batch log_batch log_artifacts "
-    "create_registered_model create_logged_model log_model_artifacts finalize_logged_model "
-    "log_outputs log_batch create_model_version set_registered_model_alias set_terminated"
-).split()
-CALLS_OF_A_PROMOTION = (
-    "create_run create_logged_model log_model_artifacts finalize_logged_model log_outputs "
-    "create_model_version set_terminated set_registered_model_alias set_registered_model_alias "
-    "set_registered_model_alias delete_registered_model_alias"
-).split()
+CALLS_OF_A_REGISTRATION = [
+    "create_experiment",
+    "create_run",
+    "log_inputs",
+    "log_batch",
+    "log_batch",
+    "log_batch",
+    "log_artifacts",
+    "create_registered_model",
+    "create_logged_model",
+    "log_model_artifacts",
+    "finalize_logged_model",
+    "log_outputs",
+    "log_batch",
+    "create_model_version",
+    "set_registered_model_alias",
+    "set_terminated",
+]
+CALLS_OF_A_PROMOTION = [
+    "create_run",
+    "create_logged_model",
+    "log_model_artifacts",
+    "finalize_logged_model",
+    "log_outputs",
+    "create_model_version",
+    "set_terminated",
+    "set_registered_model_alias",  # previous of clr-release
+    "set_registered_model_alias",  # champion of clr-release: here the new one begins to serve
+    "set_registered_model_alias",  # champion of the task
+    "delete_registered_model_alias",  # candidate of the task
+]
+SERVING_FROM = 10
 
 
 def job(do, arguments, **how):
@@ -69,7 +91,7 @@ def test_killed_before_any_call_the_same_command_leaves_one_of_each(
 
 
 @pytest.mark.parametrize("place", ["server"], indirect=True)
-@pytest.mark.parametrize("at", [3, 10, 12, 15])
+@pytest.mark.parametrize("at", [10, 15])
 def test_killed_while_a_server_keeps_the_registry(shop, registration, registry, task, network, at):
     shop(registration(kill_at=at))
     (done,) = shop(registration())
@@ -109,7 +131,7 @@ def _assert_one_of_each(registry, task, network, result):
 
 @pytest.mark.parametrize("at", range(1, len(CALLS_OF_A_PROMOTION) + 1))
 def test_killed_during_a_promotion_a_whole_release_serves(shop, state, embedded, network, at):
-    old, new = (_registered(embedded, name, network) for name in ("old", "new"))
+    old, _ = (_registered(embedded, name, network) for name in ("old", "new"))
     before = releases.promote(embedded, old, gate_release="", backbone="sha256:b")
     arguments = {
         "state": str(state), "task": "new", "digest": network.one.digest, "gate": before.digest
@@ -117,8 +139,7 @@ def test_killed_during_a_promotion_a_whole_release_serves(shop, state, embedded,
     (killed,) = shop(job("promote", arguments, kill_at=at))
     assert killed["code"] == -signal.SIGKILL, killed
     serving = releases.current_release(embedded)
-    moved = at > CALLS_OF_A_PROMOTION.index("set_registered_model_alias") + 2
-    assert set(serving.tasks) == ({"old", "new"} if moved else {"old"})
+    assert set(serving.tasks) == ({"old", "new"} if at >= SERVING_FROM else {"old"})
 
     (done,) = shop(job("promote", arguments))
     assert done["code"] == 0, done

@@ -19,20 +19,29 @@ from clr.registry.model import as_bytes, load_version, network_for
 DATA = "md5:" + "d" * 32 + ".dir"
 
 
-@pytest.fixture
-def registered(registry, network, task):
-    """Register both adapters, one task each, as candidates; returns their task names."""
-    names = []
-    for which in ("one", "two"):
-        name = f"{task}-{which}"
-        run = runs.find_or_start_run(registry, name, "sha256:1")
-        made = versions.register_adapter(
-            registry, run, getattr(network, which).path, key="sha256:1",
-            backbone=network.reference, data_digest=DATA, card="# Card", tags={},
-        )  # fmt: skip
-        versions.set_candidate(registry, made)
-        names.append(name)
-    return names
+def register(registry, network, which, task):
+    """Register one of the adapters as the candidate of `task`."""
+    run = runs.find_or_start_run(registry, task, "sha256:1")
+    made = versions.register_adapter(
+        registry, run, getattr(network, which).path, key="sha256:1", backbone=network.reference,
+        data_digest=DATA, card="# Card", tags={},
+    )  # fmt: skip
+    versions.set_candidate(registry, made)
+    return task
+
+
+@pytest.fixture(scope="module")
+def registry(lasting):
+    return lasting
+
+
+@pytest.fixture(scope="module")
+def registered(registry, network):
+    """Register both adapters, one task each; returns their names."""
+    return [register(registry, network, which, f"model-{which}") for which in ("one", "two")]
+
+
+embedded_only = pytest.mark.parametrize("lasting", ["embedded"], indirect=True)
 
 
 @pytest.fixture
@@ -75,7 +84,7 @@ def test_mlflow_alone_loads_it_by_its_address(registry, registered, pictures, mo
     assert list(model.predict(example).columns) == ["label", "probability", "probabilities"]
 
 
-@pytest.mark.parametrize("place", ["embedded"], indirect=True)
+@embedded_only
 def test_two_adapters_share_one_backbone_and_leave_nothing_behind(
     registry, registered, pictures, probabilities
 ):
@@ -133,18 +142,13 @@ def test_the_folder_holds_no_pickle_and_no_backbone(registry, registered, networ
 
 
 def test_loading_and_predicting_unpickles_nothing(shop, state, embedded, network):
-    run = runs.find_or_start_run(embedded, "animals", "sha256:1")
-    made = versions.register_adapter(
-        embedded, run, network.one.path, key="sha256:1", backbone=network.reference,
-        data_digest=DATA, card="", tags={},
-    )  # fmt: skip
-    versions.set_candidate(embedded, made)
+    register(embedded, network, "one", "animals")
     job = {"do": "load_without_pickle", "args": {"state": str(state), "task": "animals"}}
     (answer,) = shop(job)
     assert answer.get("result") == [], answer
 
 
-@pytest.mark.parametrize("place", ["embedded"], indirect=True)
+@embedded_only
 @pytest.mark.parametrize("value", ["/etc/passwd", "no base64 é", b"", b"\x89PNG broken", 7, None])
 def test_what_is_not_an_image_is_refused_and_its_row_named(registry, registered, pictures, value):
     model = load_version(registry, registered[0], "1").unwrap_python_model()
@@ -152,7 +156,7 @@ def test_what_is_not_an_image_is_refused_and_its_row_named(registry, registered,
         model.predict(None, pd.DataFrame({"image": [pictures[0], value]}))
 
 
-@pytest.mark.parametrize("place", ["embedded"], indirect=True)
+@embedded_only
 def test_a_table_without_images_is_refused(registry, registered):
     model = load_version(registry, registered[0], "1").unwrap_python_model()
     with pytest.raises(UsageError, match="no column 'image'"):
@@ -164,14 +168,14 @@ def test_a_missing_version_is_an_error_of_use(registry, registered):
         load_version(registry, registered[0], "champion")
 
 
-@pytest.mark.parametrize("place", ["embedded"], indirect=True)
-def test_a_changed_adapter_is_never_loaded(registry, registered):
-    path = fetch.fetch_adapter(registry, registered[0], 1, registry.cache)
+def test_a_changed_adapter_is_never_loaded(embedded, network):
+    task = register(embedded, network, "one", "animals")
+    path = fetch.fetch_adapter(embedded, task, 1, embedded.cache)
     data = bytearray(path.read_bytes())
     data[-3] ^= 4
     path.write_bytes(data)
     with pytest.raises(IntegrityBroken):
-        load_version(registry, registered[0], "1")
+        load_version(embedded, task, 1)
 
 
 def test_another_backbone_of_the_same_name_is_refused(network):

@@ -36,6 +36,9 @@ def register(registry, task, network):
     return act
 
 
+embedded_only = pytest.mark.parametrize("place", ["embedded"], indirect=True)
+
+
 def approve(registry, version, word="approved"):
     versions.set_version_tags(registry, version, {"review": word})
 
@@ -76,6 +79,7 @@ def test_another_key_is_the_next_version_and_the_candidate_moves_on(registry, ta
     assert versions.get_version(registry, task, "candidate").version == 2
 
 
+@embedded_only
 def test_the_candidate_never_moves_back(registry, task, register):
     first = register()
     register("sha256:2", "two")
@@ -83,6 +87,7 @@ def test_the_candidate_never_moves_back(registry, task, register):
     assert versions.tasks(registry)[task] == {"candidate": 2}
 
 
+@embedded_only
 @pytest.mark.parametrize("word", ["approved", "rejected", " Approved"])
 def test_a_decided_version_is_no_candidate_any_more(registry, task, register, word):
     version = register(candidate=False)
@@ -91,6 +96,7 @@ def test_a_decided_version_is_no_candidate_any_more(registry, task, register, wo
     assert versions.tasks(registry)[task] == {}
 
 
+@embedded_only
 def test_what_is_not_there_is_named_with_what_is(registry, task, register):
     register()
     for wrong in (7, "champion"):
@@ -99,6 +105,7 @@ def test_what_is_not_there_is_named_with_what_is(registry, task, register):
     assert versions.find_version(registry, task, "sha256:other") is None
 
 
+@embedded_only
 def test_a_card_beyond_the_limit_is_refused_before_anything_is_made(registry, task, register):
     with pytest.raises(UsageError, match="5001"):
         register(card="x" * 5001)
@@ -112,6 +119,7 @@ def test_the_registered_bytes_come_back_checked(registry, task, register, networ
     assert fetch.adapter_path(registry, task, 1, network.one.digest) == path
 
 
+@embedded_only
 def test_other_bytes_than_the_digest_says_are_refused(registry, task, register, network):
     register()
     with pytest.raises(IntegrityBroken, match="version 1 should have"):

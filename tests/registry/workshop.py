@@ -108,6 +108,10 @@ def main() -> None:
     for line in sys.stdin:
         with tempfile.TemporaryDirectory() as folder:
             jobs = json.loads(line)
+            if jobs[0].get("here"):  # so that all later processes find it imported
+                result = getattr(actions, jobs[0]["do"])(**jobs[0]["args"])
+                print(json.dumps([{"code": 0, "result": result}]), file=answers, flush=True)
+                continue
             outs = [Path(folder, str(number)) for number in range(len(jobs))]
             pids = [fork(actions, job, out) for job, out in zip(jobs, outs, strict=True)]
             batch = []
