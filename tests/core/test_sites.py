@@ -1,0 +1,88 @@
+"""Where an adapter acts in a backbone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from clr.core.backbone import Backbone
+from clr.core.sites import batch_norm_sites, kernel_sites, mixing_sites
+from clr.errors import UsageError
+
+Load = Callable[[str], Backbone]
+NAMES = ("test_resnet", "test_efficientnet", "test_convnext", "torchvision:mobilenet_v3_small")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reduced_and_mix_follow_every_spatial_convolution(name: str, load: Load) -> None:
+    backbone = load(name)
+    spatial = tuple(p for p, m in backbone.convolutions.items() if max(m.kernel_size) > 1)
+    assert kernel_sites(backbone, "reduced") == kernel_sites(backbone, "mix") == spatial
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_full_follows_every_convolution_that_gives_more_than_a_pixel(name: str, load: Load) -> None:
+    backbone = load(name)
+    pixels: dict[str, int] = {}
+    handles = [
+        module.register_forward_hook(
+            lambda _, __, out, path=path: pixels.__setitem__(path, out.shape[2] * out.shape[3])
+        )
+        for path, module in backbone.convolutions.items()
+    ]
+    backbone.module(torch.zeros(1, 3, 160, 160))
+    for handle in handles:
+        handle.remove()
+    assert kernel_sites(backbone, "full") == tuple(
+        path for path in backbone.convolutions if pixels[path] > 1
+    )
+
+
+def test_sites_do_not_depend_on_what_others_compute_meanwhile(
+    fresh: Callable[[], Backbone],
+) -> None:
+    expected = kernel_sites(fresh(), "full")
+    stop, backbone = threading.Event(), fresh()
+
+    def disturb() -> None:
+        while not stop.is_set():
+            backbone.module(torch.zeros(1, 3, 1, 1))  # every map is a single pixel
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        found = kernel_sites(backbone, "full")
+    finally:
+        stop.set()
+        thread.join()
+    assert found == expected
+
+
+def test_finding_sites_leaves_no_hook(fresh: Callable[[], Backbone]) -> None:
+    backbone = fresh()
+    kernel_sites(backbone, "full")
+    assert not any(m._forward_hooks for m in backbone.module.modules())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_mixing_is_once_in_each_module_that_holds_spatial_convolutions(
+    name: str, load: Load
+) -> None:
+    backbone = load(name)
+    spatial, mixing = kernel_sites(backbone, "reduced"), mixing_sites(backbone)
+    holders = [path.rpartition(".")[0] for path in mixing]
+    assert len(set(holders)) == len(holders)
+    assert set(holders) == {path.rpartition(".")[0] for path in spatial}
+    assert set(mixing) <= set(spatial)
+
+
+def test_batch_norms_are_found_by_path(load: Load) -> None:
+    backbone = load("test_resnet")
+    state = backbone.module.state_dict()
+    paths = {name.removesuffix(".running_mean") for name in state if name.endswith("running_mean")}
+    assert set(batch_norm_sites(backbone)) == paths
+    with pytest.raises(UsageError, match="no batch norm"):
+        batch_norm_sites(load("test_convnext"))
