@@ -90,11 +90,18 @@ def _crash_report(error: Exception) -> str:
     return str(path)
 
 
+class _ToStderr(logging.Handler):
+    """Write to what stderr is now, not to what it was when the handler was made."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(self.format(record))
+
+
 def log_to_stderr() -> None:
     """Show this project's progress lines on stderr, with the time; once per process."""
-    if any(isinstance(handler, logging.StreamHandler) for handler in LOG.handlers):
+    if any(isinstance(handler, _ToStderr) for handler in LOG.handlers):
         return
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _ToStderr()
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
     LOG.addHandler(handler)
     LOG.setLevel(logging.INFO)

@@ -193,14 +193,16 @@ def _decide(session: Session, version: Version, decision: str, reason: str) -> N
 
 def _promoted(session: Session, version: Version, release: Release, *, already: bool) -> Result:
     from clr.registry.releases import settle
+    from clr.registry.versions import get_version
 
     settle(session.registry, release)
     record_release(session, release)
+    now = get_version(session.registry, version.task, version.version)
     return {
         "task": version.task,
         "version": version.version,
         "decision": "approve",
-        "reason": version.tags.get("review.reason", ""),
+        "reason": now.tags.get("review.reason", ""),
         "reviewer": provenance.local_user(),
         "release": release.version,
         "release_digest": release.digest,
