@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     gate_replay_tasks: int = Field(20, ge=0, description="up to so many tasks all are replayed")
     gate_replay_every: int = Field(10, ge=1, description="beyond: once every so many promotions")
     gate_routing_margin: float = Field(
-        0.02, gt=0, lt=1, description="largest fall of routed accuracy of an earlier task"
+        0.05, gt=0, lt=1, description="largest fall of routed accuracy of an earlier task"
     )
     gate_max_params_pct: float = Field(
         2.0, gt=0, description="added kernel parameters, % of backbone"
@@ -112,7 +112,7 @@ def load_settings(workspace: Path | None = None) -> Settings:
     """
     root = find_workspace() if workspace is None else workspace.absolute()
     try:
-        return Settings(_env_file=root / "clr.env", workspace=root)  # type: ignore[call-arg]
+        return Settings(_env_file=root / "clr.env", workspace=root)
     except ValidationError as error:
         first = error.errors()[0]
         name = "CLR_" + "_".join(str(part) for part in first["loc"]).upper().removeprefix("CLR_")

@@ -155,7 +155,7 @@ class Newcomer:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the gate allows; the defaults are those of the settings ``CLR_GATE_*``.
+    """What the gate allows; a workspace's settings ``CLR_GATE_*`` decide.
 
     Attributes:
         margin: largest fall of an earlier task's accuracy that a paired test may leave open.

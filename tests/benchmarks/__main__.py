@@ -1,0 +1,20 @@
+"""Run the benchmarks: ``python -m tests.benchmarks [NAME]``; see each one's docstring."""
+
+from __future__ import annotations
+
+import sys
+
+from tests.benchmarks import gate
+
+BENCHMARKS = {"gate": gate.main}
+
+
+def main() -> None:
+    """Run the benchmarks that are named, by default all."""
+    for name in sys.argv[1:] or BENCHMARKS:
+        print(f"{name}: {BENCHMARKS[name].__doc__}\n", flush=True)
+        BENCHMARKS[name]()
+
+
+if __name__ == "__main__":
+    main()
