@@ -96,7 +96,7 @@ def starting_server(tmp_path_factory) -> Iterator[tuple[str, subprocess.Popen[by
             command, stdout=log, stderr=log, env={**os.environ, **QUIET}, start_new_session=True
         )
     yield f"http://127.0.0.1:{port}", process, folder / "log"
-    os.killpg(process.pid, 15)
+    os.killpg(process.pid, 9)  # its database is thrown away
     process.wait(timeout=30)
 
 

@@ -120,8 +120,8 @@ def test_the_folder_holds_no_pickle_and_no_backbone(registry, registered, networ
     for name in wanted:
         path = fetch.fetch_file(registry, f"clr-{registered[0]}", 1, name, tmp_path / "x")
         assert not path.read_bytes().startswith((b"\x80", b"PK"))  # pickle, zip of torch.save
-    folder = path.parent
     if registry.embedded:
+        folder = fetch.fetch_file(registry, f"clr-{registered[0]}", 1, "MLmodel", tmp_path).parent
         files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
         assert files == wanted
     else:
