@@ -1,6 +1,6 @@
 """The environment of the libraries when one machine runs everything by itself.
 
-Called before Prefect, MLflow or Great Expectations is first imported: their
+Called before PyTorch, Prefect, MLflow or Great Expectations is first imported: their
 state goes under ``CLR_HOME``, nothing is reported to anyone, and nothing that
 is stored needs unpickling.
 """
@@ -21,6 +21,8 @@ def prepare(settings: Settings) -> None:
         "DVC_NO_ANALYTICS": "1",
         "GX_ANALYTICS_ENABLED": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        # threads that spin at a barrier stall for whole time slices where cores are shared
+        "OMP_WAIT_POLICY": "passive",
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "clr",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
