@@ -1,0 +1,1 @@
+"""Flows: the pipeline as Prefect runs it, one file a flow, and the command line."""

@@ -26,8 +26,8 @@ class Command(click.Command):
         """Run the command; turn its error into the exit code that clr/errors.py gives it."""
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click ends quietly where nobody reads on (clr status | head)
         except KeyboardInterrupt:
             output.note("Interrupted. The same command goes on where this one stopped.")
             ctx.exit(130)

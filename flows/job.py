@@ -35,12 +35,14 @@ class Job:
         task: what its folder says.
         manifest: its images.
         data: its data as pinned.
+        attempt: 0, or how often the same onboarding was refused or rejected before.
     """
 
     session: Session
     task: TaskFolder
     manifest: Manifest
     data: DataVersion
+    attempt: int = 0
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -88,7 +90,8 @@ class Job:
     @cached_property
     def key(self) -> str:
         """Idempotency key of the whole onboarding: the same folder twice is one version."""
-        return digest_of({"training": self.training_key, "data": self.data.digest})
+        parts = {"training": self.training_key, "data": self.data.digest}
+        return digest_of({**parts, "attempt": self.attempt} if self.attempt else parts)
 
     @cached_property
     def folder(self) -> Path:
@@ -135,7 +138,7 @@ def images_of(
     preprocessing: Preprocessing | None = None,
     per_class: int | None = None,
 ) -> ImageSet:
-    """Decode a split of a task in ``data/``.
+    """Decode a split of a task in ``data/``; hidden files and system clutter are left out.
 
     Args:
         session: limits of memory and pixels.
@@ -149,11 +152,13 @@ def images_of(
         DataRefused: a file cannot be read or decoded.
     """
     from clr.core.images import ImageSet
+    from clr.data.listing import walk
 
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(spec.labels):
-        files = sorted(path for path in (folder / split / name).rglob("*") if path.is_file())
+        place = folder / split / name
+        files = sorted(place / path for path, _ in walk(place))
         paths += files[:per_class]
         labels += [label] * len(files[:per_class])
     settings = session.settings

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,7 @@ def judge(session: Session, newcomer: Evidence, release: Release | None) -> Judg
         LOG.info("gate      %s: %s", task, "replayed" if shown.replay_due else "canaries")
         earlier.append(shown)
     offer = Offer(
-        newcomer=_newcomer(session, newcomer, before.get(newcomer.task), routers[1]),
+        newcomer=_newcomer(session, newcomer, before.get(newcomer.task), release, routers[1]),
         earlier=tuple(earlier),
         matrix=_history(session, release),
     )
@@ -149,8 +150,8 @@ def earlier_task(
     )
     due = bool(predict) or replay_is_due(session, release, task)
     due = due or before.environment != after.environment
-    folder = session.settings.workspace / "data" / task
-    test, replayed = _replay(session, folder, evidence, spec, predict, due)
+    with test_folder(session, task, champion.data_digest) as folder:
+        test, replayed = _replay(session, folder, evidence, spec, predict, due)
     routed = [_routed(router, evidence) for router in routers or ()]
     return EarlierTask(
         task=task,
@@ -165,6 +166,25 @@ def earlier_task(
         routed_before=routed[0] if routed else None,
         routed_after=routed[1] if routed else None,
     )
+
+
+@contextmanager
+def test_folder(session: Session, task: str, digest: str) -> Iterator[Path]:
+    """Give a folder with the test images of one version of a task's data.
+
+    That is ``data/<task>`` while that version is pinned there; a former one, whose
+    champion still serves, comes out of DVC's cache.
+    """
+    from clr.data.former import holds, restore_split
+    from clr.registry.local import scratch
+
+    settings = session.settings
+    if holds(settings.workspace, task, digest):
+        yield settings.workspace / "data" / task
+        return
+    with scratch(session.registry) as folder:
+        restore_split(settings, digest, "test", folder)
+        yield folder
 
 
 def replay_is_due(session: Session, release: Release, task: str) -> bool:
@@ -192,8 +212,7 @@ def _replay(
     from clr.core.evaluate import predicted, run
     from flows.job import images_of
 
-    present = {path.as_posix() for path in _files_below(folder, "test")}
-    if present != set(evidence.about["test_files"]):
+    if _files_below(folder, "test") != set(evidence.about["test_files"]):
         return "", None
     if not due:
         return str(evidence.about["test"]), None
@@ -213,9 +232,10 @@ def _replay(
     return test_digest(images, folder), predicted(logits)
 
 
-def _files_below(folder: Path, split: str) -> list[Path]:
-    found = (folder / split).glob("*/**/*")
-    return [path.relative_to(folder) for path in found if path.is_file()]
+def _files_below(folder: Path, split: str) -> set[str]:
+    from clr.data.listing import walk
+
+    return {f"{split}/{path}" for path, _ in walk(folder / split)}
 
 
 def _routed(router: Router, evidence: Evidence) -> Bools:
@@ -231,7 +251,11 @@ def _evidence(session: Session, release: Release | None) -> dict[str, Evidence]:
 
 
 def _newcomer(
-    session: Session, evidence: Evidence, champion: Evidence | None, router: Router
+    session: Session,
+    evidence: Evidence,
+    champion: Evidence | None,
+    release: Release | None,
+    router: Router,
 ) -> Newcomer:
     from clr.gate.evidence import Newcomer
 
@@ -242,7 +266,9 @@ def _newcomer(
         predicted=evidence.predicted,
         probe=evidence.probe,
         majority=np.full(len(evidence.labels), about["majority"], dtype=np.int64),
-        champion=_champion_answers(session, evidence, champion) if champion else None,
+        champion=_champion_answers(session, evidence, champion, release.tasks[evidence.task])
+        if champion and release
+        else None,
         routed=_routed(router, evidence),
         params_pct=about["params_pct"],
         adapter_bytes=about["adapter_bytes"],
@@ -252,7 +278,9 @@ def _newcomer(
     )
 
 
-def _champion_answers(session: Session, newcomer: Evidence, champion: Evidence) -> Ints:
+def _champion_answers(
+    session: Session, newcomer: Evidence, champion: Evidence, serving: ChampionRef
+) -> Ints:
     """Return what the task's own champion says on the newcomer's test set, by label name."""
     from clr.core.evaluate import predicted, run
     from flows.job import images_of
@@ -260,15 +288,17 @@ def _champion_answers(session: Session, newcomer: Evidence, champion: Evidence) 
     answers = champion.predicted
     if champion.about["test"] != newcomer.about["test"]:
         ours = session.network.adapter(str(newcomer.about["adapter"])).spec
-        theirs = session.network.adapter(newcomer.task).spec
-        folder = session.settings.workspace / "data" / newcomer.task
-        images = images_of(session, folder, "test", ours, preprocessing=theirs.preprocessing)
-        logits = run(
-            lambda batch: session.network.logits(batch, newcomer.task),
-            images,
-            theirs.preprocessing,
-            session.backbone.device,
-        )
+        network = session.champion_network(serving)
+        theirs = network.adapter(newcomer.task).spec
+        data = str(newcomer.about["digests"]["data"])
+        with test_folder(session, newcomer.task, data) as folder:
+            images = images_of(session, folder, "test", ours, preprocessing=theirs.preprocessing)
+            logits = run(
+                lambda batch: network.logits(batch, newcomer.task),
+                images,
+                theirs.preprocessing,
+                session.backbone.device,
+            )
         answers = predicted(logits)
     places = {label: at for at, label in enumerate(newcomer.about["labels"])}
     ours_by_theirs = [places.get(label, -1) for label in champion.about["labels"]]

@@ -7,8 +7,10 @@ Every step is keyed by the digests of what it depends on and finishes once
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,18 +59,38 @@ def onboard(path: str, name: str | None = None, workspace: str | None = None) ->
 
     session = open_session(workspace)
     folder = read_task(path, name)
+    _check_requests(session, folder)
     with session.lock(f"task-{folder.name}"):
+        session.sweep(folder.name)
         seconds: dict[str, float] = {}
         manifest, validation = _timed(seconds, "validate", validate_images, session, folder)
         if not validation.success:
             return _refused(session, folder, manifest, validation, seconds)
-        _check_requests(session, folder)
+        register.require_writable(session, folder.name)
         data: Any = _timed(seconds, "version", version_images, session, folder, manifest)
-        job = Job(session, folder, manifest, data)
-        if (kept := register.finished(job)) is not None:
-            LOG.info("onboard   %s is already version %s", folder.name, kept["version"])
-            return {**kept, "already": True}
-        return _train_and_judge(job, validation, seconds)
+        job, version, kept = register.latest(Job(session, folder, manifest, data))
+        if version is None or kept is None:
+            return _train_and_judge(job, validation, seconds)
+        again = replace(job, attempt=job.attempt + 1)
+        if version.review == "rejected" or (kept["verdict"] != "passed" and _passes_now(again)):
+            return _train_and_judge(again, validation, seconds)
+        LOG.info("onboard   %s is already version %s", folder.name, kept["version"])
+        return {**kept, "already": True}
+
+
+def _passes_now(job: Job) -> bool:
+    """Ask the gate again about what it refused: a limit, a repair, or a calmer hour may tell.
+
+    Nothing is registered unless the answer is another one.
+    """
+    LOG.info("onboard   %s was refused: the gate is asked again", job.task.name)
+    before = measure_before(job)
+    trained = train_adapter(job, None)
+    judged = retention_gate(job, measure_adapter(job, trained, before))
+    if judged.report["verdict"] == "pass":
+        return True
+    shutil.rmtree(job.folder)  # the next time measures anew
+    return False
 
 
 def _train_and_judge(job: Job, validation: Any, seconds: dict[str, float]) -> Result:
@@ -140,6 +162,9 @@ def _refused(
         "verdict": "data-refused",
         "message": refusal.message,
         "fix": refusal.fix,
+        **dict.fromkeys(
+            ("accuracy", "accuracy_ci", "baseline", "gate", "adapter", "mlflow", "roi")
+        ),
         "failed": [finding.name for finding in validation.refused],
         "files": refusal.data["files"],
         "data": {
@@ -158,7 +183,7 @@ def _refused(
 
 
 def _check_requests(session: Session, folder: Any) -> None:
-    """Refuse settings in ``task.yaml`` that cannot be met, before anything is changed."""
+    """Refuse what cannot be met, in ``task.yaml`` and settings, before anything is changed."""
     from clr.core.recipe import Recipe
     from clr.errors import UsageError
     from clr.roi import parse_business
@@ -173,6 +198,7 @@ def _check_requests(session: Session, folder: Any) -> None:
             f"{session.settings.backbone}, one for all its tasks.",
             fix="Remove `backbone` from task.yaml, or onboard the task in a workspace of its own.",
         )
+    session.backbone.check()
 
 
 def _may_pass(_: Any, __: Any, state: Any) -> bool:

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from clr.errors import ClrError, ServiceUnavailable
 
@@ -19,7 +19,26 @@ LOG = logging.getLogger("clr")
 
 def note(message: str) -> None:
     """Tell the person at the terminal something; on stderr, so that stdout stays clean."""
-    print(message, file=sys.stderr, flush=True)
+    _write(message, sys.stderr)
+
+
+def _write(message: str, stream: TextIO) -> None:
+    """Write lines that any terminal can show, whatever file names are in them.
+
+    Control characters, which could rewrite the screen, and what the stream's encoding
+    lacks become escapes.
+    """
+    safe = "".join(
+        char if char.isprintable() or char in "\n " or ord(char) >= 0xA0 else _escape(char)
+        for char in message
+    )
+    encoding = stream.encoding or "utf-8"
+    stream.write(safe.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.flush()
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape").decode()
 
 
 def emit(
@@ -29,9 +48,8 @@ def emit(
     refusal: ClrError | None = None,
 ) -> None:
     """Print `result` as JSON or as `text(result)`, then end the command if it was refused."""
-    print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else text(result))
+    _write(_document(result) if as_json else text(result), sys.stdout)
     if refusal is not None:
-        sys.stdout.flush()
         _explain(refusal)
         raise SystemExit(refusal.exit_code)
 
@@ -39,8 +57,16 @@ def emit(
 def fail(error: ClrError, *, as_json: bool) -> None:
     """Explain an error: a sentence on stderr and, for machines, one object on stdout."""
     if as_json:
-        print(json.dumps(error.as_dict(), indent=2, ensure_ascii=False, default=str))
+        _write(_document(error.as_dict()), sys.stdout)
     _explain(error)
+
+
+def _document(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=not _speaks_unicode(), default=str)
+
+
+def _speaks_unicode() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
 
 
 def _explain(error: ClrError) -> None:

@@ -61,7 +61,7 @@ def _predict(session: Session, release: Release, path: Path, task: str | None) -
     from clr.core.images import decode, prepare
 
     try:
-        data = path.read_bytes()
+        data = _bytes(path, session.settings.max_image_pixels)
         chosen = task or _route(session, release, data)
         champion = release.tasks[chosen]
         network = session.champion_network(champion)
@@ -89,6 +89,17 @@ def _predict(session: Session, release: Release, path: Path, task: str | None) -
         "adapter": champion.adapter_digest,
         "request_id": uuid.uuid4().hex,
     }
+
+
+def _bytes(path: Path, max_pixels: int) -> bytes:
+    """Return a file's bytes; never those of a device or of what no image can be."""
+    from clr.data.inspect import UnreadableError, max_bytes, read_confined
+
+    try:
+        real = path.resolve()
+        return read_confined(real.parent, real.name, limit=max_bytes(max_pixels))
+    except UnreadableError as error:
+        raise DataRefused(f"The image {error}.") from error
 
 
 def _route(session: Session, release: Release, data: bytes) -> str:

@@ -5,37 +5,67 @@ from __future__ import annotations
 import json
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clr.core.files import canonical_json, write_atomic
-from flows import provenance
+from flows import facts, provenance
+from flows.facts import RESULT_FILE
 from flows.job import Job, Result
 from flows.judge import Judged
-from flows.session import EVIDENCE_FILE
 
 if TYPE_CHECKING:
-    from clr.core.evidence import Evidence
-    from clr.registry.package import BackboneReference
     from clr.registry.runs import Run
     from clr.registry.versions import Version
+    from flows.session import Session
 
 LOG = logging.getLogger("clr")
-RESULT_FILE = "onboard.json"
-VERDICTS = {"pass": "passed", "fail": "refused", "inconclusive": "inconclusive"}
 
 
-def finished(job: Job) -> Result | None:
-    """Return the result of this onboarding if an earlier one came to its end."""
+def finished(job: Job) -> tuple[Version, Result] | None:
+    """Return version and result of this onboarding if its version is registered.
+
+    What a killed process left undone after that is done here: the result was uploaded
+    before the version was made.
+    """
+    from clr.registry.local import scratch
+    from clr.registry.runs import fetch
     from clr.registry.versions import find_version
 
-    if find_version(job.session.registry, job.task.name, job.key) is None:
+    registry = job.session.registry
+    version = find_version(registry, job.task.name, job.key)
+    if version is None:
         return None
     try:
         kept: Result = json.loads((job.folder / RESULT_FILE).read_bytes())
-        return kept
     except (OSError, ValueError):
-        return None  # killed in between: the steps that are missing run again
+        with scratch(registry) as folder:
+            path = fetch(registry, version.run_id, RESULT_FILE, folder)
+            kept = complete(job, version, json.loads(path.read_bytes()))
+    return version, kept
+
+
+def latest(job: Job) -> tuple[Job, Version | None, Result | None]:
+    """Return the newest attempt at this onboarding, with its version and result if registered."""
+    found = finished(job)
+    if found is None:
+        return job, None, None
+    following = latest(replace(job, attempt=job.attempt + 1))
+    return (job, *found) if following[1] is None else following
+
+
+def require_writable(session: Session, task: str) -> None:
+    """See that the registry takes what this onboarding will write, before anything is changed.
+
+    Raises:
+        ServiceUnavailable: it is read-only, locked, not reached, or refuses this user.
+    """
+    from clr.registry.local import probe_write
+    from clr.registry.store import ensure_experiment, experiment_name
+
+    probe_write(session.registry)
+    ensure_experiment(session.registry, experiment_name(task))
 
 
 def start(job: Job) -> Run:
@@ -83,11 +113,12 @@ def dataset(job: Job) -> Any:
     return dvc_dataset(job.task.name, job.data.digest, source=source, profile=profile)
 
 
-def log_training(job: Job, run: Run, number: int, epoch: dict[str, float]) -> None:
+def log_training(job: Job, run: Run | None, number: int, epoch: dict[str, float]) -> None:
     """Log an epoch's metrics, once."""
     from clr.registry.runs import log_epoch
 
-    log_epoch(job.session.registry, run, number, epoch)
+    if run is not None:
+        log_epoch(job.session.registry, run, number, epoch)
 
 
 def interrupted(job: Job, run: Run) -> None:
@@ -121,276 +152,65 @@ def register(
 ) -> Result:
     """Log, register, record; return what ``clr onboard --json`` prints."""
     from clr.core.evidence import read_evidence
-    from clr.registry.runs import finish
-    from clr.registry.versions import register_adapter, set_candidate
+    from clr.registry.versions import register_adapter
 
     started = time.perf_counter()
     registry = job.session.registry
     evidence = read_evidence(job.folder / "evidence.safetensors", measured["evidence"])
-    case = business(job, evidence, before, trained)
-    result = describe(job, run, validation, before, trained, evidence, judged, case)
-    card = write_card(job, run, result, judged)
-    log_artifacts(job, run, validation, trained, evidence, judged, case)
+    case = facts.business(job, evidence, before, trained)
+    result = facts.describe(job, run, validation, before, trained, evidence, judged, case)
+    result["seconds"] = {**seconds, "total": round(sum(seconds.values()), 3)}
+    card = facts.write_card(job, run, result, judged)
+    facts.log_artifacts(job, run, validation, trained, evidence, judged, case, result)
     version = register_adapter(
         registry,
         run,
         job.training_folder / "adapter.safetensors",
         key=job.key,
-        backbone=reference(job),
+        backbone=facts.reference(job),
         data_digest=job.data.digest,
         card=card,
-        tags=tags(job, result, measured, judged),
-        metrics=metrics(result, case, evidence, judged, seconds),
+        tags=facts.tags(job, result, measured, judged),
+        metrics=facts.metrics(result, case, evidence, judged, seconds),
         dataset=dataset(job),
         title=job.task.title,
     )
+    seconds["register"] = round(time.perf_counter() - started, 3)
+    result["seconds"] = {**seconds, "total": round(sum(seconds.values()), 3)}
+    return complete(job, version, result)
+
+
+def complete(job: Job, version: Version, result: Result) -> Result:
+    """Do what follows a registration: alias, ledger, end of the run, the kept result."""
+    from clr.registry.runs import find_run, finish
+    from clr.registry.versions import set_candidate
+
+    registry = job.session.registry
     if result["verdict"] == "passed":
         set_candidate(registry, version)
-    record(job, version, result, measured, judged)
-    seconds["register"] = round(time.perf_counter() - started, 3)
+    record(job, version, result)
+    run = find_run(registry, job.task.name, job.key)
+    if run is not None:
+        finish(registry, run)
     result["version"] = result["mlflow"]["version"] = version.version
-    result["seconds"] = {**seconds, "total": round(sum(seconds.values()), 3)}
-    write_atomic(job.folder / RESULT_FILE, canonical_json(result))
-    finish(registry, run)
+    write_atomic(job.folder / RESULT_FILE, canonical_json(result))  # last: nothing is left to do
     LOG.info("register  %s version %d: %s", job.task.name, version.version, result["verdict"])
     return result
 
 
-def business(job: Job, evidence: Evidence, before: Result, trained: Result) -> Result:
-    """Return the business case from what was measured and what is assumed."""
-    from clr.core.evaluate import confusion
-    from clr.gate.statistics import wilson_interval
-    from clr.roi import business_case
-
-    labels, about = list(job.spec.labels), evidence.about
-    right = int((evidence.predicted == evidence.labels).sum())
-    measured = {
-        "accuracy": right / len(evidence.labels),
-        "accuracy_ci": wilson_interval(right, len(evidence.labels)),
-        "images_labelled": job.manifest.train + job.manifest.test,
-        "training_seconds": trained["seconds"],
-        "baseline_accuracy": before["linear_probe"],
-        "added_parameters": about["params"],
-        "adapter_bytes": about["adapter_bytes"],
-        "latency_p50_before_ms": about["latency"]["bare_p50"],
-        "latency_p95_before_ms": about["latency"]["bare_p95"],
-        "latency_p50_after_ms": about["latency"]["p50"],
-        "latency_p95_after_ms": about["latency"]["p95"],
-    }
-    for name, answers in (
-        ("confusion", evidence.predicted),
-        ("baseline_confusion", evidence.probe),
-    ):
-        counts = confusion(evidence.labels, answers, len(labels)).tolist()
-        measured[name] = {
-            true: dict(zip(labels, row, strict=True))
-            for true, row in zip(labels, counts, strict=True)
-        }
-    assumptions = {**job.session.settings.business(), **job.task.business}
-    case: Result = business_case(measured, assumptions)
-    return case
-
-
-def describe(
-    job: Job,
-    run: Run,
-    validation: Any,
-    before: Result,
-    trained: Result,
-    evidence: Evidence,
-    judged: Judged,
-    case: Result,
-) -> Result:
-    """Return the result without what only registration knows."""
-    from clr.gate.statistics import wilson_interval
-    from clr.registry.store import model_name
-
-    report, about = judged.report, evidence.about
-    right, n = int((evidence.predicted == evidence.labels).sum()), len(evidence.labels)
-    proofs = {
-        name: int(report["metrics"][name]) for name in ("identical", "replayed", "paired_test")
-    }
-    return {
-        "task": job.task.name,
-        "version": None,
-        "verdict": VERDICTS[report["verdict"]],
-        "accuracy": right / n,
-        "accuracy_ci": list(wilson_interval(right, n)),
-        "baseline": {"majority": before["majority"], "linear_probe": before["linear_probe"]},
-        "gate": {
-            "verdict": report["verdict"],
-            "earlier_tasks": int(report["metrics"]["earlier_tasks"]),
-            "how": proofs,
-            "failed": [*report["failed"], *report["inconclusive"]],
-        },
-        "adapter": {
-            "digest": about["adapter"],
-            "bytes": about["adapter_bytes"],
-            "params": about["params"],
-            "params_pct": about["params_pct"],
-            "epoch": trained["best"],
-        },
-        "data": {
-            "digest": job.data.digest,
-            "train": job.manifest.train,
-            "test": job.manifest.test,
-            "classes": list(job.manifest.classes),
-        },
-        "seconds": {},
-        "mlflow": {"run_id": run.id, "model": model_name(job.task.name), "version": None},
-        "roi": case,
-        "reports": {
-            "gate": str(job.folder / "gate.html"),
-            "data_docs": str(validation.html),
-            "card": str(job.folder / "card.md"),
-        },
-    }
-
-
-def write_card(job: Job, run: Run, result: Result, judged: Judged) -> str:
-    """Write the model card and return its Markdown."""
-    from clr.registry.card import model_card
-
-    backbone = job.session.backbone
-    card = model_card(
-        {
-            **result,
-            "title": job.task.title,
-            "owner": job.task.owner,
-            "report": judged.report,
-            "backbone": {
-                "name": backbone.name,
-                "source": backbone.source,
-                "licence": backbone.licence,
-            },
-            "digests": {
-                "adapter": result["adapter"]["digest"],
-                "data": job.data.digest,
-                "backbone": backbone.digest,
-                "code": provenance.code_digest(),
-            },
-            "links": {
-                "gate report": run.link("gate/gate.html"),
-                "Data Docs": run.link("validation/data-docs/index.html"),
-                "run": run.link(),
-            },
-        }
-    )
-    write_atomic(job.folder / "card.md", card.encode())
-    return card
-
-
-def log_artifacts(
-    job: Job,
-    run: Run,
-    validation: Any,
-    trained: Result,
-    evidence: Evidence,
-    judged: Judged,
-    case: Result,
-) -> None:
-    """Upload reports, evidence, plots and the validation's documents."""
-    from clr.core.evaluate import confusion
-    from clr.registry import plots
-    from clr.registry.runs import log_bytes, log_file
-    from clr.roi import payback_curve
-
-    matrix = judged.report["matrix"]
-    labels = list(job.spec.labels)
-    files = {
-        "gate/gate.json": judged.data,
-        "gate/gate.html": (job.folder / "gate.html").read_bytes(),
-        "card.md": (job.folder / "card.md").read_bytes(),
-        "roi.json": json.dumps(case, indent=1, ensure_ascii=False).encode(),
-        "data/manifest.json": job.manifest.to_json().encode(),
-        "data/data.dvc": (job.session.settings.workspace / "data.dvc").read_bytes(),
-        "environment.json": json.dumps(provenance.environment(), indent=1).encode(),
-        EVIDENCE_FILE: evidence.to_bytes(),
-        "plots/learning-curves.png": plots.learning_curves(trained["history"]),
-        "plots/confusion.png": plots.confusion(
-            labels, confusion(evidence.labels, evidence.predicted, len(labels))
-        ),
-    }
-    if matrix["rows"]:
-        files["plots/accuracy-matrix.png"] = plots.accuracy_matrix(matrix["tasks"], matrix["rows"])
-    if curve := payback_curve(case):
-        currency = case["currency"]["value"] if "currency" in case else ""
-        files["plots/payback.png"] = plots.payback(curve, currency)
-    log_bytes(job.session.registry, run, files)
-    log_file(job.session.registry, run, validation.html.parent, "validation/data-docs")
-    log_file(job.session.registry, run, validation.json, "validation")
-
-
-def reference(job: Job) -> BackboneReference:
-    """Return how the registered model finds its backbone again."""
-    from clr.registry.package import BackboneReference
-
-    backbone = job.session.backbone
-    return BackboneReference(
-        name=backbone.name,
-        digest=backbone.digest,
-        architecture=backbone.architecture,
-        sha256=backbone.sha256,
-        pretrained=backbone.pretrained,
-        source=backbone.source,
-        licence=backbone.licence,
-    )
-
-
-def tags(job: Job, result: Result, measured: Result, judged: Judged) -> dict[str, str]:
-    """Return the tags of the version that a person or the promotion reads."""
-    low, high = result["accuracy_ci"]
-    earlier = result["gate"]["earlier_tasks"]
-    checks = [one for one in judged.report["checks"] if one["name"] == "retention"]
-    kept = sum(one["verdict"] == "pass" for one in checks)
-    return {
-        "clr.verdict": result["verdict"],
-        "clr.accuracy": f"{result['accuracy']:.4f} [{low:.4f}, {high:.4f}]",
-        "clr.retention": f"{kept} of {earlier} earlier tasks kept",
-        "clr.gate_digest": judged.digest,
-        "clr.gate_release": judged.release,
-        "clr.router_digest": judged.router,
-        "clr.evidence_digest": measured["evidence"],
-        "clr.code_digest": provenance.code_digest(),
-    }
-
-
-def metrics(
-    result: Result, case: Result, evidence: Evidence, judged: Judged, seconds: dict[str, float]
-) -> dict[str, float]:
-    """Return the final metrics of the run by name."""
-    from clr import roi
-
-    low, high = result["accuracy_ci"]
-    return {
-        "accuracy": result["accuracy"],
-        "accuracy.low": low,
-        "accuracy.high": high,
-        "baseline.majority": result["baseline"]["majority"],
-        "baseline.linear_probe": result["baseline"]["linear_probe"],
-        "adapter.bytes": float(result["adapter"]["bytes"]),
-        "adapter.params": float(result["adapter"]["params"]),
-        "adapter.params_pct": result["adapter"]["params_pct"],
-        **{f"latency.{name}_ms": value for name, value in evidence.about["latency"].items()},
-        **{f"gate.{name}": float(value) for name, value in judged.report["metrics"].items()},
-        **{f"seconds.{name}": value for name, value in seconds.items()},
-        **roi.metrics(case),
-    }
-
-
-def record(job: Job, version: Version, result: Result, measured: Result, judged: Judged) -> None:
+def record(job: Job, version: Version, result: Result) -> None:
     """Write the registration into the ledger, once."""
     job.session.ledger.append(
         "adapter.registered",
         f"clr-{job.task.name}/{version.version}",
         {
             "verdict": result["verdict"],
-            "adapter": result["adapter"]["digest"],
-            "data": job.data.digest,
+            "adapter": version.adapter_digest,
+            "data": version.data_digest,
             "backbone": job.session.backbone.digest,
-            "evidence": measured["evidence"],
-            "gate": judged.digest,
-            "release": judged.release,
+            "evidence": version.tags.get("clr.evidence_digest", ""),
+            "gate": version.tags.get("clr.gate_digest", ""),
+            "release": version.tags.get("clr.gate_release", ""),
             "run": version.run_id,
             "commit": job.data.commit,
             "dirty": job.data.dirty,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import GateRefused, IntegrityBroken, ReviewRefused
@@ -134,11 +132,12 @@ def _gate_again(session: Session, version: Version, release: Release | None) -> 
 def _recorded(session: Session, version: Version) -> tuple[str, str, bytes]:
     """Return router digest, gate digest and gate report as they were registered."""
     from clr.core.files import sha256_bytes
+    from clr.registry.local import scratch
     from clr.registry.runs import fetch
 
     digest = version.tags.get("clr.gate_digest", "")
-    with TemporaryDirectory(dir=session.cache("scratch")) as folder:
-        data = fetch(session.registry, version.run_id, "gate/gate.json", Path(folder)).read_bytes()
+    with scratch(session.registry) as folder:
+        data = fetch(session.registry, version.run_id, "gate/gate.json", folder).read_bytes()
     if sha256_bytes(data) != digest:
         raise IntegrityBroken(
             f"The gate report of {version.task} version {version.version} has been changed.",
@@ -149,6 +148,7 @@ def _recorded(session: Session, version: Version) -> tuple[str, str, bytes]:
 
 def _reject(session: Session, version: Version, reason: str) -> Result:
     from clr.registry.releases import current_release
+    from clr.registry.versions import drop_candidate, get_version
 
     release = current_release(session.registry)
     if release is not None and release.tasks.get(version.task) == _champion(version):
@@ -157,11 +157,13 @@ def _reject(session: Session, version: Version, reason: str) -> Result:
             fix="A champion is replaced by approving another version.",
         )
     _decide(session, version, "rejected", reason)
+    drop_candidate(session.registry, version)
+    now = get_version(session.registry, version.task, version.version)
     return {
         "task": version.task,
         "version": version.version,
         "decision": "reject",
-        "reason": reason,
+        "reason": now.tags.get("review.reason", ""),
         "reviewer": provenance.local_user(),
     }
 

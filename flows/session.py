@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import IntegrityBroken, ServiceUnavailable
@@ -117,15 +116,24 @@ class Session:
         """
         from clr.core.evidence import read_evidence
         from clr.core.files import sha256_file, write_atomic
+        from clr.registry.local import scratch
         from clr.registry.runs import fetch
 
         digest = champion.evidence_digest
         copy = self.evidence_copy(digest)
         if not (copy.is_file() and sha256_file(copy) == digest):
-            with TemporaryDirectory(dir=self.cache("scratch")) as folder:
-                path = fetch(self.registry, champion.run_id, EVIDENCE_FILE, Path(folder))
+            with scratch(self.registry) as folder:
+                path = fetch(self.registry, champion.run_id, EVIDENCE_FILE, folder)
                 write_atomic(copy, path.read_bytes())
-        return read_evidence(copy, digest)
+        try:
+            return read_evidence(copy, digest)
+        except IntegrityBroken as error:
+            raise IntegrityBroken(
+                f"The evidence of {champion.task} version {champion.version} cannot be trusted. "
+                f"{error.message}",
+                fix=error.fix,
+                task=champion.task,
+            ) from error
 
     def evidence_copy(self, digest: str) -> Path:
         """Return where the local copy of an evidence file is kept."""
@@ -163,12 +171,11 @@ class Session:
         """
         from clr.core.files import sha256_bytes
         from clr.registry.fetch import fetch_file
+        from clr.registry.local import scratch
         from clr.registry.store import RELEASE_MODEL
 
-        with TemporaryDirectory(dir=self.cache("scratch")) as folder:
-            path = fetch_file(
-                self.registry, RELEASE_MODEL, release.version, GATE_FILE, Path(folder)
-            )
+        with scratch(self.registry) as folder:
+            path = fetch_file(self.registry, RELEASE_MODEL, release.version, GATE_FILE, folder)
             data = path.read_bytes() if path.is_file() else b""
         if sha256_bytes(data) != release.gate:
             raise IntegrityBroken(
@@ -184,6 +191,12 @@ class Session:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def sweep(self, task: str) -> None:
+        """Remove the half-written files of killed onboardings of `task`; hold its lock."""
+        for kind in ("tasks", "trainings", "validations"):
+            for left in (self.settings.state / kind / task).rglob(".*.tmp"):
+                left.unlink(missing_ok=True)
+
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold the workspace-wide lock `name`; the system frees it if this process dies.
@@ -195,14 +208,22 @@ class Session:
 
         folder = self.settings.state / "locks"
         folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{name}.lock")
         try:
-            with FileLock(folder / f"{name}.lock", timeout=LOCK_SECONDS):
-                yield
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                LOG.info("waiting   for another clr process that holds %s", lock.lock_file)
+                lock.acquire(timeout=LOCK_SECONDS)
         except Timeout as error:
             raise ServiceUnavailable(
                 f"The lock {name} of {self.settings.workspace} was not free within an hour.",
                 fix="See which clr process still runs there.",
             ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 @lru_cache(maxsize=4)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from flows.session import Session
@@ -82,6 +80,7 @@ def read_roi(session: Session, task: str | None) -> Result:
         UsageError: no such task.
     """
     from clr.data.folder import task_name
+    from clr.registry.local import scratch
     from clr.registry.runs import fetch
     from clr.registry.versions import get_version, tasks, versions
 
@@ -94,7 +93,7 @@ def read_roi(session: Session, task: str | None) -> Result:
         aliases = {alias: one.version for one in found for alias in one.aliases}
         number = aliases.get("champion") or (found[-1].version if found else "champion")
         version = get_version(session.registry, name, number)
-        with TemporaryDirectory(dir=session.cache("scratch")) as folder:
-            path = fetch(session.registry, version.run_id, "roi.json", Path(folder))
+        with scratch(session.registry) as folder:
+            path = fetch(session.registry, version.run_id, "roi.json", folder)
             cases[name] = {"version": version.version, "roi": json.loads(path.read_bytes())}
     return {"tasks": cases}

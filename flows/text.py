@@ -95,7 +95,7 @@ def _middle(field: Result) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}" if abs(value) >= 10 else f"{value:.1f}"
+    return "–" if value is None else f"{value:,.0f}" if abs(value) >= 10 else f"{value:.3g}"
 
 
 def reviewed(result: Result) -> str:

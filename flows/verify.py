@@ -6,8 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import ClrError
@@ -107,13 +105,13 @@ def _versions(session: Session) -> Iterator[Version]:
 def _version(session: Session, version: Version, found: _Findings) -> None:
     from clr.core.files import sha256_file
     from clr.registry.fetch import fetch_adapter
+    from clr.registry.local import scratch
     from clr.registry.runs import fetch
 
     subject = f"clr-{version.task}/{version.version}"
     files = {"adapter": version.adapter_digest}
     files["evidence"] = version.tags.get("clr.evidence_digest", "")
-    with TemporaryDirectory(dir=session.cache("scratch")) as name:
-        folder = Path(name)
+    with scratch(session.registry) as folder:
         for what, digest in files.items():
             found.checked[f"{what} files"] += 1
             try:

@@ -37,9 +37,9 @@ os.environ.update(
 for _name in [name for name in os.environ if name.startswith("CLR_")]:
     del os.environ[_name]  # a developer's own settings are none of the tests'
 
-import numpy as np
-import pytest
-from PIL import Image
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from PIL import Image  # noqa: E402
 
 ARCHITECTURE = "test_resnet"
 COLOURS = {"red-caps": 0, "green-caps": 1, "blue-caps": 2}
@@ -212,22 +212,25 @@ class Plant:
         found += self.root.glob(".clr/.mlflow-*")
         for scratch in self.root.rglob("scratch"):
             found += scratch.iterdir() if scratch.is_dir() else ()
-        found += [path for path in (self.root / ".dvc" / "tmp").glob("clr-*")]
         return sorted(str(path) for path in found)
 
 
-@pytest.fixture
-def plant(tmp_path: Path, prefect_api: str, backbone_settings: dict[str, str]) -> Plant:
-    """An empty workspace."""
-    return new_plant(tmp_path / "plant", backbone_settings, prefect_api)
-
-
-def new_plant(root: Path, settings: dict[str, str], prefect_api: str) -> Plant:
-    """Make a workspace."""
+@pytest.fixture(scope="session")
+def new_plant(prefect_api: str, backbone_settings: dict[str, str]) -> Callable[[Path], Plant]:
+    """Function (folder) -> an empty workspace."""
     from clr.data.workspace import init_workspace
 
-    init_workspace(root)
-    return Plant(root, {**settings, "PREFECT_API_URL": prefect_api})
+    def make(root: Path) -> Plant:
+        init_workspace(root)
+        return Plant(root, {**backbone_settings, "PREFECT_API_URL": prefect_api})
+
+    return make
+
+
+@pytest.fixture
+def plant(tmp_path: Path, new_plant: Callable[[Path], Plant]) -> Plant:
+    """An empty workspace."""
+    return new_plant(tmp_path / "plant")
 
 
 @dataclass(frozen=True)
@@ -242,11 +245,11 @@ class Working:
 
 @pytest.fixture(scope="session")
 def template(
-    tmp_path_factory: pytest.TempPathFactory, prefect_api: str, backbone_settings: dict[str, str]
+    tmp_path_factory: pytest.TempPathFactory, new_plant: Callable[[Path], Plant]
 ) -> Working:
     """Three tasks, onboarded and approved one after another. Do not change it: see `working`."""
     folder = tmp_path_factory.mktemp("template")
-    plant = new_plant(folder / "plant", backbone_settings, prefect_api)
+    plant = new_plant(folder / "plant")
     onboarded, reviewed = {}, {}
     for name, colour in COLOURS.items():
         task = make_task(folder / "tasks" / name, colour)
@@ -256,6 +259,12 @@ def template(
         reviewed[name] = plant.clr(*arguments)
         assert reviewed[name].code == 0, reviewed[name]
     return Working(plant, folder / "tasks", onboarded, reviewed)
+
+
+@pytest.fixture(scope="session")
+def copy_of() -> Callable[[Plant, Path], Plant]:
+    """Function (plant, folder) -> a copy of a workspace with its registry."""
+    return copy_plant
 
 
 @pytest.fixture

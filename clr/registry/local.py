@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
+import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +57,23 @@ def _taken(handle: int) -> bool:
     return True
 
 
+def probe_write(registry: Registry) -> None:
+    """See that an embedded registry's database can be written now; a server tells when asked.
+
+    Raises:
+        ServiceUnavailable: it is read-only, or another process keeps it locked.
+    """
+    if not registry.embedded:
+        return
+    file = registry.uri.removeprefix("sqlite:///")
+    with (
+        calling(registry.uri, "prepare to write"),
+        closing(sqlite3.connect(file, timeout=60, isolation_level=None)) as database,
+    ):
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("ROLLBACK")
+
+
 @contextmanager
 def scratch(registry: Registry) -> Iterator[Path]:
     """Give an empty folder that is gone afterwards; what killed processes left is swept.
@@ -66,10 +85,23 @@ def scratch(registry: Registry) -> Iterator[Path]:
         root.mkdir(parents=True, exist_ok=True)
         for left in root.iterdir():
             with suppress(OSError):
-                if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                if _is_stale(left):
                     shutil.rmtree(left)
-        folder = Path(tempfile.mkdtemp(dir=root))
+        folder = Path(tempfile.mkdtemp(dir=root, prefix=f"{os.getpid()}-"))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_stale(folder: Path) -> bool:
+    """Say whether a scratch folder's process is gone, or, where that is unclear, a day passed."""
+    owner = folder.name.partition("-")[0]
+    if owner.isdecimal():
+        try:
+            os.kill(int(owner), 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            pass
+    return time.time() - folder.stat().st_mtime > _STALE_SECONDS

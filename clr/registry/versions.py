@@ -174,6 +174,15 @@ def set_candidate(registry: Registry, version: Version) -> None:
         registry.client.set_registered_model_alias(name, CANDIDATE, str(version.version))
 
 
+def drop_candidate(registry: Registry, version: Version) -> None:
+    """Take the alias ``candidate`` from `version`, if it has it: it was rejected."""
+    name = model_name(version.task)
+    with calling(registry.uri, f"take the candidate of {name} back"):
+        now = registry.client.get_registered_model(name).aliases.get(CANDIDATE)
+        if now is not None and int(now) == version.version:
+            registry.client.delete_registered_model_alias(name, CANDIDATE)
+
+
 def find_version(registry: Registry, task: str, key: str) -> Version | None:
     """Return the version of `task` registered under the idempotency key `key`, or None."""
     name = model_name(task)
