@@ -18,6 +18,8 @@ from flows.session import Session
 if TYPE_CHECKING:
     from clr.core.backbone import Backbone
     from clr.core.images import Preprocessing
+    from clr.gate.evidence import EarlierTask
+    from clr.registry.release import Release
 
 LOG = logging.getLogger("clr")
 Result = dict[str, Any]
@@ -81,23 +83,53 @@ def _onboard(session: Session, folder: Path) -> Result:
 
 
 def offer_finetuned(session: Session, folder: Path) -> Result:
-    """Fine-tune a copy of the backbone on one more task and show it to the gate.
-
-    The gate compares, for every task of the release, the answers of the same
-    adapter on the copy with those on record, item by item.
-    """
-    from clr.core.network import Program
-    from clr.gate.evidence import Offer
+    """Fine-tune a copy of the backbone on one more task and show it to the gate."""
     from clr.gate.report import gate_html
-    from clr.gate.verdict import decide
     from clr.registry.releases import current_release
-    from flows.judge import earlier_task, limits
 
     release = current_release(session.registry)
     assert release is not None
-    copy = _finetuned(session, folder)
+    report, earlier = judge_backbone(session, release, _finetuned(session, folder))
+    place = session.settings.state / "demo-refusal"
+    write_atomic(place / "gate.json", canonical_json(report))
+    write_atomic(place / "gate.html", gate_html(report).encode())
+    LOG.info("gate      %s", report["sentence"])
+    return {
+        "task": folder.name,
+        "verdict": "pass" if report["verdict"] == "pass" else "refused",
+        "failed": [*report["failed"], *report["inconclusive"]],
+        "forgetting": [_forgetting(one) for one in earlier],
+        "report": str(place / "gate.html"),
+    }
+
+
+def judge_backbone(
+    session: Session,
+    release: Release,
+    backbone: Backbone,
+    declared: frozenset[str] = frozenset({"backbone"}),
+) -> tuple[Result, tuple[EarlierTask, ...]]:
+    """Show the gate another backbone for the tasks of a release.
+
+    The gate compares, for every task, the answers of the same adapter on that backbone
+    with those on record, item by item.
+
+    Args:
+        session: the workspace.
+        release: what serves now.
+        backbone: what would serve.
+        declared: what the offer says it changes.
+
+    Returns:
+        The gate's report, and what it was shown of each task.
+    """
+    from clr.core.network import Program
+    from clr.gate.evidence import Offer
+    from clr.gate.verdict import decide
+    from flows.judge import earlier_task, limits
+
     programs = {
-        task: Program(copy, session.champion_network(champion).adapter(task).tensors)
+        task: Program(backbone, session.champion_network(champion).adapter(task).tensors)
         for task, champion in release.tasks.items()
     }
     earlier = tuple(
@@ -108,23 +140,12 @@ def offer_finetuned(session: Session, folder: Path) -> Result:
             session.evidence(champion),
             None,
             predict=lambda batch, name: programs[name].logits(batch),
-            backbone=copy.digest,
+            backbone=backbone.digest,
         )
         for champion in release.tasks.values()
     )
-    offer = Offer(newcomer=None, earlier=earlier, declared=frozenset({"backbone"}))
-    report = decide(offer, limits(session)).to_dict()
-    place = session.settings.state / "demo-refusal"
-    write_atomic(place / "gate.json", canonical_json(report))
-    write_atomic(place / "gate.html", gate_html(report).encode())
-    LOG.info("gate      %s", report["sentence"])
-    return {
-        "task": folder.name,
-        "verdict": "pass" if report["verdict"] == "pass" else "refused",
-        "failed": report["failed"],
-        "forgetting": [_forgetting(one) for one in earlier],
-        "report": str(place / "gate.html"),
-    }
+    offer = Offer(newcomer=None, earlier=earlier, declared=declared)
+    return decide(offer, limits(session)).to_dict(), earlier
 
 
 def _forgetting(one: Any) -> Result:

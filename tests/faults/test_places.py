@@ -1,0 +1,118 @@
+"""Full disks, read-only places, and a registry that may not be written."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from clr.errors import ServiceUnavailable
+
+
+def mount(*arguments: object) -> None:
+    command = ["mount", *map(str, arguments)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no right to mount file systems here")
+
+
+@contextmanager
+def disk(folder: Path, size: str) -> Iterator[Path]:
+    """A real file system of that size."""
+    folder.mkdir(parents=True)
+    mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def assert_told(answer, *words):
+    assert answer.code == ServiceUnavailable.exit_code, answer
+    assert "Traceback" not in answer.err
+    last = answer.err[answer.err.index("clr: ") :]
+    assert len(last.splitlines()) >= 2, "what to do is missing"
+    for word in words:
+        assert word in last, last
+
+
+@pytest.mark.parametrize("size", ["300k", "1500k", "2600k"])
+def test_a_full_disk_is_said_so_and_room_is_all_that_is_needed(new_plant, template, tmp_path, size):
+    plant = new_plant(tmp_path / "plant")
+    with disk(tmp_path / "home", size) as home:
+        plant = dataclasses.replace(plant, settings={**plant.settings, "CLR_HOME": str(home)})
+        assert_told(plant.clr("onboard", template.tasks / "red-caps"), "full", "again")
+        assert plant.rows("model_versions") == 0
+        subprocess.run(["mount", "-o", "remount,size=64m", str(home)], check=True)
+        answer = plant.clr("onboard", template.tasks / "red-caps", "--json")
+        assert (answer.code, answer.json["version"]) == (0, 1), answer
+        assert (plant.rows("runs"), plant.rows("model_versions")) == (1, 1)
+
+
+def test_a_full_workspace_leaves_data_as_it_was(template, tmp_path, new_caps, new_plant):
+    with disk(tmp_path / "disk", "2m") as place:
+        home = tmp_path / "home"
+        plant = new_plant(place / "plant")
+        plant = dataclasses.replace(plant, settings={**plant.settings, "CLR_HOME": str(home)})
+        assert plant.clr("onboard", template.tasks / "red-caps").code == 0
+        before = plant.photograph()
+        (place / "filler").write_bytes(bytes(shutil.disk_usage(place).free - 120_000))
+        assert_told(plant.clr("onboard", new_caps(tmp_path / "green-caps", 1)), "space")
+        after = plant.photograph()
+        assert (after["files"], after["versions"]) == (before["files"], before["versions"])
+        (place / "filler").unlink()
+        assert plant.clr("onboard", tmp_path / "green-caps").code == 0
+
+
+@pytest.fixture
+def read_only(template, tmp_path, copy_of) -> Iterator[object]:
+    """A working plant on a disk that became read-only."""
+    with disk(tmp_path / "disk", "64m") as place:
+        plant = copy_of(template.plant, place / "plant")
+        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+        yield plant
+
+
+def test_a_read_only_workspace_is_said_so(read_only, template, tmp_path):
+    task = shutil.copytree(template.tasks / "red-caps", tmp_path / "new-caps")
+    assert_told(read_only.clr("onboard", task), "ead-only")
+    assert_told(read_only.clr("review", "red-caps", 1, "reject"), "ead-only")
+
+
+def test_a_read_only_workspace_can_be_looked_at(read_only):
+    assert read_only.clr("status", "--json").json["release"]["version"] == 3
+
+
+def test_a_registry_that_may_not_be_written(working, template, tmp_path):
+    task = shutil.copytree(template.tasks / "red-caps", tmp_path / "new-caps")
+    database = working.state / "mlflow.db"
+    before = working.photograph()
+    mount("--bind", database, database)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(database)], check=True)
+        assert_told(working.clr("onboard", task), "mlflow.db")
+        assert working.photograph() == before
+        assert_told(working.clr("review", "red-caps", 1, "reject"))
+    finally:
+        subprocess.run(["umount", str(database)], check=True)
+    assert working.clr("onboard", task, "--json").json["version"] == 1
+
+
+def test_init_where_nothing_can_be_written(read_only, tmp_path):
+    assert_told(read_only.clr("init", read_only.root / "inner"), "ead-only")
+
+
+def test_init_over_a_file_or_in_a_foreign_folder_is_refused(plant, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine", encoding="utf-8")
+    assert plant.clr("init", file).code == 2
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "letter.txt").write_text("mine", encoding="utf-8")
+    answer = plant.clr("init", tmp_path / "foreign", at=tmp_path)
+    assert answer.code == 2
+    assert sorted(path.name for path in (tmp_path / "foreign").iterdir()) == ["letter.txt"]

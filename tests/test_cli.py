@@ -1,0 +1,171 @@
+"""The command line: quick, quiet, scriptable."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from clr import errors
+from flows import output
+from flows.cli import main
+
+COMMANDS = ("demo", "init", "onboard", "predict", "review", "roi", "settings", "status", "verify")
+HEAVY = {
+    "dvc", "great_expectations", "matplotlib", "mlflow", "numpy", "pandas", "prefect", "pydantic",
+    "rich", "sqlalchemy", "timm", "torch", "torchvision", "yaml",
+}  # fmt: skip
+
+
+def run(*arguments: str, **how: object) -> subprocess.CompletedProcess[str]:
+    """A real process; for what only a real process shows."""
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    root = str(Path(__file__).resolve().parents[1])
+    environment = {**os.environ, "PYTHONPATH": root, **how.pop("env", {})}
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=120, check=False, **how
+    )
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom flows.cli import main\n"
+        "main(['--help'], standalone_mode=False)\nprint(*sys.modules, sep='\\n', file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "A first session" in done.stdout
+    loaded = {name.partition(".")[0] for name in done.stderr.split()}
+    assert loaded & HEAVY == set()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_with_an_example(name):
+    told = CliRunner().invoke(main, [name, "--help"])
+    assert told.exit_code == 0
+    assert "Example" in told.output
+    assert f"clr {name}" in told.output
+    assert "--json" in told.output
+
+
+def test_help_lists_every_command():
+    listed = CliRunner().invoke(main, ["--help"]).output
+    assert all(f"\n  {name} " in listed for name in COMMANDS)
+    assert sorted(main.commands) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("onbord",), ("onboard",), ("review", "a"), ("review", "a", "x", "approve"),
+     ("review", "a", "0", "approve"), ("review", "a", "1", "maybe"), ("status", "--jsn")],
+)  # fmt: skip
+def test_a_slip_of_the_pen_ends_with_2_and_a_hint(arguments):
+    told = CliRunner().invoke(main, arguments)
+    assert told.exit_code == 2
+    assert "Usage:" in told.stderr
+    assert told.stdout == ""
+
+
+def test_the_exit_codes_are_those_of_the_documentation():
+    codes = {
+        errors.ClrError: 1, errors.UsageError: 2, errors.DataRefused: 3, errors.GateRefused: 4,
+        errors.ReviewRefused: 5, errors.IntegrityBroken: 6, errors.ServiceUnavailable: 7,
+    }  # fmt: skip
+    assert {error: error.exit_code for error in codes} == codes
+
+
+def test_a_real_process_ends_with_the_error_s_code_and_no_traceback(tmp_path):
+    done = run("status", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "clr init" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_errors_are_one_json_document_too(tmp_path):
+    done = run("status", "--json", cwd=tmp_path)
+    document = json.loads(done.stdout)
+    assert (document["error"], document["exit_code"]) == ("UsageError", 2)
+    assert document["fix"]
+
+
+def test_init_makes_a_workspace_in_which_commands_work(tmp_path):
+    made = CliRunner().invoke(main, ["init", str(tmp_path / "w"), "--json"])
+    assert made.exit_code == 0
+    assert json.loads(made.stdout)["workspace"] == str(tmp_path / "w")
+    again = CliRunner().invoke(main, ["init", str(tmp_path / "w"), "--json"])
+    assert json.loads(again.stdout)["created"] == []
+    done = run("status", "--json", cwd=tmp_path / "w" / "incoming")
+    assert (done.returncode, json.loads(done.stdout)["tasks"]) == (0, [])
+    assert not (tmp_path / "w/.clr/mlflow.db").exists()
+
+
+def test_a_reader_who_leaves_early_is_no_error(tmp_path):
+    """As in ``clr settings | head -1``."""
+    CliRunner().invoke(main, ["init", str(tmp_path / "w")])
+    command = f"{sys.executable} -m flows.cli settings | true; exit ${{PIPESTATUS[0]}}"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path / "w", env=environment, capture_output=True, text=True
+    )
+    assert "Traceback" not in done.stderr
+    assert "bug" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_any_terminal_can_show_the_output(tmp_path, encoding):
+    CliRunner().invoke(main, ["init", str(tmp_path / "w")])
+    for more in ((), ("--json",)):
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", "settings", *more],
+            cwd=tmp_path / "w", capture_output=True, check=False,
+            env={**os.environ, "PYTHONIOENCODING": encoding,
+                 "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        text = done.stdout.decode(encoding)
+        if more:
+            assert "δ" in json.loads(text)["CLR_GATE_MARGIN"]["meaning"]
+
+
+def test_names_from_outside_cannot_rewrite_the_screen(capsys):
+    output.note("file \x1b[2J\x07\r evil\udcff.png\nnext line é 明")
+    shown = capsys.readouterr().err
+    assert "\x1b" not in shown
+    assert "\r" not in shown
+    assert "\\x1b[2J\\x07\\r evil\\udcff.png\nnext line é 明\n" in shown
+
+
+def test_a_bug_is_called_one_and_its_report_kept(tmp_path, monkeypatch):
+    CliRunner().invoke(main, ["init", str(tmp_path / "w")])
+    monkeypatch.chdir(tmp_path / "w")
+    monkeypatch.setattr("clr.settings.load_settings", lambda *_: 1 / 0)
+    told = CliRunner().invoke(main, ["settings", "--json"])
+    assert told.exit_code == 1
+    assert json.loads(told.stdout)["message"] == "Unexpected ZeroDivisionError: division by zero"
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path / "w")
+    found = output.as_clr_error(ZeroDivisionError("again"))
+    report = next((tmp_path / "w/.clr/crashes").iterdir())
+    assert str(report) in found.fix
+
+
+def test_an_error_of_ours_below_another_is_found():
+    try:
+        try:
+            raise errors.GateRefused("no", fix="read")
+        except errors.GateRefused as error:
+            raise RuntimeError("wrapped") from error
+    except RuntimeError as error:
+        assert output.as_clr_error(error).exit_code == 4
+
+
+@pytest.mark.parametrize("number", [28, 30, 13, 122, 27])
+def test_what_the_system_refuses_is_no_bug(number):
+    found = output.as_clr_error(OSError(number, os.strerror(number), "/some/file"))
+    assert found.exit_code == 7
+    assert "/some/file" in found.message
