@@ -113,23 +113,36 @@ def png() -> Callable[..., bytes]:
     return encode
 
 
+Stripes = Callable[[Path, int, int], tuple[list[Path], list[int]]]
+
+
 @pytest.fixture(scope="session")
-def task_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[int]]:
-    """Forty images a class of stripes: lying, standing, slanted; noisy and of any brightness."""
-    folder = tmp_path_factory.mktemp("stripes")
-    random = np.random.default_rng(0)
-    rows, columns = np.mgrid[:SIDE, :SIDE]
-    paths, labels = [], []
-    for label, along in enumerate((rows, columns, rows + columns)):
-        for number in range(40):
-            wave = np.sin(along * 0.8 + random.uniform(0, 6))
-            grey = 128 + 70 * wave + random.normal(0, 25, (SIDE, SIDE)) + random.uniform(-20, 20)
-            pixels = np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
-            path = folder / f"{label}-{number:02d}.png"
-            Image.fromarray(pixels).save(path)
-            paths.append(path)
-            labels.append(label)
-    return paths, labels
+def stripes() -> Stripes:
+    """Write images of stripes, lying, standing or slanted, so noisy that a probe errs."""
+
+    def write(folder: Path, seed: int, each: int) -> tuple[list[Path], list[int]]:
+        random = np.random.default_rng(seed)
+        rows, columns = np.mgrid[:SIDE, :SIDE]
+        paths, labels = [], []
+        for label, along in enumerate((rows, columns, rows + columns)):
+            for number in range(each):
+                wave = np.sin(along * random.uniform(0.5, 1.1) + random.uniform(0, 6))
+                noise = random.normal(0, 60, (SIDE, SIDE)) + random.uniform(-20, 20)
+                pixels = (128 + 70 * wave + noise).clip(0, 255).astype(np.uint8)
+                paths.append(folder / f"{label}-{number:02d}.png")
+                Image.fromarray(pixels).save(paths[-1])
+                labels.append(label)
+        return paths, labels
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def task_files(
+    tmp_path_factory: pytest.TempPathFactory, stripes: Stripes
+) -> tuple[list[Path], list[int]]:
+    """Forty images a class."""
+    return stripes(tmp_path_factory.mktemp("stripes"), 0, 40)
 
 
 @pytest.fixture(scope="session")
