@@ -36,7 +36,10 @@ class Probe:
 def fit_probe(
     features: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor], weights: Tensor
 ) -> Probe:
-    """Fit by L-BFGS for each strength and keep the one with the best validation loss.
+    """Fit by L-BFGS, strong penalties first, and keep the one with the best validation loss.
+
+    Two in a row that are worse than the best end the search: the weak ones that are left
+    take longest and overfit more.
 
     Args:
         features: float32 [N, channels].
@@ -54,11 +57,16 @@ def fit_probe(
     held = scaler(validation[0])
     start = torch.zeros(len(weights), features.shape[1] + 1, dtype=torch.float32)
     best: tuple[float, Probe] | None = None
+    worse = 0
     for strength in sorted(STRENGTHS, reverse=True):  # each starts from the stronger one's end
         start = _minimise(start, standard, labels, weights, strength)
         loss = float(F.cross_entropy(_linear(start, held), validation[1], weight=weights))
         if best is None or loss < best[0]:
-            best = loss, scaler.probe(start, strength)
+            best, worse = (loss, scaler.probe(start, strength)), 0
+            continue
+        worse += 1
+        if worse == 2:
+            break
     assert best is not None
     return best[1]
 
