@@ -17,15 +17,16 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     from rich.markup import escape
     from rich.table import Table
 
-    drawn = Table(title=escape(title) or None, box=box.SIMPLE_HEAD, title_justify="left")
+    drawn = Table(box=box.SIMPLE_HEAD)
     for number, column in enumerate(columns):
         drawn.add_column(escape(column), justify="right" if number else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*(escape(cell) for cell in row))
     screen = io.StringIO()
-    width = max(100, shutil.get_terminal_size((120, 24)).columns)
+    width = max(110, shutil.get_terminal_size((120, 24)).columns)
     Console(file=screen, width=width, highlight=False).print(drawn)
-    return "\n".join(line.rstrip() for line in screen.getvalue().splitlines()).strip("\n")
+    lines = [line.rstrip() for line in screen.getvalue().splitlines()]
+    return "\n".join([title, *lines] if title else lines).strip("\n")
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -95,7 +96,7 @@ def _middle(field: Result) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}" if abs(value) >= 10 else f"{value:.3g}"
+    return "–" if value is None else f"{value:,.0f}" if abs(value) >= 10 else f"{value:.2g}"
 
 
 def reviewed(result: Result) -> str:
@@ -192,14 +193,18 @@ def demonstrated(result: Result) -> str:
             percent(one["baseline"]["linear_probe"]),
             accuracy_with_interval(one),
             one["verdict"],
-            f"{one['adapter']['params']:,} ({one['adapter']['params_pct']:.2f} %)",
+            f"{one['adapter']['params']:,} = {one['adapter']['params_pct']:.2f} %",
             kilobytes(one["adapter"]["bytes"]),
             f"{one['seconds']['total']:.0f}",
-            roi_sentence(one["roi"]).split(" (")[0],
+            _number(one["roi"].get("roi_pct", {}).get("middle")),
+            _number(one["roi"].get("payback_months", {}).get("middle")),
         )
         for one in result["tasks"]
     )
-    columns = ("task", "probe", "accuracy [95 %]", "verdict", "kernels", "bytes", "s", "business")
+    columns = (
+        *("task", "probe", "accuracy [95 %]", "verdict", "parameters added", "bytes", "seconds"),
+        *("ROI %", "payback, months"),
+    )
     refusal = result["refusal"]
     forgotten = (
         (one["task"], percent(one["before"]), percent(one["after"]), percent(one["forgetting"]))
