@@ -110,3 +110,10 @@ def test_a_failed_run_goes_on_and_can_end_well(registry, task, status):
     assert registry.client.get_run(again.id).info.status == "RUNNING"
     runs.finish(registry, again)
     assert registry.client.get_run(run.id).info.status == "FINISHED"
+
+
+def test_nothing_is_printed_where_a_command_prints_its_result(registry, task, capfd):
+    run = runs.find_or_start_run(registry, task, KEY)
+    runs.log_bytes(registry, run, {"gate.json": b"{}"})
+    runs.finish(registry, run)
+    assert capfd.readouterr().out == ""
