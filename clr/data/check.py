@@ -7,8 +7,10 @@ corrupt object from a folder remote (DVC 3.67, `dvc_data/hashfile/db/local.py`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from clr.data import dvc, listing, objects
@@ -24,12 +26,33 @@ def task_digest(workspace: Path, task: str) -> str:
         UsageError: ``data.dvc`` pins no such task.
         IntegrityBroken: ``data.dvc`` or DVC's list of files is missing or damaged.
     """
-    files = listing.of_task(pinned_files(workspace), task)
-    if not files:
+    digests = task_digests(workspace)
+    if task not in digests:
         raise UsageError(
             f"data.dvc pins no task {task!r}.", fix="See `clr status` for the tasks there are."
         )
-    return f"md5:{listing.dir_object(files)[0]}"
+    return digests[task]
+
+
+def task_digests(workspace: Path) -> Mapping[str, str]:
+    """Return the digest (``md5:<32 hex>.dir``) of every task that ``data.dvc`` pins.
+
+    Raises:
+        IntegrityBroken: ``data.dvc`` or DVC's list of files is missing or damaged.
+    """
+    return _digests(dvc.cache_folder(workspace), listing.pinned_oid(workspace))
+
+
+@lru_cache(maxsize=4)  # one state of data.dvc never changes; thousands of tasks ask for it
+def _digests(cache: Path, oid: str) -> Mapping[str, str]:
+    by_task: dict[str, Listing] = {}
+    for path, md5 in _listing(cache, oid).items():
+        task, _, rest = path.partition("/")
+        if rest:
+            by_task.setdefault(task, {})[rest] = md5
+    return MappingProxyType(
+        {task: f"md5:{listing.dir_object(files)[0]}" for task, files in by_task.items()}
+    )
 
 
 def pinned_files(workspace: Path) -> Listing:
@@ -38,8 +61,11 @@ def pinned_files(workspace: Path) -> Listing:
     Raises:
         IntegrityBroken: ``data.dvc`` or DVC's list of files is missing or damaged.
     """
-    oid = listing.pinned_oid(workspace)
-    path = listing.object_path(dvc.cache_folder(workspace), oid)
+    return _listing(dvc.cache_folder(workspace), listing.pinned_oid(workspace))
+
+
+def _listing(cache: Path, oid: str) -> Listing:
+    path = listing.object_path(cache, oid)
     if not path.is_file():
         raise _unknown_files(oid)
     return listing.read_listing(path.read_bytes(), oid)

@@ -43,6 +43,10 @@ def measure(folder: Path, size: int) -> dict[str, Any]:
     from flows.judge import judge
 
     session = _session(folder)
+    for number in range(size):
+        _images(folder / "data" / f"task-{number}", seed=number)
+    _images(folder / "data" / "newcomer", seed=size)
+    _pin(session)
     _release(session, [_register(session, f"task-{number}") for number in range(size)])
     newcomer, digest = _adapter(session, "newcomer")
     evidence = _evidence(session, newcomer, digest)
@@ -66,7 +70,9 @@ def measure(folder: Path, size: int) -> dict[str, Any]:
 
 
 def _session(folder: Path) -> Session:
-    (folder / "data").mkdir(exist_ok=True)
+    from clr.data.workspace import init_workspace
+
+    init_workspace(folder)
     return Session(Settings(workspace=folder, home=folder / ".clr"))
 
 
@@ -98,7 +104,6 @@ def _evidence(session: Session, adapter: Any, digest: str) -> Any:
 
     spec = adapter.spec
     folder = session.settings.workspace / "data" / spec.task
-    _images(folder, seed=sum(spec.task.encode()))
     images = images_of(session, folder, "test", spec)
     session.network.attach(adapter, digest)
     logits = run(
@@ -150,9 +155,17 @@ def _images(folder: Path, seed: int) -> None:
             Image.fromarray(pixels).save(place / f"{number:02d}.png")
 
 
+def _pin(session: Session) -> None:
+    from clr.data import dvc, objects
+
+    with dvc.open_repo(session.settings) as repo:
+        objects.add(repo)
+
+
 def _register(session: Session, task: str) -> Any:
     from clr.core.adapter import save_adapter
     from clr.core.files import sha256_bytes, write_atomic
+    from clr.data.check import task_digest
     from clr.registry.package import BackboneReference
     from clr.registry.release import ChampionRef
     from clr.registry.runs import find_or_start_run
@@ -171,7 +184,7 @@ def _register(session: Session, task: str) -> Any:
         path,
         key=digest,
         backbone=BackboneReference(backbone.name, backbone.digest),
-        data_digest="md5:" + "0" * 32 + ".dir",
+        data_digest=task_digest(session.settings.workspace, task),
         card="",
         tags={},
     )
