@@ -155,13 +155,9 @@ def test_a_bug_is_called_one_and_its_report_kept(tmp_path, monkeypatch):
 
 
 def test_an_error_of_ours_below_another_is_found():
-    try:
-        try:
-            raise errors.GateRefused("no", fix="read")
-        except errors.GateRefused as error:
-            raise RuntimeError("wrapped") from error
-    except RuntimeError as error:
-        assert output.as_clr_error(error).exit_code == 4
+    wrapped = RuntimeError("wrapped")
+    wrapped.__cause__ = errors.GateRefused("no", fix="read")
+    assert output.as_clr_error(wrapped).exit_code == 4
 
 
 @pytest.mark.parametrize("number", [28, 30, 13, 122, 27])

@@ -74,7 +74,7 @@ def test_the_workspace_is_found_from_anywhere_inside(workspace):
 
 
 def test_outside_a_workspace_the_way_in_is_told(tmp_path):
-    with pytest.raises(UsageError, match="no data.dvc") as caught:
+    with pytest.raises(UsageError, match=r"no data\.dvc") as caught:
         find_workspace(tmp_path)
     assert "clr init" in caught.value.fix
 

@@ -27,8 +27,8 @@ import dvc.repo  # noqa: F401  before any child
 import dvc_data.hashfile.build  # noqa: F401
 import great_expectations  # noqa: F401
 import matplotlib.figure  # noqa: F401
-import mlflow.pyfunc  # noqa: F401
-import mlflow.store.tracking.sqlalchemy_store
+import mlflow.pyfunc
+import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 import timm  # noqa: F401
 import torchvision  # noqa: F401
 
@@ -73,7 +73,7 @@ def start(job: dict[str, Any], out: Path) -> int:
         with out.with_suffix(".out").open("w") as stdout, out.with_suffix(".err").open("w") as err:
             os.dup2(stdout.fileno(), 1)
             os.dup2(err.fileno(), 2)
-        sys.stdout, sys.stderr = io.open(1, "w", closefd=False), io.open(2, "w", closefd=False)
+        sys.stdout, sys.stderr = _text(1), _text(2)
         os.environ.update(job["settings"])
         os.chdir(job["root"])
         if job.get("kill"):
@@ -86,6 +86,10 @@ def start(job: dict[str, Any], out: Path) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _text(handle: int) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.FileIO(handle, "w", closefd=False), encoding="utf-8")
 
 
 def run(jobs: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:

@@ -51,7 +51,9 @@ def server(tmp_path_factory):
 def test_the_whole_job_against_a_server(server, plant, template):
     there = {"CLR_REGISTRY_URL": server}
     for number, name in enumerate(("red-caps", "green-caps")):
-        document = plant.clr("onboard", template.tasks / name, "--json", **there).json
+        answer = plant.clr("onboard", template.tasks / name, "--json", **there)
+        assert answer.code == 0, answer.err
+        document = answer.json
         assert (document["verdict"], document["version"]) == ("passed", 1)
         assert document["gate"]["earlier_tasks"] == number
         assert plant.clr("review", name, 1, "approve", **there).code == 0

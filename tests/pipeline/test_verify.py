@@ -103,7 +103,7 @@ def test_a_changed_ledger_is_found(working):
     with sqlite3.connect(working.state / "ledger/ledger.db") as database:
         for (trigger,) in database.execute("SELECT name FROM sqlite_master WHERE type='trigger'"):
             database.execute(f"DROP TRIGGER {trigger}")
-        database.execute("UPDATE ledger SET actor = 'somebody else' WHERE seq = 2")
+        database.execute("UPDATE clr_ledger SET actor = 'somebody else' WHERE seq = 2")
     answer = working.clr("verify", "--json")
     assert answer.code == IntegrityBroken.exit_code
     assert "ledger entry 2" in {one["subject"] for one in answer.json["problems"]}
