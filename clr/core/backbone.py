@@ -278,7 +278,7 @@ def _frozen(network: nn.Module, device: str, *, name: str, **facts: Any) -> Back
             module.inplace = False  # type: ignore[assignment]
     digest = state_digest(network)
     network.to(device)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
     features = _try(network, name, device)
     if features.ndim != 2:
         raise UsageError(
