@@ -61,7 +61,11 @@ def finetuned(
         if on_epoch:
             on_epoch(epoch, total / len(order))
     module.eval().requires_grad_(False)
-    convolutions = {path: module.get_submodule(path) for path in backbone.convolutions}
+    convolutions = {
+        path: one
+        for path, one in module.named_modules()
+        if path in backbone.convolutions and isinstance(one, nn.Conv2d)
+    }
     return replace(
         backbone,
         name=f"{backbone.name} (fine-tuned)",

@@ -119,7 +119,7 @@ class Router:
             return
         scatter = np.sum([one.scatter for one in described], axis=0, dtype=np.float64)
         freedom = sum(int(one.counts.sum()) - len(one.counts) for one in described)
-        covariance = scatter / max(freedom, 1)
+        covariance = np.asarray(scatter / max(freedom, 1))
         d = len(covariance)
         round_part = np.trace(covariance) / d * np.eye(d) + 1e-9 * np.eye(d)
         covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * round_part
