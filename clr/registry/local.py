@@ -70,7 +70,9 @@ def probe_write(registry: Registry) -> None:
         calling(registry.uri, "prepare to write"),
         closing(sqlite3.connect(file, timeout=60, isolation_level=None)) as database,
     ):
+        # taking the write lock is not enough: of a read-only file SQLite only pretends to give it
         database.execute("BEGIN IMMEDIATE")
+        database.execute("CREATE TABLE clr_probe (x)")
         database.execute("ROLLBACK")
 
 

@@ -13,6 +13,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -79,6 +80,24 @@ def open_state(template: Path) -> Iterator[Path]:
     shutil.copyfile(template, folder / "mlflow.db")
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def somebody_else() -> Callable[[], AbstractContextManager[None]]:
+    """Act without the rights of root, whom file modes do not bind."""
+
+    @contextmanager
+    def acting() -> Iterator[None]:
+        if os.geteuid() != 0:
+            yield
+            return
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return acting
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,19 @@ def test_a_read_only_database_is_said_so(shop, registration, open_state, network
     assert_refused(answer, str(open_state))
 
 
+def test_who_only_may_read_is_told_before_the_work_begins(open_state, somebody_else):
+    from clr.registry.local import probe_write
+    from clr.registry.store import open_registry
+    from clr.settings import Settings
+
+    registry = open_registry(Settings(workspace=open_state, home=open_state))
+    probe_write(registry)
+    (open_state / "mlflow.db").chmod(0o444)
+    open_state.chmod(0o555)
+    with somebody_else(), pytest.raises(ServiceUnavailable, match="cannot be written"):
+        probe_write(registry)
+
+
 def test_a_registry_that_may_be_read_can_be_listed(shop, open_state):
     (open_state / "mlflow.db").chmod(0o444)
     open_state.chmod(0o555)

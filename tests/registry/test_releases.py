@@ -148,6 +148,16 @@ def test_writing_a_release_serves_nothing_yet(registry, candidate, promote):
         releases.activate(registry, fresh)
 
 
+def test_what_a_release_was_admitted_by_is_kept_beside_it(registry, candidate, tmp_path):
+    now = releases.current_release(registry)
+    made = releases.promote(
+        registry, candidate("one"), gate_release=now.digest if now else "", backbone=BACKBONE,
+        files={"gate.json": b"{}"},
+    )  # fmt: skip
+    path = fetch.fetch_file(registry, "clr-release", made.version, "gate.json", tmp_path)
+    assert path.read_bytes() == b"{}"
+
+
 def test_rolling_back_takes_the_newcomer_out_again(registry, candidate, promote):
     one, two = candidate("one"), candidate("two")
     first, second = promote(one), promote(two)

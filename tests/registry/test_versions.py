@@ -88,6 +88,17 @@ def test_the_candidate_never_moves_back(registry, task, register):
 
 
 @embedded_only
+def test_a_rejected_candidate_is_taken_back_and_no_other(registry, task, register):
+    first = register()
+    second = register("sha256:2", "two")
+    versions.drop_candidate(registry, first)
+    assert versions.tasks(registry)[task] == {"candidate": 2}
+    versions.drop_candidate(registry, second)
+    versions.drop_candidate(registry, second)
+    assert versions.tasks(registry)[task] == {}
+
+
+@embedded_only
 @pytest.mark.parametrize("word", ["approved", "rejected", " Approved"])
 def test_a_decided_version_is_no_candidate_any_more(registry, task, register, word):
     version = register(candidate=False)
