@@ -43,6 +43,9 @@ from PIL import Image  # noqa: E402
 
 ARCHITECTURE = "test_resnet"
 COLOURS = {"red-caps": 0, "green-caps": 1, "blue-caps": 2}
+TINTS = (  # red, green, blue, yellow, violet
+    (1.0, 0.35, 0.35), (0.35, 1.0, 0.35), (0.35, 0.35, 1.0), (1.0, 1.0, 0.1), (0.9, 0.1, 0.9),
+)  # fmt: skip
 
 
 def pytest_unconfigure() -> None:
@@ -54,9 +57,7 @@ def picture(random: np.random.Generator, colour: int, light: bool, side: int = 3
     """A cap of one colour, dark or light, with patches that no other picture has."""
     patches = random.integers(0, 90, (5, 5, 1)).repeat(3, 2) + (130 if light else 20)
     soft = Image.fromarray(patches.astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
-    tint = np.full(3, 0.35)
-    tint[colour] = 1.0
-    pixels = np.asarray(soft) * tint + random.normal(0, 3, (side, side, 3))
+    pixels = np.asarray(soft) * np.array(TINTS[colour]) + random.normal(0, 3, (side, side, 3))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 

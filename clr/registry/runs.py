@@ -155,7 +155,8 @@ def log_metrics(
     """Log final metrics; those that are None are left out.
 
     Their time is the run's start, so that logging the same values twice is one
-    and the same row.
+    and the same row. A model keeps what was measured of it first: a resumed run may
+    have taken other seconds, which MLflow refuses to add beside it.
 
     Args:
         registry: opened registry.
@@ -165,7 +166,13 @@ def log_metrics(
         model_id: logged model they describe.
         dataset: `clr.registry.dataset.DvcDataset` they were measured on.
     """
-    _log_metrics(registry, run, metrics, step, run.started, model_id, dataset)
+    there: set[str] = set()
+    if run.resumed and model_id is not None:
+        with calling(registry.uri, "read a model's metrics"):
+            kept = registry.client.get_logged_model(model_id).metrics or ()
+            there = {one.key for one in kept}
+    new = {name: value for name, value in metrics.items() if name not in there}
+    _log_metrics(registry, run, new, step, run.started, model_id, dataset)
 
 
 def log_epoch(registry: Registry, run: Run, number: int, metrics: Mapping[str, float]) -> None:

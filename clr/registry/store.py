@@ -121,6 +121,8 @@ def _be_quiet() -> None:
         os.environ.setdefault(name, value)
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # it prints the traceback of an error that it raises as well
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def _open_server(uri: str, cache: Path) -> Registry:

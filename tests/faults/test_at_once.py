@@ -6,7 +6,7 @@ import json
 
 
 def test_the_same_folder_twice_at_once_is_one_version(processes, working, tmp_path, new_caps):
-    task = new_caps(tmp_path / "pale-caps", 1, seed=4)
+    task = new_caps(tmp_path / "yellow-caps", 3)
     before = working.rows("runs")
     command = ("onboard", task, "--json")
     answers = processes((working, command), (working, command))
@@ -16,15 +16,15 @@ def test_the_same_folder_twice_at_once_is_one_version(processes, working, tmp_pa
     assert first["mlflow"] == second["mlflow"]
     assert sorted(one.get("already", False) for one in (first, second)) == [False, True]
     assert working.rows("runs") == before + 1
-    assert working.ledger().count(("adapter.registered", "clr-pale-caps/1")) == 1
+    assert working.ledger().count(("adapter.registered", "clr-yellow-caps/1")) == 1
     assert any("waiting" in one["err"] for one in answers)
 
 
 def test_two_tasks_at_once_are_two_versions_and_both_can_be_approved(
     processes, working, tmp_path, new_caps
 ):
-    names = ("dim-caps", "pale-caps")
-    tasks = [new_caps(tmp_path / name, at, seed=20 + at) for at, name in enumerate(names)]
+    names = ("yellow-caps", "violet-caps")
+    tasks = [new_caps(tmp_path / name, colour) for colour, name in enumerate(names, 3)]
     answers = processes(*((working, ("onboard", task, "--json")) for task in tasks))
     assert [one["code"] for one in answers] == [0, 0], answers
     reviews = processes(*((working, ("review", name, 1, "approve", "--json")) for name in names))

@@ -84,10 +84,6 @@ def test_a_read_only_workspace_is_said_so(read_only, template, tmp_path):
     assert_told(read_only.clr("review", "red-caps", 1, "reject"), "ead-only")
 
 
-def test_a_read_only_workspace_can_be_looked_at(read_only):
-    assert read_only.clr("status", "--json").json["release"]["version"] == 3
-
-
 def test_a_registry_that_may_not_be_written(working, template, tmp_path):
     task = shutil.copytree(template.tasks / "red-caps", tmp_path / "new-caps")
     database = working.state / "mlflow.db"
@@ -99,7 +95,7 @@ def test_a_registry_that_may_not_be_written(working, template, tmp_path):
         assert working.photograph() == before
         assert_told(working.clr("review", "red-caps", 1, "reject"))
     finally:
-        subprocess.run(["umount", str(database)], check=True)
+        subprocess.run(["umount", "-l", str(database)], check=True)
     assert working.clr("onboard", task, "--json").json["version"] == 1
 
 
