@@ -176,11 +176,7 @@ class _Training:
             label_smoothing=self.recipe.label_smoothing,
         )
         value = float(loss.detach())
-        if not math.isfinite(value):
-            raise UsageError(
-                "The training loss is not finite any more.",
-                fix="Lower recipe.kernel_lr and recipe.head_lr in task.yaml.",
-            )
+        _require_finite(value)
         loss.backward()
         optimiser.step()
         return value
@@ -192,7 +188,16 @@ class _Training:
         labels = self.images.labels[held]
         loss = F.cross_entropy(logits, labels, weight=self.baseline.weights)
         accuracy = (logits.argmax(1) == labels).float().mean()
+        _require_finite(float(loss))  # what the last step of an epoch broke shows here first
         return {"val_loss": float(loss), "val_accuracy": float(accuracy)}
+
+
+def _require_finite(loss: float) -> None:
+    if not math.isfinite(loss):
+        raise UsageError(
+            "The training diverged: its loss is not finite any more.",
+            fix="Lower recipe.kernel_lr and recipe.head_lr in task.yaml.",
+        )
 
 
 def one_cycle(progress: float) -> float:
