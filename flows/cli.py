@@ -106,9 +106,13 @@ def onboard(path: Path, name: str | None, as_json: bool) -> None:
       clr onboard ~/pictures/solder-joints
       clr onboard "incoming/batch 7" --name solder-joints --json
     """
+    from flows.asked import check_request
     from flows.session import open_session
 
+    output.log_to_stderr()
     session = open_session()  # before Prefect is imported, which reads its settings then
+    check_request(session, path, name)  # a slip is told before Prefect starts
+    output.LOG.info("start     …")
     from flows.onboard import run_onboard
 
     result = run_onboard(path, name, session)

@@ -9,13 +9,24 @@ from __future__ import annotations
 
 import os
 
+from clr.errors import ServiceUnavailable
 from clr.settings import Settings
 
 
 def prepare(settings: Settings) -> None:
-    """Point the libraries at this workspace's state; what the user set already wins."""
+    """Point the libraries at this workspace's state; what the user set already wins.
+
+    Raises:
+        ServiceUnavailable: the folder of all state cannot be made.
+    """
     home = settings.state
-    (home / "prefect").mkdir(parents=True, exist_ok=True)
+    try:
+        (home / "prefect").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ServiceUnavailable(
+            f"The folder of all state cannot be made: {home}: {error.strerror}.",
+            fix="Set CLR_HOME to a folder that is writable and has room.",
+        ) from error
     defaults = {
         "DO_NOT_TRACK": "1",
         "DVC_NO_ANALYTICS": "1",

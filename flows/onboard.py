@@ -19,6 +19,7 @@ from prefect.cache_policies import NO_CACHE
 
 from clr.errors import ServiceUnavailable
 from flows import output, register
+from flows.asked import check_request
 from flows.job import Job, Result
 from flows.judge import Judged, judge
 from flows.session import Session, open_session
@@ -42,7 +43,16 @@ def run_onboard(path: Path, name: str | None, session: Session) -> Result:
         UsageError, ServiceUnavailable, IntegrityBroken: see the steps.
     """
     output.log_to_stderr()
-    result: Result = onboard(str(Path(path).absolute()), name, str(session.settings.workspace))
+    arguments = str(Path(path).absolute()), name, str(session.settings.workspace)
+    try:
+        result: Result = onboard(*arguments)
+    except RuntimeError as error:
+        if "API" not in str(error):
+            raise
+        raise ServiceUnavailable(  # Prefect has no class of its own for this
+            f"The Prefect server cannot be reached: {error}.",
+            fix="Start it or correct PREFECT_API_URL; unset, a temporary server is started.",
+        ) from error
     return result
 
 
@@ -55,11 +65,8 @@ def onboard(path: str, name: str | None = None, workspace: str | None = None) ->
         name: task name where the folder's is not one.
         workspace: folder that holds ``data.dvc``; default: around the current folder.
     """
-    from clr.data.folder import read_task
-
     session = open_session(workspace)
-    folder = read_task(path, name)
-    _check_requests(session, folder)
+    folder = check_request(session, path, name)
     with session.lock(f"task-{folder.name}"):
         session.sweep(folder.name)
         seconds: dict[str, float] = {}
@@ -180,25 +187,6 @@ def _refused(
             "message": str(place / "message.txt"),
         },
     }
-
-
-def _check_requests(session: Session, folder: Any) -> None:
-    """Refuse what cannot be met, in ``task.yaml`` and settings, before anything is changed."""
-    from clr.core.recipe import Recipe
-    from clr.errors import UsageError
-    from clr.roi import parse_business
-
-    Recipe.of(folder.recipe)
-    assumptions = {**session.settings.business(), **folder.business}
-    parse_business(assumptions, f"business in {folder.name}'s task.yaml", classes=folder.classes)
-    wanted = folder.backbone
-    if wanted and wanted != session.settings.backbone:
-        raise UsageError(
-            f"Task {folder.name} asks for the backbone {wanted}; this workspace has "
-            f"{session.settings.backbone}, one for all its tasks.",
-            fix="Remove `backbone` from task.yaml, or onboard the task in a workspace of its own.",
-        )
-    session.backbone.check()
 
 
 def _may_pass(_: Any, __: Any, state: Any) -> bool:

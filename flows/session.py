@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clr.errors import IntegrityBroken, ServiceUnavailable
+from clr.errors import IntegrityBroken, ServiceUnavailable, UsageError
 from clr.settings import Settings, load_settings
 from flows import embedded
 
@@ -41,16 +41,29 @@ class Session:
 
     @cached_property
     def device(self) -> str:
-        """Where torch computes: the setting, or the best that is there."""
+        """Where torch computes: the setting, or the best that is there.
+
+        Raises:
+            UsageError: the setting names what this machine does not have.
+        """
         import torch
 
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
-        if self.settings.device != "auto":
-            return self.settings.device
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
+        there = {
+            "cuda": torch.cuda.is_available(),
+            "mps": torch.backends.mps.is_available(),
+            "cpu": True,
+        }
+        wanted = self.settings.device
+        if wanted == "auto":
+            return next(name for name, is_there in there.items() if is_there)
+        if not there[wanted]:
+            raise UsageError(
+                f"CLR_DEVICE is {wanted}, but PyTorch finds none on this machine.",
+                fix="Set CLR_DEVICE=auto, or see to driver and PyTorch build.",
+            )
+        return wanted
 
     @cached_property
     def backbone(self) -> Backbone:

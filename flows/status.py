@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from clr.errors import UsageError
 from flows.session import Session
 
 if TYPE_CHECKING:
@@ -90,8 +91,13 @@ def read_roi(session: Session, task: str | None) -> Result:
     names = [task_name(task)] if task else list(tasks(session.registry))
     for name in names:
         found = versions(session.registry, name)
+        if not found:
+            raise UsageError(
+                f"Task {name} has never been onboarded here.",
+                fix=f"Onboarded: {', '.join(tasks(session.registry)) or 'none'}.",
+            )
         aliases = {alias: one.version for one in found for alias in one.aliases}
-        number = aliases.get("champion") or (found[-1].version if found else "champion")
+        number = aliases.get("champion") or found[-1].version
         version = get_version(session.registry, name, number)
         with scratch(session.registry) as folder:
             path = fetch(session.registry, version.run_id, "roi.json", folder)

@@ -43,6 +43,23 @@ def test_help_imports_nothing_heavy():
     assert loaded & HEAVY == set()
 
 
+def test_a_mistyped_folder_is_told_before_anything_slow_is_imported(tmp_path):
+    CliRunner().invoke(main, ["init", str(tmp_path / "w")])
+    code = (
+        "import sys\nfrom flows.cli import main\n"
+        "main(['onboard', 'no/such/folder'], standalone_mode=False)"
+        "\nprint(*sys.modules, sep='\\n')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path / "w", capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+    )  # fmt: skip
+    assert "is not a folder" in done.stderr
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert loaded & {"torch", "prefect", "mlflow", "dvc", "great_expectations"} == set()
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself_with_an_example(name):
     told = CliRunner().invoke(main, [name, "--help"])

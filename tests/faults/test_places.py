@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,7 +94,6 @@ def test_a_registry_that_may_not_be_written(working, template, tmp_path):
         subprocess.run(["mount", "-o", "remount,ro,bind", str(database)], check=True)
         assert_told(working.clr("onboard", task), "mlflow.db")
         assert working.photograph() == before
-        assert_told(working.clr("review", "red-caps", 1, "reject"))
     finally:
         subprocess.run(["umount", "-l", str(database)], check=True)
     assert working.clr("onboard", task, "--json").json["version"] == 1
@@ -112,3 +112,21 @@ def test_init_over_a_file_or_in_a_foreign_folder_is_refused(plant, tmp_path):
     answer = plant.clr("init", tmp_path / "foreign", at=tmp_path)
     assert answer.code == 2
     assert sorted(path.name for path in (tmp_path / "foreign").iterdir()) == ["letter.txt"]
+
+
+def test_a_prefect_server_that_is_gone_is_named(plant, template):
+    """In a process of its own: Prefect reads its settings once."""
+    root = Path(__file__).resolve().parents[2]
+    there = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "onboard", str(template.tasks / "red-caps")],
+        cwd=plant.root,
+        env={**os.environ, **plant.settings, **there},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == ServiceUnavailable.exit_code, done
+    assert "PREFECT_API_URL" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((plant.root / "data").iterdir())

@@ -325,3 +325,21 @@ def test_before_any_release_predict_says_what_to_do(tmp_path, new_plant, templat
     answer = new_plant(tmp_path / "empty").clr("predict", image)
     assert answer.code == UsageError.exit_code
     assert "clr review" in answer.err
+
+
+def test_a_device_that_is_not_there(plant, task):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    assert_refused(plant, UsageError, "onboard", task, CLR_DEVICE="cuda", says=("CLR_DEVICE",))
+
+
+def test_a_home_that_cannot_be_made(plant, task):
+    told = plant.clr("onboard", task, CLR_HOME="/proc/no-such-folder")
+    assert told.code == ServiceUnavailable.exit_code
+    assert "CLR_HOME" in told.err
+
+
+def test_a_task_that_never_came_has_no_business_case(plant):
+    assert_refused(plant, UsageError, "roi", "pink-caps", says=("pink-caps", "red-caps"))
