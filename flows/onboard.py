@@ -200,7 +200,7 @@ def _may_pass(_: Any, __: Any, state: Any) -> bool:
     return False
 
 
-@task(name="version", retries=2, retry_delay_seconds=5, retry_condition_fn=_may_pass, **_STEP)
+@task(name="version", retries=2, retry_delay_seconds=2, retry_condition_fn=_may_pass, **_STEP)
 def version_images(session: Session, folder: Any, manifest: Any) -> Any:
     """Put the images under ``data/`` and pin them with DVC."""
     from clr.data.versioning import version_task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
@@ -42,7 +43,7 @@ def assert_told(answer, *words):
         assert word in last, last
 
 
-@pytest.mark.parametrize("size", ["300k", "1500k", "2600k"])
+@pytest.mark.parametrize("size", ["300k", "1500k"])
 def test_a_full_disk_is_said_so_and_room_is_all_that_is_needed(new_plant, template, tmp_path, size):
     plant = new_plant(tmp_path / "plant")
     with disk(tmp_path / "home", size) as home:
@@ -85,7 +86,7 @@ def test_a_read_only_workspace_is_said_so(read_only, template, tmp_path):
     assert_told(read_only.clr("review", "red-caps", 1, "reject"), "ead-only")
 
 
-def test_a_registry_that_may_not_be_written(working, template, tmp_path):
+def test_a_registry_that_may_not_be_written(processes, working, template, tmp_path):
     task = shutil.copytree(template.tasks / "red-caps", tmp_path / "new-caps")
     database = working.state / "mlflow.db"
     before = working.photograph()
@@ -96,7 +97,9 @@ def test_a_registry_that_may_not_be_written(working, template, tmp_path):
         assert working.photograph() == before
     finally:
         subprocess.run(["umount", "-l", str(database)], check=True)
-    assert working.clr("onboard", task, "--json").json["version"] == 1
+    # in another process, since this one holds connections from the time before
+    (answer,) = processes((working, ("onboard", task, "--json")))
+    assert json.loads(answer["out"])["version"] == 1, answer
 
 
 def test_init_where_nothing_can_be_written(read_only, tmp_path):
