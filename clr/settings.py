@@ -24,7 +24,7 @@ class Settings(BaseSettings):
         env_prefix="CLR_", env_file_encoding="utf-8", extra="forbid", frozen=True
     )
 
-    workspace: Path = Field(Path("."), description="folder that holds data.dvc (found, not set)")
+    workspace: Path = Field(Path(), description="folder that holds data.dvc (found, not set)")
     home: Path | None = Field(None, description="state: registry, caches, ledger; default .clr/")
     registry_url: str = Field("", description="MLflow server; empty: SQLite under CLR_HOME")
     prefect_port: int = Field(4200, ge=1, le=65535, description="port of the Prefect server")

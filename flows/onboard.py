@@ -1,7 +1,7 @@
 """Onboard a task: validate, version, baseline, train, measure, gate, register.
 
-Every step is keyed by the digests of what it depends on and finishes once
-(flows/steps.py), so a killed run is finished by the same command.
+Every step (flows/stages.py) finishes once, so a killed run is finished by the same
+command.
 """
 
 from __future__ import annotations
@@ -14,21 +14,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 
 from clr.errors import ServiceUnavailable
 from flows import output, register
 from flows.asked import check_request
 from flows.job import Job, Result
-from flows.judge import Judged, judge
 from flows.session import Session, open_session
-from flows.steps import once
+from flows.stages import (
+    measure_adapter,
+    measure_before,
+    register_version,
+    retention_gate,
+    train_adapter,
+    validate_images,
+    version_images,
+)
 
 LOG = logging.getLogger("clr")
 T = TypeVar("T")
-
-_STEP: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 
 
 def run_onboard(path: Path, name: str | None, session: Session) -> Result:
@@ -129,33 +133,6 @@ def _timed(seconds: dict[str, float], name: str, step: Callable[..., T], *argume
     return result
 
 
-@task(name="validate", **_STEP)
-def validate_images(session: Session, folder: Any) -> tuple[Any, Any]:
-    """Scan every image and judge the task by the suite of expectations."""
-    from clr.data.manifest import scan
-    from clr.data.suite import validate
-    from flows.job import progress
-
-    manifest = scan(
-        folder,
-        max_pixels=session.settings.max_image_pixels,
-        on_progress=progress(f"validate  {folder.name}"),
-    )
-    short = manifest.digest.removeprefix("sha256:")[:16]
-    out = session.settings.state / "validations" / folder.name / short
-    validation = validate(
-        manifest, min_images_per_class=session.settings.min_images_per_class, out=out
-    )
-    LOG.info(
-        "validate  %s: %d train and %d test images in %d classes, %s",
-        folder.name, manifest.train, manifest.test, len(manifest.classes),
-        "accepted" if validation.success else "REFUSED",
-    )  # fmt: skip
-    for finding in validation.warnings:
-        LOG.info("validate  warning: %s", finding.message)
-    return manifest, validation
-
-
 def _refused(
     session: Session, folder: Any, manifest: Any, validation: Any, seconds: dict[str, float]
 ) -> Result:
@@ -187,158 +164,3 @@ def _refused(
             "message": str(place / "message.txt"),
         },
     }
-
-
-def _may_pass(_: Any, __: Any, state: Any) -> bool:
-    """Say whether trying again can help: services come back, refusals stay."""
-    try:
-        state.result()
-    except ServiceUnavailable:
-        return True
-    except BaseException:
-        return False
-    return False
-
-
-@task(name="version", retries=2, retry_delay_seconds=2, retry_condition_fn=_may_pass, **_STEP)
-def version_images(session: Session, folder: Any, manifest: Any) -> Any:
-    """Put the images under ``data/`` and pin them with DVC."""
-    from clr.data.versioning import version_task
-
-    data = version_task(folder, manifest, session.settings)
-    LOG.info("version   %s is %s, %d files pushed", folder.name, data.digest, data.files)
-    return data
-
-
-@task(name="baseline", **_STEP)
-def measure_before(job: Job) -> Result:
-    """Measure majority class and linear probe on the test split, once."""
-
-    def compute() -> Result:
-        import numpy as np
-
-        from clr.core.evaluate import predicted, run
-
-        started = time.perf_counter()
-        base, labels = job.baseline, job.test_images.labels.numpy()
-        device = job.session.backbone.device
-        features = run(job.session.backbone.module, job.test_images, job.preprocessing, device)
-        answers = predicted(base.probe.logits(features))
-        majority = int(np.bincount(job.train_images.labels.numpy()).argmax())
-        return {
-            "probe": answers.tolist(),
-            "linear_probe": float((answers == labels).mean()),
-            "majority": float((labels == majority).mean()),
-            "strength": base.probe.strength,
-            "turns": list(base.turns),
-            "seconds": round(time.perf_counter() - started, 3),
-        }
-
-    before = once(job.training_folder, "baseline", {"training": job.training_key}, compute)
-    LOG.info(
-        "baseline  %s: majority class %.1f %%, linear probe %.1f %%",
-        job.task.name, 100 * before["majority"], 100 * before["linear_probe"],
-    )  # fmt: skip
-    return before
-
-
-@task(name="train", **_STEP)
-def train_adapter(job: Job, run: Any) -> Result:
-    """Train the adapter, from its last finished epoch if an earlier run was cut off."""
-    from clr.core.adapter import save_adapter
-    from clr.core.train import fit
-
-    checkpoint = job.training_folder / "checkpoint"
-    started = time.perf_counter()
-
-    def tell(number: int, epoch: dict[str, float]) -> None:
-        register.log_training(job, run, number, epoch)
-        LOG.info(
-            "train     %s epoch %d of %d: loss %.3f, validation %.1f %%, %.0f s",
-            job.task.name, number, job.recipe.epochs, epoch["val_loss"],
-            100 * epoch["val_accuracy"], time.perf_counter() - started,
-        )  # fmt: skip
-
-    def compute() -> Result:
-        trained = fit(
-            job.session.backbone,
-            job.train_images,
-            job.baseline,
-            job.spec,
-            job.recipe,
-            on_epoch=tell,
-            checkpoint=checkpoint,
-        )
-        digest = save_adapter(trained.adapter, job.training_folder / "adapter.safetensors")
-        checkpoint.unlink(missing_ok=True)
-        return {
-            "files": ["adapter.safetensors"],
-            "adapter": digest,
-            "history": list(trained.history),
-            "best": trained.best,
-            "seconds": round(time.perf_counter() - started, 3),
-        }
-
-    trained = once(job.training_folder, "train", {"training": job.training_key}, compute)
-    for number, epoch in enumerate(trained["history"]):  # what a kill kept from the run
-        register.log_training(job, run, number, epoch)
-    return trained
-
-
-@task(name="measure", **_STEP)
-def measure_adapter(job: Job, trained: Result, before: Result) -> Result:
-    """Run the adapter over the test split; write its evidence."""
-    from clr.core.adapter import load_adapter
-    from clr.core.files import sha256_bytes, write_atomic
-    from flows.measure import measure, numeric_environment
-
-    path = job.training_folder / "adapter.safetensors"
-    adapter = load_adapter(path, job.session.backbone, trained["adapter"])
-    job.session.network.attach(adapter, trained["adapter"])
-
-    def compute() -> Result:
-        started = time.perf_counter()
-        data = measure(job, trained["adapter"], before["probe"]).to_bytes()
-        digest = sha256_bytes(data)
-        write_atomic(job.folder / "evidence.safetensors", data)
-        write_atomic(job.session.evidence_copy(digest), data)
-        return {
-            "files": ["evidence.safetensors"],
-            "evidence": digest,
-            "seconds": round(time.perf_counter() - started, 3),
-        }
-
-    inputs = {
-        "key": job.key,
-        "adapter": trained["adapter"],
-        "environment": numeric_environment(job.session),
-    }
-    return once(job.folder, "measure", inputs, compute)
-
-
-@task(name="retention-gate", **_STEP)
-def retention_gate(job: Job, measured: Result) -> Judged:
-    """Show the gate the newcomer and every task in the release; keep its report."""
-    from clr.core.evidence import read_evidence
-    from clr.registry.releases import current_release
-
-    evidence = read_evidence(job.folder / "evidence.safetensors", measured["evidence"])
-    judged = judge(job.session, evidence, current_release(job.session.registry))
-    register.keep_report(job.folder, judged)
-    LOG.info("gate      %s: %s", job.task.name, judged.report["sentence"])
-    return judged
-
-
-@task(name="register", **_STEP)
-def register_version(
-    job: Job,
-    run: Any,
-    validation: Any,
-    before: Result,
-    trained: Result,
-    measured: Result,
-    judged: Judged,
-    seconds: dict[str, float],
-) -> Result:
-    """Log everything to the run, register the adapter, and record it in the ledger."""
-    return register.register(job, run, validation, before, trained, measured, judged, seconds)

@@ -1,0 +1,1 @@
+"""Task folders, manifests, validation and data versions."""

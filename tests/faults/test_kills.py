@@ -32,7 +32,7 @@ ONBOARDING = [
     ("flows.steps:write_atomic", 1, "after"),  # trained
     ("flows.measure:measure", 1, "after"),
     ("flows.steps:write_atomic", 1, "after"),  # measured
-    ("flows.onboard:judge", 1, "after"),
+    ("flows.stages:judge", 1, "after"),
     ("flows.register:keep_report", 1, "after"),  # judged
     ("clr.registry.runs:log_bytes", 1, "after"),
     ("clr.registry.runs:log_file", 1, "after"),
