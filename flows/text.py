@@ -154,7 +154,9 @@ def _roi_value(field: Result) -> str:
     if "middle" in field:
         return _middle(field)
     value = field.get("value")
-    return f"{value:,.4g}" if isinstance(value, int | float) else str(value)
+    if not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def predicted(result: Result) -> str:
