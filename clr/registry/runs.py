@@ -209,11 +209,19 @@ def _log_metrics(
 def log_dataset(registry: Registry, run: Run, dataset: Any, *, context: str = "training") -> None:
     """Attach a `clr.registry.dataset.DvcDataset` to the run as its input."""
     from mlflow.entities import DatasetInput, InputTag
+    from mlflow.exceptions import MlflowException
 
     entity = dataset._to_mlflow_entity()
     tags = [InputTag("mlflow.data.context", context)]
+    inputs = [DatasetInput(entity, tags)]
     with calling(registry.uri, "log the dataset"):
-        registry.client.log_inputs(run.id, datasets=[DatasetInput(entity, tags)])
+        try:
+            registry.client.log_inputs(run.id, datasets=inputs)
+        except MlflowException as error:
+            if "unique" not in str(error).lower():
+                raise
+            # another process put the same data set into the database meanwhile: now it is found
+            registry.client.log_inputs(run.id, datasets=inputs)
 
 
 def log_file(registry: Registry, run: Run, path: Path, folder: str = "") -> None:
