@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from clr.core.images import ImageSet
     from clr.core.routing import Floats
 
-ROUTER_IMAGES_PER_CLASS = 100
+ROUTER_IMAGES_PER_CLASS = 400
 """Training images of each class that describe a task to the router."""
 
 
