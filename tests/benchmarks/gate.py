@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from clr.settings import Settings
+from flows import embedded
 from flows.session import Session
 
 SIZES = (3, 30, 300)
@@ -73,7 +74,9 @@ def _session(folder: Path) -> Session:
     from clr.data.workspace import init_workspace
 
     init_workspace(folder)
-    return Session(Settings(workspace=folder, home=folder / ".clr"))
+    settings = Settings(workspace=folder, home=folder / ".clr")
+    embedded.prepare(settings)
+    return Session(settings)
 
 
 def _adapter(session: Session, task: str) -> tuple[Any, str]:
