@@ -37,12 +37,6 @@ _LOCK = threading.RLock()
 _BATCH = 32
 
 
-def share(network: ReprogrammedNetwork) -> None:
-    """Let adapters loaded from now on in this process use `network`'s backbone."""
-    with _LOCK:
-        _NETWORKS.setdefault(network.backbone.digest, network)
-
-
 def network_for(reference: Mapping[str, Any]) -> ReprogrammedNetwork:
     """Return this process's one network over the backbone that `reference` names.
 
