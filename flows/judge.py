@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clr.core.files import canonical_json, sha256_bytes
-from clr.errors import DataRefused
-from flows.measure import numeric_environment, test_digest
+from flows.measure import numeric_environment
+from flows.replay import Predict, replay, replay_is_due, test_folder
 from flows.session import Session
 
 if TYPE_CHECKING:
@@ -24,7 +21,6 @@ if TYPE_CHECKING:
     from clr.registry.release import ChampionRef, Release
 
 LOG = logging.getLogger("clr")
-Predict = Callable[[Any, str], Any]
 
 
 @dataclass(frozen=True)
@@ -151,8 +147,12 @@ def earlier_task(
     due = bool(predict) or replay_is_due(session, release, task)
     due = due or before.environment != after.environment
     with test_folder(session, task, champion.data_digest) as folder:
-        test, replayed = _replay(session, folder, evidence, spec, predict, due)
-    routed = [_routed(router, evidence) for router in routers or ()]
+        test, replayed = replay(session, folder, evidence, spec, predict, due)
+    after_answers = evidence.predicted if replayed is None else replayed
+    routed = [
+        _routed(router, evidence, answers)
+        for router, answers in zip(routers or (), (evidence.predicted, after_answers), strict=False)
+    ]
     return EarlierTask(
         task=task,
         before=before,
@@ -168,79 +168,10 @@ def earlier_task(
     )
 
 
-@contextmanager
-def test_folder(session: Session, task: str, digest: str) -> Iterator[Path]:
-    """Give a folder with the test images of one version of a task's data.
-
-    That is ``data/<task>`` while that version is pinned there; a former one, whose
-    champion still serves, comes out of DVC's cache.
-    """
-    from clr.data.former import holds, restore_split
-    from clr.registry.local import scratch
-
-    settings = session.settings
-    if holds(settings.workspace, task, digest):
-        yield settings.workspace / "data" / task
-        return
-    with scratch(session.registry) as folder:
-        restore_split(settings, digest, "test", folder)
-        yield folder
-
-
-def replay_is_due(session: Session, release: Release, task: str) -> bool:
-    """Say whether policy wants a task's whole test set through the new release.
-
-    Always up to ``CLR_GATE_REPLAY_TASKS`` tasks; beyond, each task once in
-    ``CLR_GATE_REPLAY_EVERY`` releases, the tasks spread over them by their names.
-    """
-    settings = session.settings
-    if len(release.tasks) <= settings.gate_replay_tasks:
-        return True
-    turn = zlib.crc32(task.encode()) % settings.gate_replay_every
-    return release.version % settings.gate_replay_every == turn
-
-
-def _replay(
-    session: Session,
-    folder: Path,
-    evidence: Evidence,
-    spec: Any,
-    predict: Predict | None,
-    due: bool,
-) -> tuple[str, Ints | None]:
-    """Return the digest of the test files today ("" if some are missing) and new predictions."""
-    from clr.core.evaluate import predicted, run
-    from flows.job import images_of
-
-    if _files_below(folder, "test") != set(evidence.about["test_files"]):
-        return "", None
-    if not due:
-        return str(evidence.about["test"]), None
-    try:
-        images = images_of(session, folder, "test", spec)
-        logits = run(
-            lambda batch: (predict or session.network.logits)(batch, spec.task),
-            images,
-            spec.preprocessing,
-            session.backbone.device,
-        )
-    except DataRefused as error:
-        LOG.warning("gate      %s", error.message)
-        return "", None
-    if len(images) != len(evidence.labels):
-        return "", None
-    return test_digest(images, folder), predicted(logits)
-
-
-def _files_below(folder: Path, split: str) -> set[str]:
-    from clr.data.listing import walk
-
-    return {f"{split}/{path}" for path, _ in walk(folder / split)}
-
-
-def _routed(router: Router, evidence: Evidence) -> Bools:
+def _routed(router: Router, evidence: Evidence, answers: Ints) -> Bools:
+    """Say which test items reach their task and are answered rightly there."""
     found = router.route(evidence.features) == router.tasks.index(evidence.task)
-    right: Bools = found & (evidence.predicted == evidence.labels)
+    right: Bools = found & (answers == evidence.labels)
     return right
 
 
@@ -269,7 +200,7 @@ def _newcomer(
         champion=_champion_answers(session, evidence, champion, release.tasks[evidence.task])
         if champion and release
         else None,
-        routed=_routed(router, evidence),
+        routed=_routed(router, evidence, evidence.predicted),
         params_pct=about["params_pct"],
         adapter_bytes=about["adapter_bytes"],
         latency_p95_ms=about["latency"]["p95"],
