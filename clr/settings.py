@@ -6,6 +6,7 @@ the same names for everybody who works there; the environment wins over it.
 
 from __future__ import annotations
 
+import json
 import os
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,17 @@ class Settings(BaseSettings):
 
     workspace: Path = Field(Path(), description="folder that holds data.dvc (found, not set)")
     home: Path | None = Field(None, description="state: registry, caches, ledger; default .clr/")
-    registry_url: str = Field("", description="MLflow server; empty: SQLite under CLR_HOME")
+    registry_url: str = Field("", description="MLflow server; empty: this workspace's own")
+    registry_host: str = Field("127.0.0.1", description="address that clr up registry listens on")
+    registry_port: int = Field(5000, ge=1, le=65535, description="port of clr up registry")
+    registry_database: str = Field(
+        "", description="its database: postgresql://…; empty: SQLite under CLR_HOME"
+    )
+    registry_workers: int = Field(1, ge=1, le=64, description="its processes")
+    reconcile_seconds: float = Field(
+        30.0, gt=0, description="how often approvals whose webhook was lost are looked for"
+    )
+    ledger_url: str = Field("", description="ledger: postgresql://…; empty: SQLite under CLR_HOME")
     prefect_port: int = Field(4200, ge=1, le=65535, description="port of the Prefect server")
     serve_port: int = Field(8080, ge=1, le=65535, description="port of the prediction server")
     dvc_remote: str = Field("", description="DVC remote (folder or s3://…); empty: CLR_HOME/remote")
@@ -76,6 +87,34 @@ class Settings(BaseSettings):
     def state(self) -> Path:
         """Absolute folder of all state (``CLR_HOME``)."""
         return (self.home or self.workspace / ".clr").absolute()
+
+    @property
+    def registry(self) -> str:
+        """Address of the registry server; empty where the registry is a file under ``CLR_HOME``.
+
+        It is ``CLR_REGISTRY_URL``, or what ``clr up registry`` of this workspace last wrote:
+        once a server was started here, its database is never opened behind its back.
+
+        Raises:
+            UsageError: the file that it wrote is not readable.
+        """
+        return self.registry_url.rstrip("/") or self._own_server()
+
+    @property
+    def registry_file(self) -> Path:
+        """Where ``clr up registry`` writes the address of its server."""
+        return self.state / "registry.json"
+
+    def _own_server(self) -> str:
+        try:
+            return str(json.loads(self.registry_file.read_text(encoding="utf-8"))["url"])
+        except FileNotFoundError:
+            return ""
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"{self.registry_file} cannot be read: {type(error).__name__}.",
+                fix="Start the server of this workspace again: clr up registry.",
+            ) from error
 
     def business(self) -> dict[str, float | str]:
         """Return the business assumptions that are set, by their name in ``task.yaml``."""

@@ -66,11 +66,11 @@ def _accuracy(version: Version | None) -> float | None:
 
 
 def _has_registry(session: Session) -> bool:
-    return bool(session.settings.registry_url) or (session.settings.state / "mlflow.db").exists()
+    return bool(session.settings.registry) or (session.settings.state / "mlflow.db").exists()
 
 
 def _services(session: Session) -> Result:
-    url = session.settings.registry_url
+    url = session.settings.registry
     return {"registry": url or f"embedded, {session.settings.state / 'mlflow.db'}"}
 
 

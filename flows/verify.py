@@ -35,7 +35,7 @@ def run_verify(session: Session) -> Result:
     started = time.perf_counter()
     found = _Findings()
     _ledger(session, found)
-    if (session.settings.state / "mlflow.db").exists() or session.settings.registry_url:
+    if (session.settings.state / "mlflow.db").exists() or session.settings.registry:
         release = _release(session, found)
         _backbone(session, release, found)
         for version in _versions(session):
