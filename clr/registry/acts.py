@@ -147,7 +147,8 @@ class ReleaseFacts:
         actual: digest of the bytes of ``release.json`` now; empty if missing.
         previous: digest of the release before, as it says.
         tasks: {task: (version, adapter digest)}.
-        served: whether it was in force once.
+        served: whether it was in force once, as the ledger says.
+        backbone: digest of its backbone, as it says.
     """
 
     number: int
@@ -156,6 +157,7 @@ class ReleaseFacts:
     previous: str
     tasks: Mapping[str, tuple[int, str]]
     served: bool = False
+    backbone: str = ""
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,8 @@ class State:
         target: the release it is about.
         joining: facts of every version that `target` names and `serving` does not, by task.
         model_ever_champion: whether any version of the model was champion once.
+        model_reviewed: whether any version of the model was reviewed; None: not looked up,
+            which counts as yes.
         actual: digest of the file that a new version would register; empty if missing.
         registered: whether file, run or logged model belongs to a registered version.
         user_roles: roles of the user it is about.
@@ -180,6 +184,7 @@ class State:
     target: ReleaseFacts | None = None
     joining: Mapping[str, VersionFacts | None] = field(default_factory=dict)
     model_ever_champion: bool = False
+    model_reviewed: bool | None = None
     actual: str = ""
     registered: bool = False
     user_roles: frozenset[str] = frozenset()

@@ -1,0 +1,205 @@
+"""Reviews: what people decided about a version, read from the ledger, and what it amounts to.
+
+The tags in MLflow only repeat a review for people; what counts is the ledger's
+entry. An approval is bound to the digest of the adapter and to the version's source
+(``models:/m-…``), which MLflow gives out once: approving version 1 says nothing about
+version 2, nor about a version 1 of a model that was deleted and made again.
+
+An approval counts while its reviewer may review. Who lost the role, or is taken off
+the task's list, no longer counts towards the quorum of what is still to be promoted.
+A rejection counts for good, whoever gave it: a rejected version stays rejected.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from clr.audit.chain import Entry
+from clr.audit.ledger import Ledger
+from clr.registry.acts import Review, VersionFacts
+from clr.registry.roles import Policy
+
+APPROVED, REJECTED = "approved", "rejected"
+AUTHENTICATED, LOCAL = "mlflow-basic-auth", "local-os-user"
+"""How a reviewer is known: by the server's password check, or, weaker, by the operating system."""
+
+WORDS: Mapping[str, str] = MappingProxyType({
+    "approved": APPROVED, "approve": APPROVED, "承認": APPROVED, "承認済み": APPROVED,
+    "rejected": REJECTED, "reject": REJECTED, "却下": REJECTED, "否認": REJECTED,
+})  # fmt: skip
+"""What a person may write in the tag ``review``, in any case, width and with spaces around."""
+
+
+def word(text: str) -> str | None:
+    """Return ``approved`` or ``rejected`` for what a person wrote, None where it is neither."""
+    if len(text) > 100:
+        return None
+    plain = unicodedata.normalize("NFKC", text).strip().strip("\"'.!").strip().casefold()
+    return WORDS.get(plain)
+
+
+def read_reviews(ledger: Ledger, model: str, number: int) -> tuple[Review, ...]:
+    """Return the decisions about version `number` of `model`, oldest first.
+
+    Decisions about an earlier model of the same name are among them; `standing` tells.
+
+    Raises:
+        ServiceUnavailable: the ledger cannot be reached.
+        IntegrityBroken: it is damaged.
+    """
+    return tuple(
+        _review(entry)
+        for entry in ledger.entries(subject=f"{model}/{number}")
+        if entry.action in (f"review.{APPROVED}", f"review.{REJECTED}")
+    )
+
+
+def _review(entry: Entry) -> Review:
+    def text(name: str) -> str:
+        value = entry.payload.get(name)
+        return value if isinstance(value, str) else ""
+
+    return Review(
+        reviewer=entry.actor,
+        decision=entry.action.removeprefix("review."),
+        adapter=text("adapter"),
+        source=text("source"),
+        reason=text("reason"),
+        time=entry.time,
+        authentication=entry.authentication,
+    )
+
+
+def record_review(
+    ledger: Ledger,
+    *,
+    model: str,
+    number: int,
+    adapter: str,
+    source: str,
+    decision: str,
+    reason: str,
+    actor: str,
+    authentication: str,
+    four_eyes: bool = True,
+    **facts: Any,
+) -> Entry:
+    """Write a decision into the ledger, once per person, version and decision.
+
+    Args:
+        ledger: opened ledger.
+        model: ``clr-<task>``.
+        number: of the version.
+        adapter: digest of the adapter's bytes that were looked at.
+        source: ``models:/m-…`` of the version.
+        decision: ``approved`` or ``rejected``.
+        reason: the person's words.
+        actor: authenticated user.
+        authentication: `AUTHENTICATED` or `LOCAL`.
+        four_eyes: whether the policy kept the creator from approving.
+        facts: more for the entry, JSON values only.
+
+    Returns:
+        the entry; the first one where the same was decided before.
+
+    Raises:
+        UsageError: a text is hostile or too long.
+        IntegrityBroken: the ledger lost or changed its newest entries.
+        ServiceUnavailable: it cannot be written.
+    """
+    if decision not in (APPROVED, REJECTED):
+        raise ValueError(decision)
+    payload = {
+        **facts,
+        "adapter": adapter,
+        "source": source,
+        "reason": reason,
+        "decision": decision,
+        "four_eyes": four_eyes,
+    }
+    return ledger.append(
+        f"review.{decision}",
+        f"{model}/{number}",
+        payload,
+        actor=actor,
+        authentication=authentication,
+        key=f"review:{model}/{number}:{source}:{actor}:{decision}",
+    )
+
+
+def standing(reviews: Iterable[Review], adapter: str, source: str) -> tuple[Review, ...]:
+    """Return the reviews that were given for exactly these bytes and this source."""
+    if not adapter or not source:
+        return ()
+    return tuple(one for one in reviews if (one.adapter, one.source) == (adapter, source))
+
+
+def rejected(version: VersionFacts) -> tuple[Review, ...]:
+    """Return the rejections of `version`, oldest first; any one closes it for good.
+
+    Bytes that changed since do not lift one. A rejection that names no source, as
+    older entries do, counts for the same bytes.
+    """
+    return tuple(
+        one
+        for one in version.reviews
+        if one.decision == REJECTED
+        and (one.source == version.source or (not one.source and one.adapter == version.adapter))
+    )
+
+
+def approvals(
+    version: VersionFacts, policy: Policy, *, authentication: str = AUTHENTICATED
+) -> tuple[str, ...]:
+    """Return who approved `version` in a way that counts now, in the order of approving.
+
+    Different people, who may review under `policy`, authenticated in this way, none of
+    them the creator under four eyes, each for the bytes and the source that are there.
+    """
+    task = version.model.removeprefix("clr-")
+    against = {one.reviewer for one in rejected(version)}
+    names = (
+        one.reviewer
+        for one in standing(version.reviews, version.adapter, version.source)
+        if one.decision == APPROVED
+        and one.authentication == authentication
+        and policy.may_review(one.reviewer, task)
+        and not (policy.four_eyes and one.reviewer == version.creator)
+        and one.reviewer not in against
+    )
+    return tuple(dict.fromkeys(names))
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How far the review of a version is.
+
+    Attributes:
+        approvals: who approved in a way that counts.
+        needed: the quorum.
+        rejections: the rejections, any of which closes the version.
+    """
+
+    approvals: tuple[str, ...]
+    needed: int
+    rejections: tuple[Review, ...] = ()
+
+    @property
+    def reached(self) -> bool:
+        """Whether enough approved and nobody rejected."""
+        return not self.rejections and len(self.approvals) >= self.needed
+
+    def __str__(self) -> str:
+        """The tag ``clr.approvals``: ``1 of 2: alice``."""
+        names = f": {', '.join(self.approvals)}" if self.approvals else ""
+        return f"{len(self.approvals)} of {self.needed}{names}"
+
+
+def tally(version: VersionFacts, policy: Policy) -> Tally:
+    """Count the reviews of `version` as the server does."""
+    task = version.model.removeprefix("clr-")
+    return Tally(approvals(version, policy), policy.quorum_for(task), rejected(version))
