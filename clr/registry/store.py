@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 RELEASE_MODEL = "clr-release"
 RELEASE_EXPERIMENT = "clr/release"
 KEY_TAG = "clr.key"
+POLICY_HEADER = "X-CLR-Policy"
+"""A guarded server's answers carry the digest of its review policy in this header."""
 
 _TASK = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _KEY = re.compile(r"[A-Za-z0-9:._@+-]{1,250}")
@@ -52,6 +54,8 @@ class Registry:
         embedded: True where the registry is a file of this workspace.
         artifacts: folder URI of artifacts where embedded; empty where the server decides.
         cache: local folder for copies of registered files, named by their digest.
+        guarded: whether the server enforces a review policy (`clr up registry`), so that
+            who did something is known by password and not only by the operating system.
     """
 
     client: MlflowClient
@@ -59,6 +63,7 @@ class Registry:
     embedded: bool
     artifacts: str
     cache: Path
+    guarded: bool = False
     _experiments: dict[str, str] = field(default_factory=dict, repr=False)
     _models: set[str] = field(default_factory=set, repr=False)
 
@@ -131,17 +136,18 @@ def _open_server(uri: str, cache: Path) -> Registry:
             f"CLR_REGISTRY_URL is not the address of a server: {redact(uri)!r}.",
             fix="Write http://host:port, or unset it to keep the registry under CLR_HOME.",
         )
-    _knock(uri)
+    guarded = _knock(uri)
     from mlflow import MlflowClient
 
     _be_quiet()  # importing MLflow sets its loggers up anew
     with calling(uri, "open the registry"):
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
-    return Registry(client, uri, embedded=False, artifacts="", cache=cache)
+    return Registry(client, uri, embedded=False, artifacts="", cache=cache, guarded=guarded)
 
 
-def _knock(uri: str) -> None:
+def _knock(uri: str) -> bool:
+    """See that a healthy server answers; return whether it is guarded."""
     import requests
 
     try:
@@ -153,6 +159,7 @@ def _knock(uri: str) -> None:
             f"{redact(uri)} is not a healthy MLflow server: /health answers {answer.status_code}.",
             fix="Correct CLR_REGISTRY_URL or look at the server's log.",
         )
+    return POLICY_HEADER in answer.headers
 
 
 def _open_embedded(state: Path, cache: Path) -> Registry:
