@@ -28,7 +28,7 @@ class Judged:
     """The gate's report and what a release needs to name.
 
     Attributes:
-        report: schema ``clr.gate/1``.
+        report: schema ``clr.gate/1``, with the digests of adapter and release it is about.
         data: its canonical JSON.
         router: digest of the router with the newcomer.
         release: digest of the release that was judged against; empty at the first.
@@ -78,10 +78,13 @@ def judge(session: Session, newcomer: Evidence, release: Release | None) -> Judg
         earlier=tuple(earlier),
         matrix=_history(session, release),
     )
-    report = decide(offer, limits(session)).to_dict()
-    return Judged(
-        report, canonical_json(report), routers[1].digest, release.digest if release else ""
-    )
+    against = release.digest if release else ""
+    report = {
+        **decide(offer, limits(session)).to_dict(),
+        "adapter": str(newcomer.about["adapter"]),
+        "release": against,
+    }
+    return Judged(report, canonical_json(report), routers[1].digest, against)
 
 
 def limits(session: Session) -> Limits:
