@@ -1,0 +1,42 @@
+"""What a request asks for, read from it, and the two ways in which reading can end early."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clr.registry.acts import Act
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An act together with what is needed to look up its facts.
+
+    Attributes:
+        act: what is asked.
+        ids: run ids and ids of logged models (``m-…``) that it touches.
+        experiment: id of the experiment that it touches as a whole.
+        run_id: run that a new version names.
+        model_id: logged model that a new version names.
+    """
+
+    act: Act
+    ids: tuple[str, ...] = ()
+    experiment: str = ""
+    run_id: str = ""
+    model_id: str = ""
+
+
+class Malformed(Exception):
+    """The request cannot be read, or says two things at once; answered with status 400."""
+
+
+class Refusal(Exception):
+    """It can be read, and is refused whatever else holds; answered with status 403.
+
+    Attributes:
+        asked: what was asked, for the ledger.
+    """
+
+    def __init__(self, sentence: str, asked: Asked) -> None:
+        super().__init__(sentence)
+        self.asked = asked

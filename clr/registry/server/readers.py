@@ -1,0 +1,312 @@
+"""Read acts from the present Flask request, with the parsers of MLflow's own handlers.
+
+What a handler would understand in two ways is refused as malformed: versions other than plain
+decimal numbers (MLflow takes ``01`` and ``+1`` for 1), a tag given twice, a body of which
+protobuf understands only a part.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from flask import request
+from mlflow.protos import model_registry_pb2 as proto
+
+from clr.registry.acts import Act, Kind
+from clr.registry.server.asked import Asked, Malformed, Refusal
+from clr.registry.server.inside import request_json, request_message, whole
+from clr.registry.server.paths import ids_in, logical
+
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+_MODEL_SOURCE = re.compile(r"models:/m-[0-9a-f]{32}")
+_IDS = frozenset({
+    "run_id", "runId", "run_uuid", "runUuid",
+    "model_id", "modelId", "source_run_id", "sourceRunId",
+})  # fmt: skip
+
+Reader = Callable[[str], Asked]
+
+
+def body() -> dict[str, Any]:
+    """Return the JSON object of the request, as MLflow's parser sees it.
+
+    Raises:
+        Malformed: it is no JSON object.
+        MlflowException: not of a type that MLflow takes.
+    """
+    found = request_json()
+    if not isinstance(found, dict):
+        raise Malformed("The request's body must be one JSON object.")
+    return found
+
+
+def message(kind: Callable[[], Any]) -> Any:
+    """Return the request as the protobuf message that its handler will see.
+
+    Raises:
+        Malformed: protobuf understands only a part of it, which MLflow would act on.
+        MlflowException: MLflow's parser refuses it.
+    """
+    raw = body()
+    found = request_message(kind)
+    if not whole(raw, kind):
+        raise Malformed("A field of the request's body has a wrong type.")
+    return found
+
+
+def registry(kind: Kind, form: Callable[[], Any]) -> Reader:
+    """Return the reader of an act about a model or version, whose message has `form`."""
+
+    def reader(endpoint: str) -> Asked:
+        found = message(form)
+        act = Act(
+            kind,
+            endpoint=endpoint,
+            model=found.name,
+            version=_number(found),
+            name=_first(found, "key", "alias"),
+            value=_first(found, "value", "description", "stage"),
+        )
+        if kind in (Kind.SET_MODEL_TAG, Kind.SET_VERSION_TAG):
+            _no_mlflow_tags([act.name], act)
+        return Asked(act)
+
+    return reader
+
+
+def _first(found: Any, *names: str) -> str:
+    there = found.DESCRIPTOR.fields_by_name
+    return next((str(getattr(found, name)) for name in names if name in there), "")
+
+
+def _number(found: Any) -> int:
+    """Return the version of a message; MLflow reads it with ``int()``, which takes much more."""
+    if "version" not in found.DESCRIPTOR.fields_by_name:
+        return 0
+    if not _NUMBER.fullmatch(found.version):
+        raise Malformed(
+            f"{found.version[:40]!r} is not the number of a version. Write it as 1, 2, 3, …"
+        )
+    return int(found.version)
+
+
+def new_model(endpoint: str) -> Asked:
+    """Read the creation of a registered model."""
+    found = message(proto.CreateRegisteredModel)
+    act = Act(
+        Kind.CREATE_MODEL,
+        endpoint=endpoint,
+        model=found.name,
+        value=found.description,
+        tags=_tags(found.tags),
+    )
+    _no_mlflow_tags(act.tags, act)
+    return Asked(act)
+
+
+def model_text(endpoint: str) -> Asked:
+    """Read the change of a registered model's description, the only thing it can change."""
+    found = message(proto.UpdateRegisteredModel)
+    return Asked(
+        Act(Kind.UPDATE_MODEL, endpoint=endpoint, model=found.name, value=found.description)
+    )
+
+
+def new_name(endpoint: str) -> Asked:
+    """Read the renaming of a registered model."""
+    found = message(proto.RenameRegisteredModel)
+    return Asked(Act(Kind.RENAME_MODEL, endpoint=endpoint, model=found.name, name=found.new_name))
+
+
+def new_version(endpoint: str) -> Asked:
+    """Read the creation of a version: of a logged model, or as a copy of another version."""
+    found = message(proto.CreateModelVersion)
+    copies = found.source.strip().casefold().startswith("models:")
+    logged = _MODEL_SOURCE.fullmatch(found.source) is not None
+    act = Act(
+        Kind.COPY_VERSION if copies and not logged else Kind.CREATE_VERSION,
+        endpoint=endpoint,
+        model=found.name,
+        value=found.description,
+        tags=_tags(found.tags),
+        source=found.source,
+    )
+    _no_mlflow_tags(act.tags, act)
+    return Asked(act, run_id=found.run_id, model_id=found.model_id)
+
+
+def _tags(found: Iterable[Any]) -> dict[str, str]:
+    pairs = [(tag.key, tag.value) for tag in found]
+    tags = dict(pairs)
+    if len(tags) != len(pairs):
+        raise Malformed("The request gives the same tag twice.")
+    return tags
+
+
+def _no_mlflow_tags(keys: Iterable[str], act: Act) -> None:
+    """Refuse tags by which MLflow would take a model for a prompt, and hide it from the UI."""
+    for key in keys:
+        if unicodedata.normalize("NFKC", key).strip().casefold().startswith("mlflow."):
+            raise Refusal(
+                f"The tag {key[:80]!r} is MLflow's own and would change how it treats {act.model}. "
+                "Use a name without the prefix mlflow.",
+                Asked(act),
+            )
+
+
+def tracked(kind: Kind) -> Reader:
+    """Return the reader of a write to runs or logged models, wherever their ids stand in it."""
+
+    def reader(endpoint: str) -> Asked:
+        raw = body() if request.data or request.is_json else {}
+        ids = {*_ids(raw), *_view_ids()}
+        return Asked(Act(kind, endpoint=endpoint, name=min(ids, default="")), tuple(sorted(ids)))
+
+    return reader
+
+
+def _view_ids() -> Iterator[str]:
+    for name, value in (request.view_args or {}).items():
+        if name in _IDS:
+            yield str(value)
+
+
+def _ids(raw: Any) -> Iterator[str]:
+    """Yield every id in a body: more than the handler uses, never fewer."""
+    pending = [raw]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, Mapping):
+            for name, value in one.items():
+                if name in _IDS and isinstance(value, str) and value:
+                    yield value
+                elif isinstance(value, Mapping | list):
+                    pending.append(value)
+        elif isinstance(one, list):
+            pending.extend(one)
+
+
+def run_update(endpoint: str) -> Asked:
+    """Read the update of a run: ending it is one thing, renaming it another."""
+    renames = bool({"run_name", "runName"} & body().keys())
+    return tracked(Kind.TRACK if renames else Kind.FINISH_RUN)(endpoint)
+
+
+def experiment(kind: Kind) -> Reader:
+    """Return the reader of an act on a whole experiment."""
+
+    def reader(endpoint: str) -> Asked:
+        raw = body()
+        identifier = str(raw.get("experiment_id", raw.get("experimentId", "")))
+        return Asked(Act(kind, endpoint=endpoint, name=identifier), experiment=identifier)
+
+    return reader
+
+
+def new_experiment(endpoint: str) -> Asked:
+    """Read the creation of an experiment; where its files lie is the server's to say."""
+    raw = body()
+    found = Asked(Act(Kind.TRACK, endpoint=endpoint, name=str(raw.get("name", ""))))
+    if raw.get("artifact_location") or raw.get("artifactLocation"):
+        raise Refusal(
+            "The server keeps all files in its own store. Create the experiment without an "
+            "artifact location.",
+            found,
+        )
+    return found
+
+
+def file(kind: Kind) -> Reader:
+    """Return the reader of an act on a file of the artifact store, named in the address."""
+
+    def reader(endpoint: str) -> Asked:
+        return file_act(kind, endpoint, str((request.view_args or {}).get("artifact_path", "")))
+
+    return reader
+
+
+def file_act(kind: Kind, endpoint: str, path: str) -> Asked:
+    """Return the act on the file at `path` of the artifact store, once decoded by HTTP."""
+    place = logical(path)
+    return Asked(Act(kind, endpoint=endpoint, path=place), ids_in(place))
+
+
+def multipart(endpoint: str) -> Asked:
+    """Read a step of an upload in parts: file in the body, folder in the address."""
+    folder = str((request.view_args or {}).get("artifact_path", ""))
+    return _inside(endpoint, folder, str(body().get("path", "")))
+
+
+def presigned(endpoint: str) -> Asked:
+    """Read the request for an address to upload to, which goes around the server."""
+    raw = body()
+    found = tracked(Kind.WRITE_FILE)(endpoint)
+    place = logical(str(raw.get("path", "")))
+    act = Act(Kind.WRITE_FILE, endpoint=endpoint, path=place, name=found.act.name)
+    return Asked(act, (*found.ids, *ids_in(place)))
+
+
+def run_file(endpoint: str) -> Asked:
+    """Read the UI's own upload into a run, ``?run_uuid=…&path=…``."""
+    run, path = request.args.get("run_uuid", ""), request.args.get("path", "")
+    found = _inside(endpoint, run, path)
+    return Asked(found.act, (run, *found.ids))
+
+
+def _inside(endpoint: str, folder: str, path: str) -> Asked:
+    """Return the act of writing `path`, which must be safe by itself, into `folder`."""
+    inner, outer = logical(path), logical(folder)
+    place = f"{outer}/{inner}"
+    return Asked(Act(Kind.WRITE_FILE, endpoint=endpoint, path=place), ids_in(place))
+
+
+def webhook(endpoint: str) -> Asked:
+    """Read an act on a webhook."""
+    name = str((request.view_args or {}).get("webhook_id", "")) or str(body().get("name", ""))
+    return Asked(Act(Kind.WEBHOOK, endpoint=endpoint, name=name))
+
+
+def user(kind: Kind) -> Reader:
+    """Return the reader of an act on a user, whose name stands where MLflow looks for it."""
+
+    def reader(endpoint: str) -> Asked:
+        from mlflow.exceptions import MlflowException
+        from mlflow.server.auth import _get_request_param
+
+        try:
+            name: Any = _get_request_param("username")
+        except MlflowException:
+            name = ""
+        if not isinstance(name, str):
+            raise Malformed("The name of a user is a text.")
+        return Asked(Act(kind, endpoint=endpoint, name=name))
+
+    return reader
+
+
+def user_form(endpoint: str) -> Asked:
+    """Read the sign-up page's form."""
+    return Asked(Act(Kind.MANAGE_USER, endpoint=endpoint, name=request.form.get("username", "")))
+
+
+def graphql(endpoint: str) -> Asked:
+    """Read a GraphQL document: a query reads, any other operation in it makes it `OTHER`.
+
+    Raises:
+        Malformed: it is not GraphQL.
+    """
+    from graphql import GraphQLError, OperationDefinitionNode, OperationType, parse
+
+    query = body().get("query")
+    if not isinstance(query, str):
+        raise Malformed("The request has no GraphQL query.")
+    try:
+        document = parse(query, max_tokens=10_000, no_location=True)
+    except (GraphQLError, RecursionError) as error:
+        raise Malformed("The GraphQL query cannot be read.") from error
+    operations = [n for n in document.definitions if isinstance(n, OperationDefinitionNode)]
+    reads = all(one.operation is OperationType.QUERY for one in operations)
+    return Asked(Act(Kind.READ if reads else Kind.OTHER, endpoint=endpoint))
