@@ -106,12 +106,21 @@ def _explain_one(error: BaseException, place: str, doing: str) -> ClrError | Non
     return None
 
 
-def unreachable(place: str, doing: str, why: str) -> ServiceUnavailable:
-    """Return the error of a registry server that does not answer."""
+def unreachable(place: str, doing: str, why: str, *, own: bool = False) -> ServiceUnavailable:
+    """Return the error of a registry server that does not answer.
+
+    Args:
+        place: its address.
+        doing: what was being done.
+        why: what the network said.
+        own: whether it is the server that was once started in this workspace.
+    """
+    fix = "Start it (`clr up registry`)"
+    if not own:
+        fix += ", correct CLR_REGISTRY_URL, or unset it to use this workspace's own registry"
     return ServiceUnavailable(
         f"The registry {redact(place)} does not answer ({doing}): {_short(why)}",
-        fix="Start it (`clr up registry`), correct CLR_REGISTRY_URL, or unset it to keep the "
-        "registry in a file under CLR_HOME; then run the same command again.",
+        fix=f"{fix}; then run the same command again.",
         registry=redact(place),
     )
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from clr.errors import ServiceUnavailable, UsageError
 from clr.registry.faults import calling, redact, unreachable
+from clr.registry.login import sign_in
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -109,19 +110,23 @@ def checked_key(key: str) -> str:
 def open_registry(settings: Settings) -> Registry:
     """Open the registry that `settings` name, creating the embedded one on first use.
 
+    A server is asked as ``MLFLOW_TRACKING_USERNAME``; without that, as ``clr-trainer`` where
+    this user may read its password.
+
     Raises:
         UsageError: ``CLR_REGISTRY_URL`` is not an http(s) address.
         ServiceUnavailable: unreachable, not allowed, no space, not writable.
         IntegrityBroken: the embedded database file is not one.
     """
     cache = settings.state / "cache" / "registry"
-    _be_quiet()
-    if settings.registry_url:
-        return _open_server(settings.registry_url.rstrip("/"), cache)
+    quiet()
+    if settings.registry:
+        return _open_server(settings, cache)
     return _open_embedded(settings.state, cache)
 
 
-def _be_quiet() -> None:
+def quiet() -> None:
+    """Keep MLflow from reporting, printing and waiting; call it again after importing MLflow."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     for name in ("alembic", "mlflow"):
@@ -130,30 +135,32 @@ def _be_quiet() -> None:
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
-def _open_server(uri: str, cache: Path) -> Registry:
+def _open_server(settings: Settings, cache: Path) -> Registry:
+    uri = settings.registry
     if urlsplit(uri).scheme not in ("http", "https") or not urlsplit(uri).hostname:
         raise UsageError(
             f"CLR_REGISTRY_URL is not the address of a server: {redact(uri)!r}.",
             fix="Write http://host:port, or unset it to keep the registry under CLR_HOME.",
         )
-    guarded = _knock(uri)
+    guarded = _knock(uri, own=not settings.registry_url)
     from mlflow import MlflowClient
 
-    _be_quiet()  # importing MLflow sets its loggers up anew
+    quiet()  # importing MLflow sets its loggers up anew
+    sign_in(settings)
     with calling(uri, "open the registry"):
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     return Registry(client, uri, embedded=False, artifacts="", cache=cache, guarded=guarded)
 
 
-def _knock(uri: str) -> bool:
+def _knock(uri: str, *, own: bool) -> bool:
     """See that a healthy server answers; return whether it is guarded."""
     import requests
 
     try:
         answer = requests.get(f"{uri}/health", timeout=(5, 20))
     except requests.RequestException as error:
-        raise unreachable(uri, "open the registry", str(error)) from error
+        raise unreachable(uri, "open the registry", str(error), own=own) from error
     if answer.status_code >= 500 or answer.status_code == 404:
         raise ServiceUnavailable(
             f"{redact(uri)} is not a healthy MLflow server: /health answers {answer.status_code}.",
@@ -173,30 +180,31 @@ def _open_embedded(state: Path, cache: Path) -> Registry:
     with calling(uri, "open the registry"):
         state.mkdir(parents=True, exist_ok=True)
         if file.exists():
-            _check_database(file)
+            check_database(file)
         else:
-            _create_database(file, artifacts)
+            create_database(file, artifacts)
         from mlflow import MlflowClient
 
-        _be_quiet()
+        quiet()
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     return Registry(client, uri, embedded=True, artifacts=artifacts, cache=cache)
 
 
-def _check_database(file: Path) -> None:
+def check_database(file: Path) -> None:
+    """Raise SQLite's own error if `file` is no database."""
     # MLflow itself would retry a broken file for minutes before it says anything
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
-def _create_database(file: Path, artifacts: str) -> None:
+def create_database(file: Path, artifacts: str) -> None:
     """Build the schema beside `file` and link it into place, so that no kill leaves half of it."""
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".mlflow-") as folder:
         fresh = Path(folder) / file.name
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        _be_quiet()
+        quiet()
         store = SqlAlchemyStore(f"sqlite:///{fresh}", artifacts)  # type: ignore[no-untyped-call]
         store.engine.dispose()
         try:

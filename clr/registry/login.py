@@ -1,0 +1,52 @@
+"""As whom commands speak to the registry server: the user's own login, or ``clr-trainer``."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from clr.registry.server.config import is_loopback
+from clr.registry.server.secrets import TRAINER_PASSWORD, find_secret
+
+if TYPE_CHECKING:
+    from clr.settings import Settings
+
+TRAINER = "clr-trainer"
+_USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+_lent: list[str] = []
+"""The trainer's password that this process put into its environment, if it did."""
+
+
+def sign_in(settings: Settings) -> None:
+    """Let MLflow's client in this process sign in at ``settings.registry``.
+
+    What the user gave wins: environment, ``~/.mlflow/credentials``, a token, or a name in the
+    address. Else it is ``clr-trainer``, whose password this user may read where he runs the
+    workspace's flows. It goes to the workspace's own server and to no other, unless
+    ``CLR_TRAINER_PASSWORD`` says so.
+
+    Raises:
+        UsageError: the password's file is damaged.
+    """
+    from mlflow.utils.credentials import read_mlflow_creds
+
+    _forget()
+    given = read_mlflow_creds()
+    if given.username or given.password or os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        return
+    url = settings.registry
+    own = not settings.registry_url or is_loopback(url) or TRAINER_PASSWORD.variable in os.environ
+    if not own or urlsplit(url).username:
+        return
+    password = find_secret(settings.state, TRAINER_PASSWORD)
+    if password:
+        os.environ.update({_USER: TRAINER, _PASSWORD: password})
+        _lent[:] = [password]
+
+
+def _forget() -> None:
+    """Take back what an earlier call of this process lent for another workspace."""
+    if _lent and os.environ.get(_USER) == TRAINER and os.environ.get(_PASSWORD) == _lent[0]:
+        del os.environ[_USER], os.environ[_PASSWORD]
+    _lent.clear()

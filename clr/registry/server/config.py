@@ -1,0 +1,235 @@
+"""Where the registry server keeps its things, and the environment that its processes get."""
+
+from __future__ import annotations
+
+import configparser
+import io
+import os
+import secrets as random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from clr.errors import UsageError
+from clr.registry.faults import redact
+
+if TYPE_CHECKING:
+    from clr.settings import Settings
+
+APP = "clr"
+"""Name of our app among the entry points ``mlflow.app``."""
+
+AUTH_TEMPLATE = """\
+# Who may sign in to the registry server. MLflow reads this; see docs/registry.md.
+# The server's own copy, with the address of the database of users, is CLR_HOME/server/auth.ini.
+[mlflow]
+# What a signed-in user may do as far as MLflow itself is concerned. Every change is decided
+# by policy.yaml, which denies whatever it does not name; so this stays at MANAGE.
+default_permission = MANAGE
+
+# A password that was right is taken for right so long without computing its hash again. A
+# changed password therefore works beside the new one for up to so many seconds.
+auth_cache_ttl_seconds = 300
+"""
+
+_LEFT_OUT = (
+    # the users' own: a server is none of them
+    "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID",
+    "MLFLOW_EXPERIMENT_NAME", "CLR_PASSWORD",
+    # what `clr up registry` decides by itself, or what would serve something else
+    "MLFLOW_BACKEND_STORE_URI", "MLFLOW_REGISTRY_STORE_URI", "MLFLOW_DEFAULT_ARTIFACT_ROOT",
+    "MLFLOW_READ_REPLICA_BACKEND_STORE_URI", "MLFLOW_ARTIFACTS_ONLY", "MLFLOW_STATIC_PREFIX",
+    "MLFLOW_ARTIFACTS_DESTINATION", "MLFLOW_SERVE_ARTIFACTS", "MLFLOW_HOST", "MLFLOW_PORT",
+    "MLFLOW_WORKERS", "MLFLOW_GUNICORN_OPTS", "MLFLOW_UVICORN_OPTS", "MLFLOW_ENABLE_WORKSPACES",
+    "MLFLOW_WORKSPACE_STORE_URI", "MLFLOW_AUTH_ADMIN_PASSWORD",
+    # secrets that one process gets by name
+    "CLR_RELEASE_PASSWORD", "CLR_TRAINER_PASSWORD", "CLR_WEBHOOK_SECRET",
+)  # fmt: skip
+
+
+def server_folder(state: Path) -> Path:
+    """Return the folder of what the server needs while it runs, under ``CLR_HOME``."""
+    return state / "server"
+
+
+def artifacts_folder(state: Path) -> Path:
+    """Return the folder of the files that the registry holds."""
+    return state / "artifacts"
+
+
+def auth_path(workspace: Path) -> Path:
+    """Return where a workspace says how people sign in."""
+    return workspace / "mlflow" / "auth.ini"
+
+
+def database_url(settings: Settings) -> str:
+    """Return the database of the registry, for SQLAlchemy.
+
+    Raises:
+        UsageError: ``CLR_REGISTRY_DATABASE`` is not PostgreSQL, or ``CLR_HOME`` cannot be
+            written in an address.
+    """
+    return _postgresql(settings) or _sqlite(settings.state / "mlflow.db")
+
+
+def users_url(settings: Settings) -> str:
+    """Return the database of users and password hashes; with PostgreSQL it is the same one.
+
+    Raises:
+        UsageError: see `database_url`.
+    """
+    return _postgresql(settings) or _sqlite(settings.state / "auth.db")
+
+
+def _postgresql(settings: Settings) -> str:
+    url = settings.registry_database
+    scheme = url.partition("://")[0].partition("+")[0]
+    if url and (scheme != "postgresql" or "://" not in url):
+        raise UsageError(
+            f"CLR_REGISTRY_DATABASE is not the address of a PostgreSQL database: {redact(url)!r}.",
+            fix="Write postgresql://user:password@host:port/name, or unset it for SQLite.",
+        )
+    return url
+
+
+def _sqlite(file: Path) -> str:
+    if any(sign in str(file) for sign in "?#%"):
+        raise UsageError(
+            f"CLR_HOME must not contain ?, # or %: {file.parent}.",
+            fix="Set CLR_HOME to another folder.",
+        )
+    return f"sqlite:///{file}"
+
+
+def reachable_url(host: str, port: int) -> str:
+    """Return the address at which this machine reaches a server that listens on `host`."""
+    local = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, host)  # noqa: S104
+    return (
+        f"http://[{local}]:{port}"
+        if local.count(":") > 1 and local[0] != "["
+        else (f"http://{local}:{port}")
+    )
+
+
+def write_auth(settings: Settings) -> Path:
+    """Write the server's own ``auth.ini``: the workspace's, and where the users are.
+
+    Returns:
+        its path; the address of the database in it may hold a password, so mode 0600.
+
+    Raises:
+        UsageError: the workspace's is no such file, or holds what must not be there.
+        OSError: it cannot be written.
+    """
+    source = auth_path(settings.workspace)
+    parser = _read_auth(source)
+    section = parser["mlflow"]
+    for name in ("admin_password", "admin_username"):
+        if name in section:
+            raise UsageError(
+                f"{source} has {name}: this file belongs into git, and the user is always admin.",
+                fix="Take the line out. The password comes from MLFLOW_AUTH_ADMIN_PASSWORD or "
+                "from the file that `clr up registry` names.",
+            )
+    section["database_uri"] = users_url(settings).replace("%", "%%")  # the reader interpolates
+    out = io.StringIO()
+    parser.write(out)
+    path = server_folder(settings.state) / "auth.ini"
+    _write_private(path, out.getvalue())
+    return path
+
+
+def _read_auth(source: Path) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        text = source.read_text(encoding="utf-8") if source.exists() else AUTH_TEMPLATE
+        parser.read_string(text, str(source))
+    except (configparser.Error, UnicodeDecodeError, OSError) as error:
+        raise UsageError(
+            f"{source} cannot be read: {' '.join(str(error).split())}.",
+            fix="Correct it, or remove it: without it the defaults hold.",
+        ) from error
+    if "mlflow" not in parser:
+        raise UsageError(f"{source} has no section [mlflow].", fix="Add the line [mlflow].")
+    return parser
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.parent / f".{random.token_hex(8)}.tmp"
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def common_environment(settings: Settings, given: Mapping[str, str]) -> dict[str, str]:
+    """Return what both processes get: `given`, the caller's environment, without secrets."""
+    kept = {
+        name: value
+        for name, value in given.items()
+        if name not in _LEFT_OUT and not name.startswith("_MLFLOW_")
+    }
+    return {
+        **kept,
+        "CLR_WORKSPACE": str(settings.workspace),
+        "CLR_HOME": str(settings.state),
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def server_environment(
+    settings: Settings, given: Mapping[str, str], flask_key: str, webhook_key: str
+) -> dict[str, str]:
+    """Return the environment of the MLflow server."""
+    return {
+        **common_environment(settings, given),
+        "MLFLOW_AUTH_ADMIN_USERNAME": "admin",
+        "MLFLOW_AUTH_CONFIG_PATH": str(server_folder(settings.state) / "auth.ini"),
+        # here and not on the command line, where every user of the machine could read it
+        "MLFLOW_BACKEND_STORE_URI": database_url(settings),
+        "MLFLOW_BASIC_AUTH_FAIL_CLOSED": "true",
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": flask_key,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes that nothing here needs
+        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
+        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",  # the release service is on this machine
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": webhook_key,
+    }
+
+
+def service_environment(
+    settings: Settings, given: Mapping[str, str], url: str, password: str, webhook_secret: str
+) -> dict[str, str]:
+    """Return the environment of the release service, which acts as the user ``clr-release``."""
+    return {
+        **common_environment(settings, given),
+        "CLR_REGISTRY_URL": url,
+        "CLR_WEBHOOK_SECRET": webhook_secret,
+        "MLFLOW_TRACKING_USERNAME": "clr-release",
+        "MLFLOW_TRACKING_PASSWORD": password,
+    }
+
+
+def server_arguments(settings: Settings, host: str, port: int) -> list[str]:
+    """Return the arguments of ``mlflow`` that start the server; the rest is environment."""
+    return [
+        *("server", "--app-name", APP, "--host", host, "--port", str(port)),
+        *("--workers", str(settings.registry_workers), "--serve-artifacts"),
+        *("--artifacts-destination", artifacts_folder(settings.state).as_uri()),
+        *("--default-artifact-root", "mlflow-artifacts:/"),
+        # a request that hangs does not keep the server from stopping
+        *("--uvicorn-opts", "--timeout-graceful-shutdown 5"),
+    ]
+
+
+def is_loopback(url: str) -> bool:
+    """Say whether `url` is an address of this machine that others cannot reach."""
+    host = urlsplit(url).hostname or ""
+    return host == "localhost" or host == "::1" or host.startswith("127.")
