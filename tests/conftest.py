@@ -41,6 +41,8 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from PIL import Image  # noqa: E402
 
+pytest_plugins = ["tests.house", "tests.postgres"]
+
 ARCHITECTURE = "test_resnet"
 COLOURS = {"red-caps": 0, "green-caps": 1, "blue-caps": 2}
 TINTS = (  # red, green, blue, yellow, violet

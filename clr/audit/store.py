@@ -1,21 +1,15 @@
-"""The ledger's table in SQLite or PostgreSQL: append-only triggers, connections, errors."""
+"""The ledger's table in SQLite or PostgreSQL: append-only triggers, transactions, errors."""
 
 from __future__ import annotations
 
-import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from clr.errors import ClrError, IntegrityBroken, ServiceUnavailable, UsageError
-
-BUSY_SECONDS = 60.0
-"""How long a writer waits for its turn."""
+from clr.audit.engines import postgresql_engine, settle, sqlite_engine
+from clr.errors import ClrError, IntegrityBroken, ServiceUnavailable
 
 PG_LOCK = 0x636C726C
 """Advisory lock that PostgreSQL writers hold for one transaction each."""
@@ -51,21 +45,23 @@ SQLITE_TRIGGERS = {
     "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: not the next entry'); END",
 }
 
-_PG_FUNCTIONS = (
-    "CREATE OR REPLACE FUNCTION clr_ledger_refuse() RETURNS trigger LANGUAGE plpgsql AS "
-    "$$ BEGIN RAISE EXCEPTION 'the ledger is append-only'; END $$",
-    "CREATE OR REPLACE FUNCTION clr_ledger_next() RETURNS trigger LANGUAGE plpgsql AS "
-    f"$$ BEGIN IF NEW.seq <> {_NEXT} THEN RAISE EXCEPTION "
-    "'the ledger is append-only: not the next entry'; END IF; RETURN NEW; END $$",
-)
-PG_TRIGGERS = {
-    "clr_ledger_no_change": "CREATE TRIGGER clr_ledger_no_change BEFORE UPDATE OR DELETE "
-    "ON clr_ledger FOR EACH ROW EXECUTE FUNCTION clr_ledger_refuse()",
-    "clr_ledger_no_truncate": "CREATE TRIGGER clr_ledger_no_truncate BEFORE TRUNCATE "
-    "ON clr_ledger FOR EACH STATEMENT EXECUTE FUNCTION clr_ledger_refuse()",
-    "clr_ledger_in_order": "CREATE TRIGGER clr_ledger_in_order BEFORE INSERT "
-    "ON clr_ledger FOR EACH ROW EXECUTE FUNCTION clr_ledger_next()",
+_PG_BODIES = {
+    "clr_ledger_refuse": "BEGIN RAISE EXCEPTION 'the ledger is append-only'; END",
+    "clr_ledger_next": f"BEGIN IF NEW.seq <> {_NEXT} THEN RAISE EXCEPTION "
+    "'the ledger is append-only: not the next entry'; END IF; RETURN NEW; END",
 }
+# by name: pg_trigger.tgtype (1 row, 2 before, 4 insert, 8 delete, 16 update, 32 truncate),
+# the same in words, and the function
+PG_TRIGGERS = {
+    "clr_ledger_no_change": (27, "BEFORE UPDATE OR DELETE", "ROW", "clr_ledger_refuse"),
+    "clr_ledger_no_truncate": (34, "BEFORE TRUNCATE", "STATEMENT", "clr_ledger_refuse"),
+    "clr_ledger_in_order": (7, "BEFORE INSERT", "ROW", "clr_ledger_next"),
+}
+_PG_PRESENT = (
+    "SELECT tgname, tgtype, proname, prosrc FROM pg_trigger "
+    "JOIN pg_proc ON pg_proc.oid = tgfoid WHERE tgrelid = to_regclass('clr_ledger') "
+    "AND tgenabled IN ('O', 'A') AND tgqual IS NULL AND cardinality(tgattr) = 0"
+)
 
 
 class Store:
@@ -78,7 +74,7 @@ class Store:
             UsageError: `url` is not a PostgreSQL URL, or its driver is not installed.
         """
         self.path = None if url else path
-        self.engine = _postgresql(url) if url else _sqlite(path)
+        self.engine = postgresql_engine(url) if url else sqlite_engine(path)
         self.name = self.engine.url.render_as_string(hide_password=True) if url else str(path)
 
     @contextmanager
@@ -93,8 +89,7 @@ class Store:
             yield None
             return
         with self._translated(), self.engine.connect() as connection:
-            exists = sa.inspect(connection).has_table(TABLE.name)
-            yield connection if exists else None
+            yield connection if self._has_table(connection) else None
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
@@ -108,13 +103,19 @@ class Store:
             if self.path is not None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             connecting = self.engine.connect().execution_options(clr_write=True)
-            with connecting as connection, connection.begin():
-                if self.path is None:
-                    connection.execute(sa.text("SELECT pg_advisory_xact_lock(:n)"), {"n": PG_LOCK})
-                if not sa.inspect(connection).has_table(TABLE.name):
-                    TABLE.create(connection)
-                    self._create_triggers(connection)
-                yield connection
+            with connecting as connection:
+                with connection.begin():
+                    self._prepare(connection)
+                    yield connection
+                if self.path is not None:
+                    settle(connection)
+
+    def _prepare(self, connection: sa.Connection) -> None:
+        if self.path is None:
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:n)"), {"n": PG_LOCK})
+        if not self._has_table(connection):
+            TABLE.create(connection)
+            self._create_triggers(connection)
 
     def protect(self) -> None:
         """Create the append-only triggers that are missing or switched off."""
@@ -133,21 +134,35 @@ class Store:
             )
             present: dict[str, str] = {name: sql for name, sql in found}  # noqa: C416
             return [name for name, sql in SQLITE_TRIGGERS.items() if present.get(name) != sql]
-        found = connection.exec_driver_sql(
-            "SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass('clr_ledger') "
-            "AND tgenabled IN ('O', 'A')"
-        )
-        enabled = {name for (name,) in found}
-        return [name for name in PG_TRIGGERS if name not in enabled]
+        rows = connection.exec_driver_sql(_PG_PRESENT)
+        working = {name: (when, function, body) for name, when, function, body in rows}
+        return [
+            name
+            for name, (when, _, _, function) in PG_TRIGGERS.items()
+            if working.get(name) != (when, function, _PG_BODIES[function])
+        ]
+
+    def _has_table(self, connection: sa.Connection) -> bool:
+        # asked on every access: SQLAlchemy's own inspection costs more than the access itself
+        query = "SELECT to_regclass('clr_ledger')"
+        if self.path is not None:
+            query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'clr_ledger'"
+        return connection.exec_driver_sql(query).scalar() is not None
 
     def _create_triggers(self, connection: sa.Connection) -> None:
-        missing = self.missing_triggers(connection)
-        if self.path is None:
-            for statement in _PG_FUNCTIONS:
-                connection.exec_driver_sql(statement)
-        triggers = SQLITE_TRIGGERS if self.path else PG_TRIGGERS
-        for name in missing:
-            connection.exec_driver_sql(triggers[name])
+        for name in self.missing_triggers(connection):
+            if self.path is not None:
+                connection.exec_driver_sql(SQLITE_TRIGGERS[name])
+                continue
+            _, event, each, function = PG_TRIGGERS[name]
+            connection.exec_driver_sql(
+                f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger "
+                f"LANGUAGE plpgsql AS $${_PG_BODIES[function]}$$"
+            )
+            connection.exec_driver_sql(
+                f"CREATE TRIGGER {name} {event} ON clr_ledger "
+                f"FOR EACH {each} EXECUTE FUNCTION {function}()"
+            )
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -182,89 +197,3 @@ class Store:
             fix="See that it can be reached and written and that its disk is not full.",
             path=self.name,
         )
-
-
-def _sqlite(path: Path) -> sa.Engine:
-    # One connection a transaction: none can be carried over a fork, which SQLite forbids.
-    engine = sa.create_engine(
-        "sqlite://", creator=lambda: _sqlite_connection(path), poolclass=sa.NullPool
-    )
-
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        # A write lock taken late, after a read, fails at once instead of waiting its turn.
-        write = connection.get_execution_options().get("clr_write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-    return engine
-
-
-def _sqlite_connection(path: Path) -> sqlite3.Connection:
-    for options in ("mode=rwc", "mode=ro"):
-        try:
-            return _tuned(path, options)
-        except sqlite3.OperationalError as error:
-            # asked of SQLite, not of file modes, which say nothing of read-only file systems
-            refused = ("readonly", "unable to open")
-            if not path.exists() or not any(word in str(error) for word in refused):
-                raise
-    # a WAL database needs its -shm file; where none can be made it can only be read as is
-    return _open(path, "mode=ro&immutable=1")
-
-
-def _open(path: Path, options: str) -> sqlite3.Connection:
-    return sqlite3.connect(
-        f"file:{quote(str(path.absolute()))}?{options}",
-        uri=True,
-        timeout=BUSY_SECONDS,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-
-
-def _tuned(path: Path, options: str) -> sqlite3.Connection:
-    connection = _open(path, options)
-    try:
-        # asking first matters: setting the mode needs a lock for which SQLite does not wait
-        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            _enter_wal(connection)
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _enter_wal(connection: sqlite3.Connection) -> Any:
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            return connection.execute("PRAGMA journal_mode=WAL").fetchone()
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-
-
-def _postgresql(url: str) -> sa.Engine:
-    try:
-        parsed = sa.make_url(url)
-        if parsed.drivername == "postgres":
-            parsed = parsed.set(drivername="postgresql")
-        if parsed.get_backend_name() != "postgresql":
-            raise UsageError(
-                f"The ledger cannot be kept in {parsed.get_backend_name()!r}.",
-                fix="Give a URL postgresql://user@host/database, or none for SQLite.",
-            )
-        return sa.create_engine(parsed, poolclass=sa.NullPool)
-    except sa.exc.ArgumentError as error:
-        raise UsageError(
-            "The ledger's URL is not a database URL.",
-            fix="Write it as postgresql://user:password@host:5432/database.",
-        ) from error
-    except ImportError as error:
-        raise UsageError(
-            f"The ledger's PostgreSQL driver is not installed: {error}.",
-            fix='Install it: pip install "psycopg[binary]".',
-        ) from error

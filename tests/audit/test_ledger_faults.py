@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import pytest
 
@@ -131,3 +133,46 @@ def test_a_signing_key_made_anew_does_not_hide_a_missing_head(filled):
     (filled.keys / "ledger.key").unlink()
     with pytest.raises(IntegrityBroken, match="head"):
         open_ledger(filled.keys.parent).append("act", "s/1", **WHO)
+
+
+def test_a_copy_of_the_file_alone_has_every_entry_while_the_ledger_is_open(filled, database):
+    copy = database.with_name("copy.db")
+    copy.write_bytes(database.read_bytes())
+    with closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("SELECT max(seq) FROM clr_ledger").fetchone() == (6,)
+
+
+def test_a_file_put_back_under_an_open_ledger_is_the_one_that_counts(filled, database):
+    older = database.with_name("older.db")
+    older.write_bytes(database.read_bytes())
+    filled.append("act", "s/1", **WHO)
+    older.replace(database)
+    assert [(one.kind, one.seq) for one in filled.verify()] == [("truncated", 7)]
+    with pytest.raises(IntegrityBroken, match="Entry 7 is missing"):
+        filled.append("act", "s/2", **WHO)
+
+
+def test_a_forked_child_appends_beside_its_parent(filled):
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            for number in range(10):
+                filled.append("act", f"s/{number}", actor="child", authentication="test")
+            code = 0
+        finally:
+            os._exit(code)
+    for number in range(10):
+        filled.append("act", f"s/{number}", **WHO)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert [one.seq for one in filled.entries()] == list(range(1, 27))
+    assert filled.verify() == []
+
+
+def test_threads_that_append_at_once_share_one_ledger(filled):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: filled.append("act", f"s/{n}", **WHO), range(40)))
+    assert [one.seq for one in filled.entries()] == list(range(1, 47))
+    assert filled.verify() == []

