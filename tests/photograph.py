@@ -1,0 +1,53 @@
+"""All that a refused request must leave as it was: every row of the registry, every file."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+PASSING = {"alembic_version", "jobs"}
+"""Tables that say nothing about the registry."""
+
+
+def photograph(state: Path) -> Mapping[str, Any]:
+    """Return rows and files of a registry under the folder `state`, by table and by path."""
+    picture: dict[str, Any] = {}
+    for file in ("mlflow.db", "auth.db"):
+        if (state / file).exists():
+            picture |= {f"{file}:{table}": rows for table, rows in _tables(state / file).items()}
+    artifacts = state / "artifacts"
+    picture["files"] = {
+        str(path.relative_to(artifacts)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(artifacts.rglob("*"))
+        if path.is_file()
+    }
+    return picture
+
+
+def _tables(file: Path) -> dict[str, list[str]]:
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
+        names = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        return {
+            name: sorted(map(repr, database.execute(f'SELECT * FROM "{name}"')))
+            for (name,) in names
+            if name not in PASSING
+        }
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what changed between two photographs: {place: (what went, what came)}."""
+    return {
+        place: _difference(before.get(place), after.get(place))
+        for place in sorted(before.keys() | after.keys())
+        if before.get(place) != after.get(place)
+    }
+
+
+def _difference(before: Any, after: Any) -> tuple[Any, Any]:
+    old = set(before.items() if isinstance(before, dict) else before or ())
+    new = set(after.items() if isinstance(after, dict) else after or ())
+    return sorted(old - new), sorted(new - old)
