@@ -90,7 +90,7 @@ class Session:
         """The append-only ledger."""
         from clr.audit.ledger import open_ledger
 
-        return open_ledger(self.settings.state)
+        return open_ledger(self.settings.state, self.settings.ledger_url)
 
     @cached_property
     def network(self) -> ReprogrammedNetwork:
