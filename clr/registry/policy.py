@@ -1,11 +1,80 @@
-"""What anybody may do on the registry server, decided from facts alone (pure)."""
+"""What anybody may do on the registry server: a decision from facts alone (pure).
+
+Default deny: what no line below allows is refused, and what the facts do not show counts
+against the act. Roles add up: who has two may do what either may. A refusal is a sentence
+that says why and what to do instead; MLflow shows it in its own error box.
+
+====================  ===================  =================================================
+act                   who                  allowed if
+====================  ===================  =================================================
+read                  any role             always; without a role nothing, reading included
+model: create         trainer              ``clr-<task>``; no tag that begins with review,
+                                           clr. or mlflow.
+..                    release              ``clr-release``, likewise
+model: describe, tag  trainer, release,    a model of ours; a tag of one's own
+                      admin, reviewer
+model: rename         nobody
+model: delete         admin                no version of it ever served or was reviewed
+version: create       trainer              ``clr-<task>``, from a logged model whose adapter
+                                           file has the digest in ``clr.adapter_digest``;
+                                           ``review`` absent or ``pending``; none of the
+                                           tags that server, reviewers or release write
+..                    release              ``clr-release``; the same with ``release.json``
+                                           and ``clr.release_digest``
+version: copy,        nobody               (**Promote model** copies; the description is the
+describe, stage                            model card; stages decide nothing)
+version: delete       admin                never served, no alias, no review
+..                    trainer, release     likewise, and a double that this user registered
+``review``            reviewer             on the task's list where there is one; not the
+``review.reason``                          creator (four eyes); and for the word
+..  approved          ..                   gate passed, nobody rejected it, the bytes are
+                                           those registered, the creator is known
+..  rejected          ..                   it does not serve now
+``clr.gate_release``  release              the release that serves
+``clr.gate_digest``,  release              a digest
+``clr.router_digest``
+``clr.promotion``     release              always: what became of a promotion
+other ``clr.*``,      nobody               (evidence; and MLflow's own switches)
+review*, mlflow.*
+other tags            trainer, reviewer,   no look-alike of one of ours (Review, rеview);
+                      admin, release       key up to 250, value up to 5000 characters
+alias ``candidate``   trainer, release     gate passed, nobody rejected it; removal always
+alias ``challenger``  release              as champion, freshness aside; removal always
+alias ``champion``    release              what the release that serves says: set on the
+of a task                                  version it names, removed where it names none
+alias ``previous``    release              a version that once served
+of a task
+``champion`` of       release              see `clr.registry.policy_releases.moving`: one
+``clr-release``                            reviewed newcomer, or retired tasks, on top of
+                                           what serves; or back to what served
+``previous`` of       release              the release that serves
+``clr-release``
+any other alias       nobody               (an admin may remove one)
+runs, experiments,    trainer, release,    nothing of a registered version is touched; the
+logged models, files  admin                path of a file is plain
+run: end              the same             always
+webhooks              nobody               (mlflow/webhooks.yaml)
+accounts              admin                of a name without a role in policy.yaml
+MLflow's own rights   nobody               (mlflow/policy.yaml)
+password              oneself, not the     always
+                      services
+..                    admin                of a name without a role
+anything else         nobody               (an endpoint that nobody has thought about)
+====================  ===================  =================================================
+
+Who a user is, is the server's business; that one person has one account is the house's. Two
+things are taken on trust from a trainer, and looked at again by the release service before it
+promotes: that the gate's report says what ``clr.verdict`` says, and that it is about this
+adapter.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from clr.registry import policy_releases as releases
+from clr.registry import policy_aliases as aliases
+from clr.registry import policy_users as users
 from clr.registry import policy_versions as versions
 from clr.registry.acts import Act, Decision, Kind, Principal, State
 from clr.registry.names import shown, unsafe_path
@@ -19,13 +88,10 @@ from clr.registry.refusals import (
     lookalike,
 )
 from clr.registry.reviews import word
-from clr.registry.roles import ADMIN, RELEASE, REVIEWER, SERVICES, TRAINER, Policy
+from clr.registry.roles import ADMIN, RELEASE, REVIEWER, TRAINER, Policy
 from clr.registry.store import RELEASE_MODEL
 
 Rule = Callable[[Act, Principal, State, Policy], str]
-
-ACCOUNTS = frozenset({"create_user", "create_user_ui", "delete_user"})
-"""MLflow's handlers that make and remove accounts; its other acts on users give rights."""
 
 _WORKERS = (TRAINER, RELEASE, ADMIN)
 
@@ -46,7 +112,7 @@ def decide(act: Act, who: Principal, state: State, policy: Policy) -> Decision:
         return Decision(False, _stranger(who))
     sentence = _RULES.get(act.kind, _unknown)(act, who, state, policy)
     if sentence:
-        return Decision(False, sentence[0].upper() + sentence[1:])
+        return Decision(False, sentence)
     if act.kind is Kind.SET_VERSION_TAG and act.name == "review":
         return Decision(True, value=word(act.value) or "")
     return Decision(True)
@@ -99,13 +165,17 @@ def _rename_model(act: Act, who: Principal, state: State, policy: Policy) -> str
 
 
 def _delete_model(act: Act, who: Principal, state: State, policy: Policy) -> str:
-    if state.model_ever_champion or state.model_reviewed is not False:
-        why = "has served" if state.model_ever_champion else "has reviews"
-        return (
-            f"A version of {shown(act.model)} {why}, so the model stays, to be audited later. "
-            "To take its task out of service, use `clr retire`."
-        )
-    return lacks(who, (ADMIN,), "delete a registered model", "Ask the administrator.")
+    if problem := lacks(
+        who, (ADMIN,), "delete a registered model", "To take a task out of service: `clr retire`."
+    ):
+        return problem
+    if not state.model_ever_champion and state.model_reviewed is False:
+        return ""
+    why = "served" if state.model_ever_champion else "was reviewed"
+    return (
+        f"A version of {shown(act.model)} {why} once, so the model stays, to be audited later. "
+        "To take its task out of service, use `clr retire`."
+    )
 
 
 def _model_tag(act: Act, who: Principal, state: State, policy: Policy) -> str:
@@ -164,44 +234,6 @@ def _file(act: Act, who: Principal, state: State, policy: Policy) -> str:
     return _written(act, state)
 
 
-def _webhook(act: Act, who: Principal, state: State, policy: Policy) -> str:
-    return (
-        "Webhooks are listed in mlflow/webhooks.yaml and set up when the server starts; nobody "
-        "changes them through the server. Edit that file, then start the server again."
-    )
-
-
-def _manage_user(act: Act, who: Principal, state: State, policy: Policy) -> str:
-    if act.endpoint not in ACCOUNTS:
-        return (
-            "Rights are given in mlflow/policy.yaml alone; MLflow's own roles, grants and admin "
-            "flag decide nothing here. On the server's machine: `clr users add NAME --role ROLE`."
-        )
-    if problem := lacks(who, (ADMIN,), "make or remove accounts"):
-        return problem
-    return _with_role(act, state, policy)
-
-
-def _with_role(act: Act, state: State, policy: Policy) -> str:
-    if act.name and not (state.user_roles or policy.roles(act.name)):
-        return ""
-    return (
-        f"The account {shown(act.name)} has a role in policy.yaml, and who could replace it could "
-        "act in its name. Use `clr users` on the server's machine."
-    )
-
-
-def _set_password(act: Act, who: Principal, state: State, policy: Policy) -> str:
-    if act.name in SERVICES and act.name != ADMIN:
-        return (
-            f"{act.name} is used by the commands, which read its password from a file. "
-            "Use `clr users passwd` on the server's machine."
-        )
-    if act.name == who.name:
-        return ""
-    return lacks(who, (ADMIN,), "set another user's password") or _with_role(act, state, policy)
-
-
 _RULES: Mapping[Kind, Rule] = MappingProxyType(
     {
         Kind.READ: _read,
@@ -218,16 +250,16 @@ _RULES: Mapping[Kind, Rule] = MappingProxyType(
         Kind.DELETE_VERSION: versions.delete,
         Kind.SET_VERSION_TAG: versions.set_tag,
         Kind.DELETE_VERSION_TAG: versions.delete_tag,
-        Kind.SET_ALIAS: releases.set_alias,
-        Kind.DELETE_ALIAS: releases.delete_alias,
+        Kind.SET_ALIAS: aliases.set_alias,
+        Kind.DELETE_ALIAS: aliases.delete_alias,
         Kind.TRACK: _track,
         Kind.FINISH_RUN: _finish_run,
         Kind.DELETE_TRACKED: _track,
         Kind.WRITE_FILE: _file,
         Kind.DELETE_FILE: _file,
-        Kind.WEBHOOK: _webhook,
-        Kind.MANAGE_USER: _manage_user,
-        Kind.SET_PASSWORD: _set_password,
+        Kind.WEBHOOK: users.webhook,
+        Kind.MANAGE_USER: users.manage,
+        Kind.SET_PASSWORD: users.set_password,
         Kind.OTHER: _unknown,
     }
 )

@@ -20,6 +20,7 @@ from clr.registry.names import (
     shown,
     task_of,
 )
+from clr.registry.policy_releases import PASSED
 from clr.registry.refusals import (
     TO_PROMOTE,
     copied,
@@ -34,7 +35,8 @@ from clr.registry.reviews import REJECTED, rejected, word
 from clr.registry.roles import ADMIN, RELEASE, REVIEWER, TRAINER, Policy
 from clr.registry.store import RELEASE_MODEL
 
-PASSED = "passed"
+PIPELINE = "The release service fills it; your own words go into `review.reason`."
+TO_CLOSE = "a reviewer sets its tag `review` to `rejected`, which closes it"
 _SOURCE = re.compile(r"models:/m-[0-9a-f]{1,64}")
 _SHA = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -54,6 +56,7 @@ def create(act: Act, who: Principal, state: State, policy: Policy) -> str:
         or _origin(act)
         or _bytes(act, state, digest)
         or _birth_tags(act)
+        or long_value("description", act.value)
     )
 
 
@@ -86,11 +89,9 @@ def _birth_tags(act: Act) -> str:
     for key, value in act.tags.items():
         if problem := lookalike(key) or long_value(key, value):
             return problem
-        if key == REVIEW and value == "pending":
-            continue
-        if key in SERVER_TAGS | {REVIEW, REASON, PROMOTION} or (
-            reserved(key) and not key.startswith("clr.")
-        ):
+        born = key == REVIEW and value == "pending"
+        evidence = key.startswith("clr.") and key not in SERVER_TAGS | {PROMOTION}
+        if reserved(key) and not (born or evidence):
             return (
                 f"The tag {shown(key)} cannot be given at registration: a version is born with "
                 f"`review: pending`, and people decide afterwards. Leave it out; {TO_PROMOTE}."
@@ -99,28 +100,24 @@ def _birth_tags(act: Act) -> str:
 
 
 def delete(act: Act, who: Principal, state: State, policy: Policy) -> str:
-    """Deletion: what never served and nobody reviewed; a trainer only his own double."""
-    version = state.version
-    if version is None:
-        return lacks(who, (ADMIN,), "delete versions") or nothing_there(act)
-    served = version.ever_champion or bool(state.target and state.target.served)
-    if act.model == RELEASE_MODEL and state.target is None:
+    """Deletion: what never served and nobody reviewed; of one's own only a double."""
+    version, role = state.version, RELEASE if act.model == RELEASE_MODEL else TRAINER
+    own = version is not None and version.twin and version.creator == who.name
+    if not (own and role in who.roles) and (
+        problem := lacks(who, (ADMIN,), "delete a version", f"Leave it, or: {TO_CLOSE}.")
+    ):
+        return problem
+    if version is None or (act.model == RELEASE_MODEL and state.target is None):
         return nothing_there(act)
-    if served or act.version in state.aliases.values() or version.reviews:
+    served = version.ever_champion or (state.target is not None and state.target.served)
+    if served or version.reviews or act.version in state.aliases.values():
         why = "has served" if served else "has reviews" if version.reviews else "has an alias"
         return (
-            f"Version {act.version} of {act.model} {why} and stays, so that it can be audited "
-            "later. To stop it, reject it, retire its task with `clr retire`, or roll back."
+            f"Version {act.version} of {act.model} {why} and stays, to be audited later. "
+            "What serves is taken out by `clr rollback` or `clr retire`; what does not serve does "
+            "no harm."
         )
-    doubles = (RELEASE,) if act.model == RELEASE_MODEL else (TRAINER,)
-    if version.twin and version.creator == who.name and who.roles & set(doubles):
-        return ""
-    return lacks(
-        who,
-        (ADMIN,),
-        "delete versions",
-        "Leave it, or have a reviewer set its tag `review` to `rejected`, which closes it.",
-    )
+    return ""
 
 
 def set_tag(act: Act, who: Principal, state: State, policy: Policy) -> str:
@@ -152,9 +149,11 @@ def free_tag(who: Principal) -> str:
 
 
 def _release_tag(act: Act, who: Principal, state: State) -> str:
-    if problem := lacks(who, (RELEASE,), f"write the tag `{act.name}`, which a gate's run fills"):
+    if not task_of(act.model):
+        return kept_tag(act.name)
+    if problem := lacks(who, (RELEASE,), f"write the tag `{act.name}`", PIPELINE):
         return problem
-    if not task_of(act.model) or state.version is None:
+    if state.version is None:
         return nothing_there(act)
     serving = state.serving.digest if state.serving else ""
     if act.name == GATE_RELEASE and act.value != serving:
@@ -239,12 +238,12 @@ def _approving(act: Act, version: VersionFacts, policy: Policy) -> str:
         )
     if policy.four_eyes and not version.creator:
         return (
-            f"It is not known who registered {what[0].lower()}{what[1:]}, so four eyes cannot be "
-            "kept. Set `review` to `rejected` and run `clr onboard` again on the server."
+            f"{what}: nobody knows who registered it, so four eyes cannot be kept. Set `review` to "
+            "`rejected`, and run `clr onboard` again, which registers it anew."
         )
     if not version.adapter or version.actual != version.adapter or not version.source:
         return (
-            f"The adapter file of {what[0].lower()}{what[1:]} is not the one that was registered. "
-            "Approve nothing whose files were touched: reject it, and tell the administrator."
+            f"{what} has another adapter file than the one that was registered. Approve nothing "
+            "whose files were touched: reject it, and tell the administrator."
         )
     return ""
