@@ -7,9 +7,13 @@ import platform
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import clr
 from clr.core.files import canonical_json, sha256_bytes, sha256_file
+
+if TYPE_CHECKING:
+    from clr.registry.store import Registry
 
 
 @cache
@@ -70,3 +74,16 @@ def _processor() -> str:
 def local_user() -> str:
     """Return the name of the operating-system user, for acts done without a server."""
     return getpass.getuser()
+
+
+def identity(registry: Registry) -> tuple[str, str]:
+    """Return who acts here and how that is known, for the ledger.
+
+    A guarded server has checked the password of the user that this process signs in as;
+    without one there is only the name of the operating-system user, which is weaker.
+    """
+    if registry.guarded:
+        from mlflow.utils.credentials import read_mlflow_creds
+
+        return read_mlflow_creds().username or "-", "mlflow-basic-auth"
+    return local_user(), "local-os-user"

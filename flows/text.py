@@ -103,12 +103,30 @@ def reviewed(result: Result) -> str:
     """Say what a review did."""
     if result["decision"] == "reject":
         return f"{result['task']} version {result['version']} is rejected: {result['reason']}"
+    if result.get("waiting"):
+        return f"Recorded. {result['waiting']}"
     if result.get("already"):
         return f"{result['task']} version {result['version']} is already champion."
+    return promoted(result)
+
+
+def promoted(result: Result) -> str:
+    """Say which release a version made."""
     return (
         f"{result['task']} version {result['version']} is champion; release {result['release']} "
         f"({result['release_digest'][:19]}…) is in force."
     )
+
+
+def rolled_back(result: Result) -> str:
+    """Say which release serves after a rollback or a retirement, and why."""
+    what = (
+        f"Release {result['release']} ({result['release_digest'][:19]}…) of {result['tasks']} "
+        "task(s) is in force"
+    )
+    if result.get("already"):
+        return f"{what} already."
+    return f"{what} in place of release {result['from']}: {result['reason']}"
 
 
 def status(result: Result) -> str:

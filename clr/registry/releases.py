@@ -27,6 +27,7 @@ from clr.registry.store import (
     RELEASE_EXPERIMENT,
     RELEASE_MODEL,
     Registry,
+    checked_key,
     ensure_model,
     model_name,
 )
@@ -55,6 +56,29 @@ def get_release(registry: Registry, version: int) -> Release:
     if found is None:
         raise UsageError(f"There is no release {version}.", fix="`clr status` lists releases.")
     return found
+
+
+def find_release(registry: Registry, digest: str) -> Release | None:
+    """Return the written release with this digest, whether it ever served or not."""
+    search = f"name = '{RELEASE_MODEL}' and tags.`{KEY_TAG}` = '{checked_key(digest)}'"
+    with calling(registry.uri, "look for a release"):
+        found = registry.client.search_model_versions(search)
+    if not found:
+        return None
+    return _release_at(registry, str(min(int(one.version) for one in found)))
+
+
+def serving_version(registry: Registry) -> tuple[int, str, str] | None:
+    """Return number, digest and previous digest of what serves, by its tags; None at the start.
+
+    Unlike `current_release` this also answers where the release's file is damaged.
+    """
+    found = _find(registry, CHAMPION)
+    if found is None:
+        return None
+    tags = found.tags
+    digest, before = tags.get("clr.release_digest", ""), tags.get("clr.previous_release", "")
+    return int(found.version), digest, before
 
 
 def _find(registry: Registry, version: str) -> Any | None:
@@ -134,29 +158,33 @@ def _describe(release: Release, limit: int = 40) -> str:
     return "\n".join([head, "| task | version |", "|---|---|", *rows[:limit], *more])
 
 
-def activate(registry: Registry, release: Release) -> None:
+def activate(registry: Registry, release: Release, *, everything: bool = False) -> None:
     """Make a written release the one that serves, then repeat it in the tasks' aliases.
 
     Killed at any point, the same call completes it; until the alias ``champion`` of
     ``clr-release`` moves, the old release serves whole, afterwards the new one. A
     broken release can be left this way: its own file is not needed.
 
+    Args:
+        registry: opened registry.
+        release: what shall serve, written before.
+        everything: compare the aliases of all tasks, not only of those that change.
+
     Raises:
         UsageError: `release` was never written.
         ServiceUnavailable: the registry, or the lock of promotions, cannot be used.
     """
     with locked(registry, "promote"):
-        _activate(registry, release)
+        _activate(registry, release, everything=everything)
 
 
-def _activate(registry: Registry, release: Release) -> None:
+def _activate(registry: Registry, release: Release, *, everything: bool = False) -> None:
     if release.version < 1:
         raise UsageError(
             "A release must be written before it can serve.", fix="Call write_release first."
         )
     client, serving = registry.client, _find(registry, CHAMPION)
     moving = serving is None or int(serving.version) != release.version
-    everything = False
     if moving and serving is not None:
         try:
             settle(registry, get_release(registry, int(serving.version)))  # perhaps half told

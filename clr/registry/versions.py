@@ -65,6 +65,11 @@ class Version:
         return f"models:/{model_name(self.task)}/{self.version}"
 
     @property
+    def source(self) -> str:
+        """Where its files are, ``models:/m-…``: an address that MLflow gives out only once."""
+        return f"models:/{self.model_id}" if self.model_id else ""
+
+    @property
     def review(self) -> str:
         """What a person said: ``pending``, ``approved``, ``rejected`` or whatever they wrote."""
         return self.tags.get("review", PENDING)
