@@ -13,7 +13,7 @@ import click
 
 from clr import __version__
 from clr.errors import ClrError, DataRefused, GateRefused, IntegrityBroken
-from flows import output, text
+from flows import cli_registry, output, text
 from flows.command import Commands, as_json
 
 
@@ -217,6 +217,9 @@ def settings(as_json: bool) -> None:
     }
     output.emit(json.loads(json.dumps(table, default=str)), as_json, text.settings)
 
+
+main.add_command(cli_registry.up)
+main.add_command(cli_registry.users)
 
 if __name__ == "__main__":
     main()

@@ -42,9 +42,9 @@ def _escape(char: str) -> str:
 
 
 def emit(
-    result: dict[str, Any],
+    result: Any,
     as_json: bool,
-    text: Callable[[dict[str, Any]], str],
+    text: Callable[[Any], str],
     refusal: ClrError | None = None,
 ) -> None:
     """Print `result` as JSON or as `text(result)`, then end the command if it was refused."""
@@ -61,7 +61,7 @@ def fail(error: ClrError, *, as_json: bool) -> None:
     _explain(error)
 
 
-def _document(value: dict[str, Any]) -> str:
+def _document(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=not _speaks_unicode(), default=str)
 
 

@@ -126,6 +126,16 @@ def parse_policy(text: str, where: str = "mlflow/policy.yaml") -> Policy:
     return _policy(parse_yaml(text, where), Reader(where), sha256_bytes(text.encode("utf-8")))
 
 
+def checked_user(name: str) -> str:
+    """Return `name` if it can be given to a person.
+
+    Raises:
+        UsageError: other characters than ``a-z0-9._@-``, or a user of the server's own.
+    """
+    _users({"users": {name: []}}, Reader("clr users"))
+    return name
+
+
 def add_user(path: Path, name: str, roles: Iterable[str]) -> Policy:
     """Write `name` with exactly these `roles` into the policy file; comments stay.
 

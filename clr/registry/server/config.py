@@ -181,8 +181,17 @@ def common_environment(settings: Settings, given: Mapping[str, str]) -> dict[str
         "CLR_HOME": str(settings.state),
         "DO_NOT_TRACK": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        # the server's messages to the release service are for no proxy
+        "NO_PROXY": _no_proxy(given),
+        "no_proxy": _no_proxy(given),
+        "PYTHONSAFEPATH": "1",  # a file of the workspace is no module of the server
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _no_proxy(given: Mapping[str, str]) -> str:
+    before = given.get("no_proxy") or given.get("NO_PROXY") or ""
+    return ",".join(dict.fromkeys([*filter(None, before.split(",")), "127.0.0.1", "localhost"]))
 
 
 def server_environment(
