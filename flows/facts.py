@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clr.registry.runs import Run
 
 RESULT_FILE = "onboard.json"
+DATA_DOCS = "validation/data-docs.html"
 VERDICTS = {"pass": "passed", "fail": "refused", "inconclusive": "inconclusive"}
 
 
@@ -135,7 +136,8 @@ def write_card(job: Job, run: Run, result: Result, judged: Judged) -> str:
             },
             "links": {
                 "gate report": run.link("gate/gate.html"),
-                "Data Docs": run.link("validation/data-docs/index.html"),
+                "Data Docs": run.link(DATA_DOCS),
+                "confusion matrix": run.link("plots/confusion.png"),
                 "run": run.link(),
             },
         }
@@ -156,6 +158,7 @@ def log_artifacts(
 ) -> None:
     """Upload result, reports, evidence, plots and the validation's documents."""
     from clr.core.evaluate import confusion
+    from clr.data.checks import checks_html
     from clr.registry import plots
     from clr.registry.runs import log_bytes, log_file
     from clr.roi import payback_curve
@@ -171,6 +174,7 @@ def log_artifacts(
         "data/manifest.json": job.manifest.to_json().encode(),
         "data/data.dvc": (job.session.settings.workspace / "data.dvc").read_bytes(),
         "environment.json": json.dumps(provenance.environment(), indent=1).encode(),
+        DATA_DOCS: checks_html(json.loads(validation.json.read_bytes())).encode(),
         EVIDENCE_FILE: evidence.to_bytes(),
         "plots/learning-curves.png": plots.learning_curves(trained["history"]),
         "plots/confusion.png": plots.confusion(

@@ -47,8 +47,8 @@ def next_steps(report: Mapping[str, Any]) -> list[str]:
     """
     name = report["newcomer"]
     if report["verdict"] == "pass":
-        who = f"clr review {name} VERSION approve" if name else "approving it"
-        return [f"Review the candidate; {who} puts it into service."]
+        where = f" on its page in the registry, or by clr review {name} VERSION" if name else ""
+        return [f"Review the candidate{where}; approving it puts it into service."]
     failed, undecided = _kinds(report["failed"]), _kinds(report["inconclusive"])
     steps = [_FAILED[kind] for kind in failed]
     steps += [_OPEN.get(kind, _FAILED[kind]) for kind in undecided if kind not in failed]

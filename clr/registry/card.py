@@ -1,27 +1,37 @@
-"""The model card: what a reviewer reads in the registry before approving a version (pure)."""
+"""The model card: what a reviewer reads in the registry before approving a version (pure).
+
+Its order is that of a reader with ten seconds: the verdict, the few figures it rests on
+beside what was before or is allowed, how to decide; then the tables behind them.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
+
+from clr.gate.advice import next_steps
+from clr.registry.markdown import code, figure, link, percent, table, text
 
 LIMIT = 5000
 """Characters; MLflow's database keeps no more of a version's description."""
 
 ROWS = 20
-"""Earlier tasks shown in the retention table; the rest are counted."""
+"""Earlier tasks that the retention table shows at least, however long the other words are."""
 
 Facts = Mapping[str, Any]
 
 _VERDICTS = {
-    "pass": "Passed the retention gate",
-    "fail": "Refused by the retention gate",
-    "inconclusive": "Not decided: the retention gate is inconclusive",
+    "pass": "✓ Passed the retention gate",
+    "fail": "✕ Refused by the retention gate",
+    "inconclusive": "? Not decided: the retention gate is inconclusive",
 }
 _ALIASES = {"passed": "pass", "refused": "fail"}
-_BUDGETS = ("parameters", "bytes", "latency")
+_MARKS = {"pass": "✓", "fail": "✕ failed", "inconclusive": "? open"}
+_BUDGETS = {
+    "parameters": ("Added parameters", "{:.2f} % of the backbone", "{:g} %"),
+    "bytes": ("Size of its file", "{:.3f} MB", "{:g} MB"),
+    "latency": ("Time for a prediction", "{:.2f} times the bare backbone's", "{:g} times"),
+}
 _ROI = (
     ("adoption_cost", "Adoption cost"),
     ("annual_benefit", "Benefit a year"),
@@ -30,11 +40,17 @@ _ROI = (
     ("npv", "Net present value"),
     ("roi_pct", "Return on investment"),
 )
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~>-])")
+_CLASSES = 8
+_OPEN_POINTS = 8
+_STEPS = 4
+_MOST_ROWS = 60  # more than fit
 
 
 def model_card(facts: Facts) -> str:
     """Return the card of one adapter version as Markdown of at most `LIMIT` characters.
+
+    Earlier tasks that did not keep what they had come first in their table; of the others
+    as many are shown as there is room for, and the rest is counted.
 
     Args:
         facts: what ``clr onboard --json`` prints, as far as known: task, verdict,
@@ -46,8 +62,13 @@ def model_card(facts: Facts) -> str:
     Raises:
         KeyError: no ``task`` or no ``verdict``.
     """
-    for rows in (ROWS, 12, 6, 0):
+    most = min(len(_checks(facts, "retention")), _MOST_ROWS)
+    for rows in range(most, min(most, ROWS) - 1, -1):
         card = _build(facts, rows)
+        if len(card) <= LIMIT:
+            return card
+    for rows in (12, 6, 0):
+        card = _build(facts, min(rows, most))
         if len(card) <= LIMIT:
             return card
     return card[: LIMIT - 2].rsplit("\n", 1)[0] + "\n…"
@@ -56,33 +77,32 @@ def model_card(facts: Facts) -> str:
 def _build(facts: Facts, rows: int) -> str:
     sections = (
         _verdict(facts),
-        _accuracy(facts),
-        _retention(facts, rows),
-        _budgets(facts),
-        _business(facts),
-        _approval(facts),
-        _origin(facts),
+        _glance(facts),
         _links(facts),
+        _decision(facts),
+        _retention(facts, rows),
+        _accuracy(facts),
+        _business(facts),
+        _origin(facts),
     )
-    return "\n\n".join(text for section in sections if (text := "\n".join(section))) + "\n"
+    return "\n\n".join(words for section in sections if (words := "\n".join(section))) + "\n"
 
 
 def _verdict(facts: Facts) -> Iterator[str]:
     report = facts.get("report") or {}
-    verdict = _word(facts)
-    yield f"**{_VERDICTS.get(verdict, _text(verdict))}.** {_text(report.get('sentence', ''), 600)}"
-    open_points = [*report.get("failed", ()), *report.get("inconclusive", ())]
-    if open_points:
-        shown = ", ".join(f"`{_code(one)}`" for one in open_points[:8])
-        more = f" and {len(open_points) - 8} more" if len(open_points) > 8 else ""
-        yield f"\nNot passed: {shown}{more}."
-    named = " · ".join(
-        f"{word} {_text(facts[name], 120)}"
-        for name, word in (("title", "Title:"), ("owner", "Owner:"))
+    yield f"## {_VERDICTS.get(_word(facts), text(_word(facts)))}\n"
+    named = [
+        f"{words} {text(facts[name], 120)}"
+        for name, words in (("title", ""), ("owner", "Owner:"))
         if facts.get(name)
-    )
-    if named:
-        yield f"\n{named}"
+    ]
+    yield f"**{' · '.join([text(facts['task']), *(one.strip() for one in named)])}**"
+    if sentence := report.get("sentence"):
+        yield f"\n{text(sentence, 600)}"
+    if points := [*report.get("failed", ()), *report.get("inconclusive", ())]:
+        shown = ", ".join(f"`{code(one)}`" for one in points[:_OPEN_POINTS])
+        more = f" and {len(points) - _OPEN_POINTS} more" if len(points) > _OPEN_POINTS else ""
+        yield f"\nNot passed: {shown}{more}."
 
 
 def _word(facts: Facts) -> str:
@@ -90,50 +110,121 @@ def _word(facts: Facts) -> str:
     return _ALIASES.get(verdict, verdict)
 
 
-def _accuracy(facts: Facts) -> Iterator[str]:
+def _glance(facts: Facts) -> Iterator[str]:
+    rows = [*_accuracy_row(facts), *_kept_row(facts), *_budget_rows(facts), *_payback_row(facts)]
+    if rows:
+        yield from table(("", "this adapter", "before, or allowed", ""), rows)
+
+
+def _accuracy_row(facts: Facts) -> Iterator[Sequence[str]]:
     if facts.get("accuracy") is None:
         return
-    yield "### Accuracy on the test split\n"
-    yield "| | accuracy |\n|---|---|"
     interval = facts.get("accuracy_ci")
-    about = f" (95 %: {_percent(interval[0])} to {_percent(interval[1])})" if interval else ""
-    yield f"| **this adapter** | **{_percent(facts['accuracy'])}**{about} |"
+    about = f" (95 %: {percent(interval[0])} to {percent(interval[1])})" if interval else ""
     baseline = facts.get("baseline") or {}
-    for name, words in (("linear_probe", "linear probe, before"), ("majority", "majority class")):
-        if baseline.get(name) is not None:
-            yield f"| {words} | {_percent(baseline[name])} |"
-    for check in _checks(facts, "improvement", "own-champion"):
-        yield f"\n{_text(check['message'], 300)}"
+    before = ", ".join(
+        f"{words} {percent(baseline[name])}"
+        for name, words in (("linear_probe", "linear probe"), ("majority", "majority class"))
+        if baseline.get(name) is not None
+    )
+    tests = (facts.get("data") or {}).get("test")
+    what = f"Accuracy on {tests} test images" if tests else "Accuracy on the test split"
+    mark = next((_mark(one) for one in _checks(facts, "improvement")), "")
+    yield what, f"**{percent(facts['accuracy'])}**{about}", before, mark
+
+
+def _kept_row(facts: Facts) -> Iterator[Sequence[str]]:
+    if checks := _checks(facts, "retention"):
+        kept = sum(one["verdict"] == "pass" for one in checks)
+        all_kept = "✓" if kept == len(checks) else _MARKS["fail"]
+        yield (
+            "Earlier tasks",
+            f"**{kept} of {len(checks)}** keep what they had",
+            "all must",
+            all_kept,
+        )
+    elif facts.get("report"):
+        yield "Earlier tasks", "there are none yet", "", ""
+
+
+def _budget_rows(facts: Facts) -> Iterator[Sequence[str]]:
+    for one in _checks(facts, *_BUDGETS):
+        words, observed, limit = _BUDGETS[one["name"]]
+        yield words, observed.format(one["observed"]), limit.format(one["limit"]), _mark(one)
+
+
+def _payback_row(facts: Facts) -> Iterator[Sequence[str]]:
+    case = facts.get("roi") or {}
+    payback, gain, years = (case.get(one) for one in ("payback_months", "roi_pct", "horizon_years"))
+    if payback and gain and years and payback.get("middle") is not None:
+        pays = f"{figure(payback['middle'])} months; {figure(gain['middle'])} % return"
+        yield (
+            "Pays back in",
+            f"{pays} in {years['value']:g} years",
+            "under assumptions, below",
+            "",
+        )
+
+
+def _mark(check: Mapping[str, Any]) -> str:
+    return _MARKS.get(check["verdict"], text(check["verdict"]))
+
+
+def _links(facts: Facts) -> Iterator[str]:
+    if links := facts.get("links") or {}:
+        shown = (link(text(label, 60), str(address)) for label, address in links.items())
+        yield f"Open: {' · '.join(shown)}"
+
+
+def _decision(facts: Facts) -> Iterator[str]:
+    if _word(facts) != "pass":
+        yield "### What to do\n"
+        yield "This version cannot be promoted: the gate has not passed."
+        for step in next_steps(facts["report"])[:_STEPS] if facts.get("report") else ():
+            yield f"- {text(step, 300)}"
+        return
+    task = code(facts["task"])
+    yield "### How to decide\n"
+    yield "1. Further down, under **Tags**, click the pencil of `review`, near the list's end."
+    yield "2. Write `approved` or `rejected` in place of `pending`, then **Save**.\n"
+    yield (
+        "Approved, it serves within seconds: the alias `champion` moves here. Want to say why? "
+        "Add the tag `review.reason` first. Nobody approves what they registered themselves. "
+        "Leave **Promote model** alone: it copies, and is refused. In a terminal: "
+        f'`clr review {task} VERSION approve --reason "…"`.'
+    )
 
 
 def _retention(facts: Facts, rows: int) -> Iterator[str]:
-    checks = _checks(facts, "retention")
+    checks = sorted(
+        _checks(facts, "retention"), key=lambda one: (one["verdict"] == "pass", one["task"])
+    )
     if not checks:
-        if facts.get("report"):
-            yield "### Earlier tasks\n\nThere are none yet."
         return
-    passed = sum(check["verdict"] == "pass" for check in checks)
-    yield f"### Earlier tasks: {passed} of {len(checks)} keep what they had\n"
-    checks = sorted(checks, key=lambda check: (check["verdict"] == "pass", check["task"]))
+    yield "### Earlier tasks\n"
     if rows:
-        yield "| task | before | after | proof | verdict |\n|---|---|---|---|---|"
-    for check in checks[:rows]:
-        known = check.get("facts") or {}
-        before, after = _percent(known.get("before")), _percent(known.get("after"))
-        yield (
-            f"| {_text(check['task'])} | {before} | {after} | {_text(check['how']) or '–'} "
-            f"| {_text(check['verdict'])} |"
-        )
+        cells = (_task_row(one) for one in checks[:rows])
+        yield from table(("task", "before", "after", "proof", ""), cells)
     if len(checks) > rows:
-        yield f"\n{len(checks) - rows} more are in gate.json."
+        kept = all(one["verdict"] == "pass" for one in checks[rows:])
+        words = "more keep what they had; they" if kept else "more, not all of them kept,"
+        yield f"\n{len(checks) - rows} {words} are in the gate report."
 
 
-def _budgets(facts: Facts) -> Iterator[str]:
-    checks = _checks(facts, *_BUDGETS)
-    if checks:
-        yield "### Budgets\n"
-    for check in checks:
-        yield f"- {_text(check['verdict'])}: {_text(check['message'], 240)}"
+def _task_row(check: Mapping[str, Any]) -> Sequence[str]:
+    known = check.get("facts") or {}
+    before, after = percent(known.get("before")), percent(known.get("after"))
+    return text(check["task"]), before, after, text(check["how"]) or "–", _mark(check)
+
+
+def _accuracy(facts: Facts) -> Iterator[str]:
+    if checks := _checks(facts, "improvement", "own-champion"):
+        yield from ("### Accuracy in words\n", *(f"- {_message(one)}" for one in checks))
+
+
+def _message(check: Mapping[str, Any]) -> str:
+    words = check["message"].removeprefix(f"{check['task']}: ")
+    return text(words[:1].upper() + words[1:], 300)
 
 
 def _business(facts: Facts) -> Iterator[str]:
@@ -146,88 +237,61 @@ def _business(facts: Facts) -> Iterator[str]:
     if not shown:
         yield "No business assumptions were given, so nothing is derived."
         return
-    yield "| derived from assumptions | low | middle | high |\n|---|---|---|---|"
-    for words, one in shown:
-        sure = {"low": None, "middle": one.get("value"), "high": None}
-        ends = " | ".join(_figure({**sure, **one}[end]) for end in sure)
-        yield f"| {words} ({_text(one.get('unit', ''), 20)}) | {ends} |"
+    yield from table(
+        ("derived from assumptions", "low", "middle", "high"),
+        [(f"{words} ({text(one.get('unit', ''), 20)})", *_ends(one)) for words, one in shown],
+    )
     yield "\nLow and high are the ends of the accuracy's interval. Assumptions: roi.json."
 
 
-def _approval(facts: Facts) -> Iterator[str]:
-    task = _code(facts["task"])
-    yield "### Review\n"
-    if _word(facts) != "pass":
-        yield "This version cannot be promoted: the gate has not passed."
-        return
-    yield (
-        "Set the tag `review` of this version to `approved` or `rejected`, with your words in "
-        f'`review.reason`; or run `clr review {task} VERSION approve --reason "…"`.'
-    )
+def _ends(field: Mapping[str, Any]) -> Iterator[str]:
+    sure = {"low": None, "middle": field.get("value"), "high": None, **field}
+    return (figure(sure[end]) for end in ("low", "middle", "high"))
 
 
 def _origin(facts: Facts) -> Iterator[str]:
-    lines = list(_origin_lines(facts))
-    if lines:
-        yield "### Origin\n"
-        yield from lines
+    if lines := list(_origin_lines(facts)):
+        yield from ("### Origin\n", *lines)
 
 
 def _origin_lines(facts: Facts) -> Iterator[str]:
-    if data := facts.get("data"):
-        classes = data.get("classes")
-        number = len(classes) if isinstance(classes, Sequence) else classes
-        yield (
-            f"- data: {data.get('train', '?')} training and {data.get('test', '?')} test images, "
-            f"{number} classes"
-        )
-    if adapter := facts.get("adapter"):
-        yield (
-            f"- adapter: {adapter['bytes'] / 1000:,.0f} kB, {adapter['params']:,} kernel "
-            f"parameters ({adapter['params_pct']:.2f} % of the backbone)"
-        )
-    if backbone := facts.get("backbone"):
-        parts = [_text(backbone.get(part, ""), 120) for part in ("name", "source", "licence")]
-        yield f"- backbone: {', '.join(part for part in parts if part)}"
-    for name, digest in sorted((facts.get("digests") or {}).items()):
-        yield f"- {_text(name, 40)}: `{_code(digest)}`"
+    words = {
+        "data": facts.get("data") and _data(facts["data"]),
+        "adapter": facts.get("adapter") and _adapter(facts["adapter"]),
+        "backbone": facts.get("backbone") and _backbone(facts["backbone"]),
+    }
+    digests = facts.get("digests") or {}
+    for name in (*words, *sorted(digests.keys() - words.keys())):
+        parts = [words.get(name), digests.get(name) and f"`{code(digests[name])}`"]
+        if any(parts):
+            yield f"- {text(name, 40)}: {'; '.join(part for part in parts if part)}"
 
 
-def _links(facts: Facts) -> Iterator[str]:
-    links = facts.get("links") or {}
-    if links:
-        yield "### More\n"
-    for label, address in links.items():
-        yield f"- {_link(_text(label, 60), str(address))}"
+def _data(data: Mapping[str, Any]) -> str:
+    train, test = data.get("train", "?"), data.get("test", "?")
+    return f"{train} training and {test} test images, {_classes(data.get('classes', ()))}"
+
+
+def _adapter(adapter: Mapping[str, Any]) -> str:
+    return (
+        f"{adapter['bytes'] / 1000:,.0f} kB, {adapter['params']:,} kernel parameters "
+        f"({adapter['params_pct']:.2f} % of the backbone)"
+    )
+
+
+def _backbone(backbone: Mapping[str, Any]) -> str:
+    parts = [text(backbone.get(part, ""), 120) for part in ("name", "source", "licence")]
+    return ", ".join(part for part in parts if part)
+
+
+def _classes(classes: Sequence[str] | int) -> str:
+    if isinstance(classes, int):
+        return f"{classes} classes"
+    more = f" and {len(classes) - _CLASSES} more" if len(classes) > _CLASSES else ""
+    names = ", ".join(text(one, 30) for one in classes[:_CLASSES])
+    return f"{len(classes)} classes: {names}{more}"
 
 
 def _checks(facts: Facts, *names: str) -> list[Mapping[str, Any]]:
     checks: Iterable[Mapping[str, Any]] = (facts.get("report") or {}).get("checks", ())
     return [check for check in checks if check["name"] in names]
-
-
-def _figure(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 10 else f"{value:.1f}"
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
-
-
-def _text(value: Any, longest: int = 80) -> str:
-    """Return words from outside as one line that Markdown and HTML take for words only."""
-    line = re.sub(r"\s+", " ", str(value)).strip()
-    line = line if len(line) <= longest else line[: longest - 1] + "…"
-    return _SPECIAL.sub(r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;"))
-
-
-def _code(value: Any) -> str:
-    return re.sub(r"[`|\s]+", " ", str(value))[:100]
-
-
-def _link(label: str, address: str) -> str:
-    if not re.match(r"(https?://|#|/|[\w.-]+(/|$))", address):
-        return f"{label}: `{_code(address)}`"
-    return f"[{label}]({quote(address, safe=':/#?&=%@+,;~.-_')})"
