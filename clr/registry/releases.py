@@ -24,6 +24,7 @@ from clr.registry.release import RELEASE_FILE, SCHEMA, ChampionRef, Release, par
 from clr.registry.runs import find_or_start_run, finish
 from clr.registry.store import (
     KEY_TAG,
+    RELEASE_DESCRIPTION,
     RELEASE_EXPERIMENT,
     RELEASE_MODEL,
     Registry,
@@ -136,7 +137,7 @@ def write_release(
         model.add_flavor("clr_release", schema=SCHEMA, file=RELEASE_FILE, digest=key)
         model.save(str(folder / "MLmodel"))
 
-    ensure_model(registry, RELEASE_MODEL, "What serves: one version a state of the whole system.")
+    ensure_model(registry, RELEASE_MODEL, RELEASE_DESCRIPTION)
     tags = {
         KEY_TAG: key,
         "clr.release_digest": key,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from clr.settings import Settings
 
 RELEASE_MODEL = "clr-release"
+RELEASE_DESCRIPTION = "What serves: one version a state of the whole system."
 RELEASE_EXPERIMENT = "clr/release"
 KEY_TAG = "clr.key"
 POLICY_HEADER = "X-CLR-Policy"

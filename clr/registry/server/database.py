@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 from clr.errors import ServiceUnavailable
 from clr.registry.faults import calling, redact
 from clr.registry.server.config import artifacts_folder, database_url
-from clr.registry.store import check_database, create_database, quiet
+from clr.registry.store import (
+    RELEASE_DESCRIPTION,
+    RELEASE_MODEL,
+    check_database,
+    create_database,
+    quiet,
+)
 
 if TYPE_CHECKING:
     from clr.settings import Settings
@@ -83,6 +89,30 @@ def _prepare_postgresql(url: str) -> None:
 
     quiet()
     SqlAlchemyStore(url, f"{SERVED}/").engine.dispose()  # type: ignore[no-untyped-call]
+
+
+def ensure_release_model(url: str) -> None:
+    """Make the registered model of the releases in the database at `url`, unless it is there.
+
+    MLflow answers who asks for an alias of a model that is not there that he may not know;
+    with the model there, a workspace without a release can be told from a refusal.
+
+    Raises:
+        ServiceUnavailable: the database cannot be written, or was by another MLflow.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+
+    quiet()
+    with calling(url, "open the registry"):
+        store = SqlAlchemyStore(url)  # type: ignore[no-untyped-call]
+        try:
+            store.create_registered_model(RELEASE_MODEL, description=RELEASE_DESCRIPTION)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        finally:
+            store.engine.dispose()
 
 
 def _serve_files(connection: Any, folder: Path) -> int:

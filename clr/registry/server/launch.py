@@ -19,7 +19,7 @@ from clr.errors import ClrError
 from clr.registry.faults import redact
 from clr.registry.server import secrets
 from clr.registry.server.config import database_url, server_arguments
-from clr.registry.server.database import prepare_database
+from clr.registry.server.database import ensure_release_model, prepare_database
 from clr.registry.server.subscriptions import (
     load_subscriptions,
     promotions,
@@ -81,6 +81,7 @@ def prepare(settings: Settings, url: str, service: str, tell: Tell) -> None:
     # first of all: from here on no command opens the database beside the server
     write_atomic(settings.registry_file, canonical_json({"url": url}) + b"\n")
     rewritten = prepare_database(settings)
+    ensure_release_model(database_url(settings))
     database = redact(database_url(settings))
     tell("database", database + (f", {rewritten} addresses of files rewritten" * bool(rewritten)))
     with open_logins(settings) as logins:
