@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from clr.registry.server.keeper import Keeper
 
 LOG = logging.getLogger("mlflow.clr")
+_NOT_OURS = "MLflow's own permissions refuse this. `clr users list` shows who may do what."
 
 
 def create_app(app: Flask | None = None) -> Any:
@@ -80,13 +81,13 @@ class Hooks:
             return None if endpoint in PUBLIC else _answer(401, "UNAUTHENTICATED", "Sign in first.")
         return self._judge(endpoint, str(user))
 
-    def _judge(self, endpoint: str, user: str) -> Response | None:
+    def _judge(self, endpoint: str, user: str, *, doing: bool = True) -> Response | None:
         from mlflow.exceptions import MlflowException
 
         from clr.registry.server.asked import Malformed, Refusal
 
         try:
-            return self._decide(endpoint, user)
+            return self._decide(endpoint, user, doing)
         except Refusal as refusal:
             return self._refuse(refusal.asked, user, str(refusal))
         except Malformed as error:
@@ -107,7 +108,7 @@ class Hooks:
                 "Nothing was done: this could not be decided. The server's log says why.",
             )
 
-    def _decide(self, endpoint: str, user: str) -> Response | None:
+    def _decide(self, endpoint: str, user: str, doing: bool) -> Response | None:
         from flask import g
 
         from clr.registry.acts import Kind, State
@@ -115,22 +116,40 @@ class Hooks:
         from clr.registry.server import amend, record
         from clr.registry.server.facts import gather
 
-        asked = _read(endpoint)
-        policy = self._keeper.policy()
+        asked, keeper = _read(endpoint), self._keeper
+        policy = keeper.policy()
         who = policy.principal(user)
         if asked.act.kind is Kind.READ:
             decision = decide(asked.act, who, State(), policy)
             return None if decision.allowed else self._refuse(asked, user, decision.sentence)
-        if asked.act.kind in record.REGISTRY:
-            g.clr_turn = self._keeper.turn()
-        state = gather(asked, self._keeper.ledger, policy) if who.roles else State()
+        state = State()
+        if who.roles:  # a stranger is refused without a look at anything
+            self._hold(asked)
+            state = gather(asked, keeper.ledger, policy)
         decision = decide(asked.act, who, state, policy)
         if not decision.allowed:
             return self._refuse(asked, user, decision.sentence)
+        if not doing:
+            return self._refuse(asked, user, _NOT_OURS)
         amend.request_body(asked.act, user, decision)
-        seq = record.before(self._keeper.ledger, asked.act, who, state, decision, policy)
-        g.clr_done = (asked.act, user, seq, decision)
+        seq = record.before(keeper.ledger, asked.act, who, state, decision, policy)
+        g.clr_done = (asked, user, seq, decision)
         return None
+
+    def _hold(self, asked: Asked) -> None:
+        """Wait until nobody else changes what the act is about; `leave` gives it back."""
+        from flask import g
+
+        from clr.registry.acts import Kind
+        from clr.registry.server.asked import plain
+        from clr.registry.server.record import REGISTRY
+
+        if asked.act.kind is Kind.CREATE_VERSION:
+            g.clr_places = self._keeper.places.settle(plain((asked.run_id, asked.model_id)))
+        elif asked.ids:
+            g.clr_places = self._keeper.places.write(plain(asked.ids))
+        if asked.act.kind in REGISTRY:
+            g.clr_turn = self._keeper.turn()
 
     def _refuse(self, asked: Asked, user: str, sentence: str) -> Response:
         from flask import g
@@ -159,20 +178,25 @@ class Hooks:
         done = g.get("clr_done")
         if done is None:
             return self._in_our_words(response)
-        act, user, seq, decision = done
+        asked, user, seq, decision = done
+        act = asked.act
         if response.status_code >= 400:
             from clr.registry.server import record
 
             if seq:
                 record.failure(self._keeper.ledger, act, user, seq, response.status_code)
             return response
-        self._after(act, decision)
+        self._after(asked, decision)
         return response
 
-    def _after(self, act: Any, decision: Decision) -> None:
+    def _after(self, asked: Asked, decision: Decision) -> None:
         from clr.registry.acts import Kind
         from clr.registry.server import amend
+        from clr.registry.server.asked import plain
 
+        act = asked.act
+        if act.kind is Kind.CREATE_VERSION:
+            self._keeper.places.forget(plain((asked.run_id, asked.model_id)))
         if act.kind in (Kind.MANAGE_USER, Kind.SET_PASSWORD):
             self._keeper.users_changed()
         if act.kind is Kind.SET_VERSION_TAG and decision.value:
@@ -190,7 +214,7 @@ class Hooks:
             return response
         if g.get("clr_refused"):
             return response
-        ours = self._judge(request.endpoint, str(user))
+        ours = self._judge(request.endpoint, str(user), doing=False)
         return response if ours is None else ours
 
     def leave(self, _error: BaseException | None = None) -> None:
@@ -200,6 +224,7 @@ class Hooks:
         turn = g.pop("clr_turn", None)
         if turn is not None:
             self._keeper.leave(turn)
+        self._keeper.places.leave(g.pop("clr_places", ()))
 
 
 def _read(endpoint: str) -> Asked:

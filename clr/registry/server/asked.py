@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from clr.registry.acts import Act
+
+_ID = re.compile(r"(?:m-)?[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,11 @@ class Asked:
     experiment: str = ""
     run_id: str = ""
     model_id: str = ""
+
+
+def plain(ids: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of `ids` that MLflow can have given out; others name nothing."""
+    return tuple(one for one in ids if _ID.fullmatch(one))
 
 
 class Malformed(Exception):

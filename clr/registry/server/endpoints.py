@@ -114,7 +114,7 @@ ACTS: dict[str, Reader] = {
     "_delete_webhook": read.webhook,
     "_test_webhook": read.webhook,
     # users; MLflow registers the form's handler, a lambda, under just that name
-    "signup": read.user(Kind.MANAGE_USER),
+    "signup": read.user_form,
     "<lambda>": read.user_form,
     "create_user": read.user(Kind.MANAGE_USER),
     "delete_user": read.user(Kind.MANAGE_USER),

@@ -16,6 +16,7 @@ from clr.audit.ledger import Ledger
 from clr.core.files import sha256_bytes
 from clr.errors import IntegrityBroken
 from clr.registry.acts import Act, Kind, ReleaseFacts, State, VersionFacts
+from clr.registry.names import reserved
 from clr.registry.release import RELEASE_FILE, parse_release
 from clr.registry.reviews import read_reviews
 from clr.registry.roles import Policy
@@ -38,7 +39,20 @@ _TRACKING = {
     Kind.DELETE_FILE,
 }
 _USERS = {Kind.MANAGE_USER, Kind.SET_PASSWORD}
-_BLIND = {Kind.READ, Kind.OTHER, Kind.WEBHOOK, Kind.CREATE_MODEL, Kind.COPY_VERSION}
+_BLIND = {
+    Kind.READ,
+    Kind.OTHER,
+    Kind.WEBHOOK,
+    Kind.CREATE_MODEL,
+    Kind.UPDATE_MODEL,
+    Kind.RENAME_MODEL,
+    Kind.SET_MODEL_TAG,
+    Kind.DELETE_MODEL_TAG,
+    Kind.COPY_VERSION,
+    Kind.UPDATE_VERSION,
+    Kind.STAGE_VERSION,
+}
+_FREE = {Kind.SET_VERSION_TAG, Kind.DELETE_VERSION_TAG}
 
 
 def gather(asked: Asked, ledger: Ledger, policy: Policy) -> State:
@@ -58,6 +72,8 @@ def gather(asked: Asked, ledger: Ledger, policy: Policy) -> State:
     if act.kind is Kind.CREATE_VERSION:
         _one_origin(asked)
         return State(actual=actual(act.model, act.source))
+    if act.kind in _FREE and not reserved(act.name):
+        return State()
     return _about_model(act, ledger)
 
 
@@ -93,11 +109,7 @@ def _about_model(act: Act, ledger: Ledger) -> State:
     aliases = _aliases(act.model)
     serving = release_at(aliases_of_release(act, aliases).get(CHAMPION, 0), ledger)
     if act.kind is Kind.DELETE_MODEL:
-        return State(
-            aliases=aliases,
-            serving=serving,
-            model_ever_champion=_model_ever_champion(act.model, serving, ledger),
-        )
+        return _whole_model(act.model, aliases, serving, ledger)
     version = version_facts(act.model, act.version, serving, ledger) if act.version else None
     if act.model != RELEASE_MODEL:
         return State(version=version, aliases=aliases, serving=serving)
@@ -151,7 +163,8 @@ def version_facts(
         source=source,
         gate_release=tags.get("clr.gate_release", ""),
         reviews=tuple(read_reviews(ledger, model, number)),
-        ever_champion=_ever_champion(model, number, serving, ledger),
+        ever_champion=bool({CHAMPION, PREVIOUS} & set(found.aliases or ()))
+        or _ever_champion(model, number, serving, ledger),
         twin=_twin(model, number, tags.get(KEY_TAG, "")),
     )
 
@@ -199,17 +212,21 @@ def _served(number: int, serving: ReleaseFacts | None, ledger: Ledger) -> bool:
     return any(entry.payload.get("name") == PREVIOUS for entry in moved)
 
 
-def _model_ever_champion(model: str, serving: ReleaseFacts | None, ledger: Ledger) -> bool:
-    """Say whether a version of the model served, or was decided about, which is kept as well."""
+def _whole_model(
+    model: str, aliases: Mapping[str, int], serving: ReleaseFacts | None, ledger: Ledger
+) -> State:
+    """Return what is known about a model as a whole, all of its versions looked at."""
     from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
 
     with registry_store().ManagedSessionMaker() as session:
         query = session.query(SqlModelVersion.version).filter(SqlModelVersion.name == model)
         numbers = [int(row[0]) for row in query]
-    aliases = _aliases(model)
-    return bool({CHAMPION, PREVIOUS} & aliases.keys()) or any(
-        _ever_champion(model, one, serving, ledger) or read_reviews(ledger, model, one)
-        for one in numbers
+    return State(
+        aliases=aliases,
+        serving=serving,
+        model_ever_champion=bool({CHAMPION, PREVIOUS} & aliases.keys())
+        or any(_ever_champion(model, one, serving, ledger) for one in numbers),
+        model_reviewed=any(read_reviews(ledger, model, one) for one in numbers),
     )
 
 
@@ -224,11 +241,11 @@ def release_at(number: int, ledger: Ledger) -> ReleaseFacts | None:
     tags = dict(found.tags or {})
     data = registered_bytes(str(found.source or ""), RELEASE_FILE)
     tasks: dict[str, tuple[int, str]] = {}
-    previous = ""
+    previous = backbone = ""
     if data is not None:
         try:
             release = parse_release(data, version=number)
-            previous = release.previous
+            previous, backbone = release.previous, release.backbone
             tasks = {t: (ref.version, ref.adapter_digest) for t, ref in release.tasks.items()}
         except IntegrityBroken:
             pass
@@ -240,6 +257,7 @@ def release_at(number: int, ledger: Ledger) -> ReleaseFacts | None:
         previous=previous,
         tasks=tasks,
         served=champion or _served(number, None, ledger),
+        backbone=backbone,
     )
 
 

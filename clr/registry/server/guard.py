@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 import anyio
 from starlette.requests import Request
@@ -23,7 +23,7 @@ from clr.errors import ClrError
 from clr.registry.acts import Act, Kind, State
 from clr.registry.policy import decide
 from clr.registry.server import record
-from clr.registry.server.asked import Asked
+from clr.registry.server.asked import Asked, plain
 from clr.registry.server.endpoints import SAFE_METHODS
 from clr.registry.server.keeper import Keeper
 
@@ -50,17 +50,22 @@ class Guard:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
             return
-        answer = None
-        if scope["type"] == "http" and self._is_native(scope):
-            answer = await anyio.to_thread.run_sync(self._answer, Request(scope))
-        await (answer or self._app)(scope, receive, send)
+        if scope["type"] != "http" or not self._is_native(scope):
+            await self._app(scope, receive, send)
+            return
+        held: list[IO[bytes]] = []
+        try:
+            answer = await anyio.to_thread.run_sync(self._answer, Request(scope), held)
+            await (answer or self._app)(scope, receive, send)
+        finally:
+            self._keeper.places.leave(held)
 
     def _is_native(self, scope: Scope) -> bool:
         seen = dict(scope)  # matching leaves marks in it
         return any(route.matches(seen)[0] is Match.FULL for route in self._native)
 
-    def _answer(self, request: Request) -> Response | None:
-        """Return the refusal; None where the request may go on."""
+    def _answer(self, request: Request, held: list[IO[bytes]]) -> Response | None:
+        """Return the refusal; None where the request may go on, holding the places in `held`."""
         from mlflow.server import auth
 
         reads, path = request.method in SAFE_METHODS, request.scope["path"]
@@ -72,7 +77,7 @@ class Guard:
                 _NOT_AUTHENTICATED, 401, headers={"WWW-Authenticate": 'Basic realm="mlflow"'}
             )
         try:
-            return self._decide(str(user.username), request, reads)
+            return self._decide(str(user.username), request, reads, held)
         except ClrError as error:
             LOG.error("An act of %s could not be decided: %s", path, error)
             return _refusal(503, "TEMPORARILY_UNAVAILABLE", f"Nothing was done. {error}")
@@ -84,13 +89,17 @@ class Guard:
                 "Nothing was done: this could not be decided. The server's log says why.",
             )
 
-    def _decide(self, user: str, request: Request, reads: bool) -> Response | None:
+    def _decide(
+        self, user: str, request: Request, reads: bool, held: list[IO[bytes]]
+    ) -> Response | None:
         from clr.registry.server.facts import gather
 
         policy = self._keeper.policy()
         who = policy.principal(user)
         asked = native_act(request.method, request.scope["path"], reads)
         known = asked.act.kind in (Kind.READ, Kind.OTHER) or not who.roles
+        if not known:
+            held += self._keeper.places.write(plain(asked.ids))
         state = State() if known else gather(asked, self._keeper.ledger, policy)
         decision = decide(asked.act, who, state, policy)
         if decision.allowed:

@@ -20,6 +20,7 @@ from typing import IO
 from clr.audit.ledger import Ledger, open_ledger
 from clr.errors import ClrError, ServiceUnavailable
 from clr.registry.roles import Policy, load_policy, policy_path, warnings
+from clr.registry.server.places import Places
 from clr.settings import Settings
 
 LOG = logging.getLogger("mlflow.clr")
@@ -39,7 +40,13 @@ class Turn:
 
 
 class Keeper:
-    """The state of one server process; made once, used by all its threads."""
+    """The state of one server process; made once, used by all its threads.
+
+    Attributes:
+        settings: of the workspace.
+        ledger: opened.
+        places: of runs and logged models that are written to.
+    """
 
     def __init__(self, settings: Settings) -> None:
         """Read the policy for the first time.
@@ -56,7 +63,7 @@ class Keeper:
         self._looking = threading.Lock()
         self._mine = threading.Lock()
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self.places = Places(self._folder / "places")
         except OSError as error:
             raise ServiceUnavailable(
                 f"{self._folder} cannot be made: {error.strerror}.", fix="Make it writable."

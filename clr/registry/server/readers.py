@@ -8,7 +8,6 @@ protobuf understands only a part.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -70,8 +69,6 @@ def registry(kind: Kind, form: Callable[[], Any]) -> Reader:
             name=_first(found, "key", "alias"),
             value=_first(found, "value", "description", "stage"),
         )
-        if kind in (Kind.SET_MODEL_TAG, Kind.SET_VERSION_TAG):
-            _no_mlflow_tags([act.name], act)
         return Asked(act)
 
     return reader
@@ -103,7 +100,6 @@ def new_model(endpoint: str) -> Asked:
         value=found.description,
         tags=_tags(found.tags),
     )
-    _no_mlflow_tags(act.tags, act)
     return Asked(act)
 
 
@@ -134,7 +130,6 @@ def new_version(endpoint: str) -> Asked:
         tags=_tags(found.tags),
         source=found.source,
     )
-    _no_mlflow_tags(act.tags, act)
     return Asked(act, run_id=found.run_id, model_id=found.model_id)
 
 
@@ -144,17 +139,6 @@ def _tags(found: Iterable[Any]) -> dict[str, str]:
     if len(tags) != len(pairs):
         raise Malformed("The request gives the same tag twice.")
     return tags
-
-
-def _no_mlflow_tags(keys: Iterable[str], act: Act) -> None:
-    """Refuse tags by which MLflow would take a model for a prompt, and hide it from the UI."""
-    for key in keys:
-        if unicodedata.normalize("NFKC", key).strip().casefold().startswith("mlflow."):
-            raise Refusal(
-                f"The tag {key[:80]!r} is MLflow's own and would change how it treats {act.model}. "
-                "Use a name without the prefix mlflow.",
-                Asked(act),
-            )
 
 
 def tracked(kind: Kind) -> Reader:
@@ -288,8 +272,9 @@ def user(kind: Kind) -> Reader:
 
 
 def user_form(endpoint: str) -> Asked:
-    """Read the sign-up page's form."""
-    return Asked(Act(Kind.MANAGE_USER, endpoint=endpoint, name=request.form.get("username", "")))
+    """Read the sign-up page, or the form on it."""
+    name = request.form.get("username", "") or "a new user"
+    return Asked(Act(Kind.MANAGE_USER, endpoint="create_user_ui", name=name))
 
 
 def graphql(endpoint: str) -> Asked:
