@@ -156,7 +156,7 @@ def other_bytes(version: VersionFacts, digest: str) -> str:
         return ""
     return (
         f"{called(version)} has other adapter bytes than those that were registered and named. "
-        "Restore the file from a backup, or run `clr onboard` again; `clr verify` says what changed."
+        "Restore the file from a backup, or run `clr onboard` again; see `clr verify`."
     )
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from clr.audit.chain import Entry
 from clr.audit.ledger import Ledger
+from clr.errors import UsageError
 from clr.registry.acts import Review, VersionFacts
 from clr.registry.roles import Policy
 
@@ -33,12 +34,14 @@ WORDS: Mapping[str, str] = MappingProxyType({
 })  # fmt: skip
 """What a person may write in the tag ``review``, in any case, width and with spaces around."""
 
+_AROUND = " \t\r\n\"'“”‘’.!。、"
+
 
 def word(text: str) -> str | None:
     """Return ``approved`` or ``rejected`` for what a person wrote, None where it is neither."""
     if len(text) > 100:
         return None
-    plain = unicodedata.normalize("NFKC", text).strip().strip("\"'.!").strip().casefold()
+    plain = unicodedata.normalize("NFKC", text).strip(_AROUND).casefold()
     return WORDS.get(plain)
 
 
@@ -107,12 +110,14 @@ def record_review(
         the entry; the first one where the same was decided before.
 
     Raises:
-        UsageError: a text is hostile or too long.
+        UsageError: another decision, or a text is hostile or too long.
         IntegrityBroken: the ledger lost or changed its newest entries.
         ServiceUnavailable: it cannot be written.
     """
     if decision not in (APPROVED, REJECTED):
-        raise ValueError(decision)
+        raise UsageError(
+            f"{decision[:80]!r} is no decision about a version.", fix="Give approved or rejected."
+        )
     payload = {
         **facts,
         "adapter": adapter,
