@@ -1,39 +1,80 @@
 """Which release serves, in registry and ledger alike; what a killed process left is completed.
 
-Three kinds of ledger entries tell how the release in force came to be. ``release.rollback`` and
-``task.retired`` are written before the alias ``champion`` of ``clr-release`` moves, since
-somebody orders them; ``release.activated`` follows every move. So an order without an
-activation after it is still to be carried out, and a serving release without an activation is
-still to be recorded.
+The ledger tells how the release in force came to be. ``release.rollback`` and ``task.retired``
+are written before the alias ``champion`` of ``clr-release`` moves, since somebody orders them;
+``release.activated`` follows every move, and ``order.refused`` an order that cannot be carried
+out. So an order that nothing followed is still to be carried out, and a serving release that
+is not the last one activated is still to be recorded.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clr.errors import IntegrityBroken, UsageError
+from clr.errors import ClrError, IntegrityBroken, ReviewRefused, UsageError
 from flows import provenance
 from flows.session import Session
 
 if TYPE_CHECKING:
     from clr.audit.chain import Entry
-    from clr.audit.ledger import Ledger
     from clr.registry.release import Release
 
 ACTIVATED, ROLLBACK, RETIRED = "release.activated", "release.rollback", "task.retired"
+ORDER_REFUSED = "order.refused"
 
 
-def last_move(ledger: Ledger) -> Entry | None:
-    """Return the newest entry about which release serves; None before the first."""
-    entries = (
-        one for action in (ACTIVATED, ROLLBACK, RETIRED) for one in ledger.entries(action=action)
-    )
-    return max(entries, key=lambda one: one.seq, default=None)
+@dataclass(frozen=True)
+class Moves:
+    """What the ledger says about which release serves.
+
+    Attributes:
+        activated: newest entry of a release that began to serve.
+        order: rollback or retirement that was ordered and is not carried out yet.
+        seq: number of the newest entry about any of this; 0 before the first.
+    """
+
+    activated: Entry | None
+    order: Entry | None
+    seq: int
+
+    def serves(self, release: Release) -> bool:
+        """Say whether `release` is recorded as the one that serves."""
+        return self.activated is not None and self.activated.payload["release"] == release.digest
+
+    def ordered(self, release: Release) -> bool:
+        """Say whether it is `release` that was ordered."""
+        return self.order is not None and self.order.payload["release"] == release.digest
 
 
-def ordered(last: Entry | None) -> Entry | None:
-    """Return the rollback or retirement that was ordered and not carried out yet."""
-    return last if last is not None and last.action != ACTIVATED else None
+def moves(session: Session) -> Moves:
+    """Read from the ledger which release serves, and what was ordered since."""
+    newest = {action: _newest(session, action) for action in (ACTIVATED, ORDER_REFUSED)}
+    orders = [one for one in (_newest(session, ROLLBACK), _newest(session, RETIRED)) if one]
+    order = max(orders, key=lambda one: one.seq, default=None)
+    done = max((one.seq for one in newest.values() if one), default=0)
+    seq = max(done, order.seq if order else 0)
+    if order is not None and (order.seq < done or not may_order(session, order.actor)):
+        order = None
+    return Moves(newest[ACTIVATED], order, seq)
+
+
+def _newest(session: Session, action: str) -> Entry | None:
+    newest = deque(session.ledger.entries(action=action), maxlen=1)
+    return newest[0] if newest else None
+
+
+def may_order(session: Session, actor: str) -> bool:
+    """Say whether somebody may order a rollback or a retirement.
+
+    A server's policy gives that to the role ``release``; without one it is whoever uses the
+    workspace.
+    """
+    from clr.registry.roles import RELEASE
+    from flows.standing import policy_of
+
+    return not session.registry.guarded or RELEASE in policy_of(session).roles(actor)
 
 
 def complete(session: Session) -> Release | None:
@@ -43,12 +84,13 @@ def complete(session: Session) -> Release | None:
 
     Raises:
         IntegrityBroken: the release in force, or the one that was ordered, is not as recorded.
+        ReviewRefused: the registry refuses what was ordered; the next call leaves it alone.
     """
     from clr.registry.releases import current_release, settle
 
-    order = ordered(last_move(session.ledger))
+    order = moves(session).order
     if order is not None:
-        carry_out(session, order)
+        return carry_out(session, order)
     release = current_release(session.registry)
     if release is not None:
         settle(session.registry, release)
@@ -61,28 +103,56 @@ def carry_out(session: Session, order: Entry) -> Release:
 
     Raises:
         IntegrityBroken: it is not as recorded, or gone.
+        ReviewRefused: the registry's policy refuses it.
     """
-    from clr.registry.releases import activate, find_release
+    from clr.registry.denial import denial
+    from clr.registry.releases import activate
 
-    release = find_release(session.registry, str(order.payload["release"]))
-    if release is None:
-        raise IntegrityBroken(
-            f"{order.subject}, which entry {order.seq} of the ledger orders, is not in the "
-            "registry.",
-            fix="Restore the registry from a backup, or `clr rollback --to` another release.",
-        )
-    activate(session.registry, release, everything=True)
+    try:
+        release = _ordered_release(session, order)
+        activate(session.registry, release, everything=True)
+    except ClrError as error:
+        sentence = denial(error)
+        if sentence is None and not isinstance(error, IntegrityBroken):
+            raise
+        _refuse(session, order, sentence or error.message)
+        if sentence is None:
+            raise
+        raise ReviewRefused(sentence, fix="Champions are unchanged.") from error
     record(session, release)
     return release
 
 
+def _ordered_release(session: Session, order: Entry) -> Release:
+    from clr.registry.releases import find_release
+
+    release = find_release(session.registry, str(order.payload["release"]))
+    if release is None:
+        raise IntegrityBroken(
+            f"The release that entry {order.seq} of the ledger orders is not in the registry.",
+            fix="Restore the registry from a backup, or `clr rollback --to` another release.",
+        )
+    return release
+
+
+def _refuse(session: Session, order: Entry, sentence: str) -> None:
+    actor, authentication = provenance.identity(session.registry)
+    session.ledger.append(
+        ORDER_REFUSED,
+        order.subject,
+        {"order": order.seq, "sentence": sentence},
+        actor=actor,
+        authentication=authentication,
+        key=f"{ORDER_REFUSED}:{order.seq}",
+    )
+
+
 def record(session: Session, release: Release) -> Entry:
     """Write into the ledger that `release` serves, unless its newest entry says so."""
-    last = last_move(session.ledger)
-    if last is not None and last.action == ACTIVATED and _names(last, release):
-        return last
-    moved_back = ordered(last) is not None and _names(last, release)
-    joined = [] if moved_back else _joined(session, release)
+    known = moves(session)
+    if known.activated is not None and known.serves(release) and known.order is None:
+        return known.activated
+    joined = [] if known.ordered(release) else _joined(session, release)
     actor, authentication = provenance.identity(session.registry)
     return session.ledger.append(
         ACTIVATED,
@@ -99,12 +169,8 @@ def record(session: Session, release: Release) -> Entry:
         },
         actor=actor,
         authentication=authentication,
-        key=f"release:{release.digest}:{last.seq if last else 0}",
+        key=f"release:{release.digest}:{known.seq}",
     )
-
-
-def _names(entry: Entry | None, release: Release) -> bool:
-    return entry is not None and entry.payload.get("release") == release.digest
 
 
 def _joined(session: Session, release: Release) -> list[dict[str, Any]]:
@@ -128,15 +194,17 @@ def _joined(session: Session, release: Release) -> list[dict[str, Any]]:
             found.append({**known, "source": "", "reviewers": []})
             continue
         about = facts(session, version)
-        approved = set(tally(session, about).approvals)
+        counted = tally(session, about)
         reviewers = {
             (one.reviewer, one.authentication)
             for one in about.reviews
-            if one.reviewer in approved and one.source == version.source
+            if one.reviewer in counted.approvals and one.source == version.source
         }
         told = [
             {"reviewer": name, "authentication": authentication}
             for name, authentication in sorted(reviewers)
         ]
-        found.append({**known, "source": version.source, "reviewers": told})
+        found.append(
+            {**known, "source": version.source, "reviewers": told, "needed": counted.needed}
+        )
     return found

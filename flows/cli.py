@@ -13,7 +13,7 @@ import click
 
 from clr import __version__
 from clr.errors import ClrError, DataRefused, GateRefused, IntegrityBroken
-from flows import cli_registry, output, text
+from flows import cli_registry, cli_release, output, text
 from flows.command import Commands, as_json
 
 
@@ -220,6 +220,10 @@ def settings(as_json: bool) -> None:
 
 main.add_command(cli_registry.up)
 main.add_command(cli_registry.users)
+
+main.add_command(cli_release.promote)
+main.add_command(cli_release.rollback)
+main.add_command(cli_release.retire)
 
 if __name__ == "__main__":
     main()
