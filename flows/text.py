@@ -196,6 +196,7 @@ def verified(result: Result) -> str:
     checked = ", ".join(f"{count} {what}" for what, count in result["checked"].items())
     lines = [f"checked {checked} in {result['seconds']:.1f} s"]
     lines += [f"BROKEN {one['subject']}: {one['message']}" for one in result["problems"]]
+    lines += [f"note   {one['subject']}: {one['message']}" for one in result["notes"]]
     return "\n".join(lines if result["problems"] else [*lines, "everything is as recorded"])
 
 

@@ -1,4 +1,4 @@
-"""Recompute every digest: backbone, adapters, evidence, gate reports, data, releases, ledger."""
+"""Recompute every digest, and see that registry and ledger tell the same."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from clr.errors import ClrError
+from clr.errors import ClrError, IntegrityBroken
 from flows.session import EVIDENCE_FILE, Session
 
 if TYPE_CHECKING:
+    from clr.audit.chain import Entry
     from clr.registry.release import Release
     from clr.registry.versions import Version
 
@@ -24,6 +25,7 @@ class _Findings:
 
     checked: Counter[str] = field(default_factory=Counter)
     problems: list[Result] = field(default_factory=list)
+    notes: list[Result] = field(default_factory=list)
 
     def add(self, subject: str, message: str) -> None:
         """Note something broken."""
@@ -31,7 +33,11 @@ class _Findings:
 
 
 def run_verify(session: Session) -> Result:
-    """Return what ``clr verify --json`` prints: {checked, problems, seconds}."""
+    """Return what ``clr verify --json`` prints: {checked, problems, notes, seconds}.
+
+    A note is worth knowing and breaks nothing: evidence weaker than a server's, a quorum that
+    was raised since.
+    """
     started = time.perf_counter()
     found = _Findings()
     _ledger(session, found)
@@ -44,9 +50,11 @@ def run_verify(session: Session) -> Result:
             _data(session, task, champion.data_digest, found)
         if release is not None:
             _router(session, release, found)
+        _agreement(session, found)
     return {
         "checked": dict(found.checked),
         "problems": found.problems,
+        "notes": found.notes,
         "seconds": round(time.perf_counter() - started, 3),
     }
 
@@ -64,22 +72,51 @@ def _release(session: Session, found: _Findings) -> Release | None:
     try:
         release = current_release(session.registry)
         if release is not None:
-            found.checked["releases"] += 1
             session.gate_report(release)
-            _recorded(session, f"clr-release/{release.version}", "release", release.digest, found)
         return release
     except ClrError as error:
         found.add("release in force", error.message)
         return None
 
 
-def _recorded(session: Session, subject: str, name: str, digest: str, found: _Findings) -> None:
-    """See that the ledger names the same digest for `subject`."""
-    entries = [one for one in session.ledger.entries(subject=subject) if name in one.payload]
-    if not entries:
-        found.add(subject, "is in the registry, but the ledger knows nothing of it")
-    elif any(one.payload[name] != digest for one in entries):
-        found.add(subject, f"the ledger recorded another {name} than {digest}")
+def _recorded(session: Session, version: Version, what: str, digest: str, found: _Findings) -> None:
+    """See that the ledger names the same digest, in its newest entry about the registration."""
+    name = f"clr-{version.task}/{version.version}"
+    recorded = [
+        one.payload[what]
+        for one in session.ledger.entries(name, "adapter.registered")
+        if what in one.payload
+    ] or [
+        _seen(one, what)
+        for one in session.ledger.entries(f"clr-{version.task}", "version.create")
+        if one.payload.get("source") == version.source
+    ]
+    if not recorded:
+        found.add(name, "is in the registry, but the ledger knows nothing of it")
+    elif recorded[-1] != digest:
+        found.add(name, f"the ledger recorded another {what} than {digest}")
+
+
+def _seen(entry: Entry, what: str) -> object:
+    """Return a digest as the server saw it when a version was registered."""
+    if what == "adapter":
+        return entry.payload.get("actual")
+    return dict(entry.payload.get("tags", {})).get(f"clr.{what}_digest", "")
+
+
+def _agreement(session: Session, found: _Findings) -> None:
+    from flows.agreement import compare
+
+    try:
+        told = compare(session)
+    except IntegrityBroken as error:
+        found.add("registry and ledger", error.message)
+        return
+    found.checked["releases"] += told.releases
+    found.checked["reviews"] += told.reviews
+    for subject, message in told.problems:
+        found.add(subject, message)
+    found.notes += [{"subject": one, "message": message} for one, message in told.notes]
 
 
 def _backbone(session: Session, release: Release | None, found: _Findings) -> None:
@@ -125,7 +162,7 @@ def _version(session: Session, version: Version, found: _Findings) -> None:
                 actual = str(error)
             if actual != digest:
                 found.add(subject, f"its {what} file should have {digest}, but is {actual}")
-            _recorded(session, subject, what, digest, found)
+            _recorded(session, version, what, digest, found)
 
 
 def _data(session: Session, task: str, digest: str, found: _Findings) -> None:
