@@ -8,7 +8,16 @@ from __future__ import annotations
 import re
 
 from clr.registry.acts import Act, Principal
-from clr.registry.names import MAX_KEY, MAX_VALUE, is_ours, meant, reserved, shown
+from clr.registry.names import (
+    ALIASES,
+    MAX_KEY,
+    MAX_VALUE,
+    is_ours,
+    meant,
+    meant_alias,
+    reserved,
+    shown,
+)
 from clr.registry.roles import AUDITOR
 
 TO_PROMOTE = (
@@ -16,18 +25,18 @@ TO_PROMOTE = (
     "the release service does the rest within seconds"
 )
 
+ASK = "Ask somebody who has it."
 _COPIED = re.compile(r"models:/([^/@]+)[/@]([^/@]+)")
 
 
-def lacks(who: Principal, roles: tuple[str, ...], deed: str, advice: str = "") -> str:
+def lacks(who: Principal, roles: tuple[str, ...], deed: str, advice: str = ASK) -> str:
     """Object unless `who` has one of `roles`."""
     if who.roles & set(roles):
         return ""
-    end = f" {advice}" if advice else ""
     if who.roles == {AUDITOR}:
-        return f"{who.name} is an auditor, who reads everything and changes nothing.{end}"
+        return f"{who.name} is an auditor, who reads everything and changes nothing. {advice}"
     has = " and ".join(sorted(who.roles))
-    return f"Only the role {' or '.join(roles)} may {deed}; {who.name} has {has}.{end}"
+    return f"Only the role {' or '.join(roles)} may {deed}; {who.name} has {has}. {advice}"
 
 
 def foreign(model: str) -> str:
@@ -54,6 +63,11 @@ def lookalike(key: str) -> str:
     if not key or len(key) > MAX_KEY:
         return f"The name of a tag has 1 to {MAX_KEY} characters, not {len(key)}. Shorten it."
     real = meant(key)
+    if not real and (alias := key if key in ALIASES else meant_alias(key)):
+        return (
+            f"`{alias}` is an alias here and no tag: as a tag it would change nothing and mislead. "
+            f"To promote, {TO_PROMOTE}."
+        )
     if not real:
         return ""
     return (
