@@ -34,8 +34,10 @@ os.environ.update(
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="120",
 )
+FOR_TESTS = {"CLR_WRITE_DOCS", "CLR_REQUIRE_BROWSER"}
 for _name in [name for name in os.environ if name.startswith("CLR_")]:
-    del os.environ[_name]  # a developer's own settings are none of the tests'
+    if _name not in FOR_TESTS:
+        del os.environ[_name]  # a developer's own settings are none of the tests'
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
