@@ -274,7 +274,7 @@ def user(kind: Kind) -> Reader:
 def user_form(endpoint: str) -> Asked:
     """Read the sign-up page, or the form on it."""
     name = request.form.get("username", "") or "a new user"
-    return Asked(Act(Kind.MANAGE_USER, endpoint="create_user_ui", name=name))
+    return Asked(Act(Kind.MANAGE_USER, endpoint="create_user", name=name))
 
 
 def graphql(endpoint: str) -> Asked:
