@@ -176,7 +176,10 @@ def _judge_again(
     digest = version.adapter_digest
     path = adapter_path(session.registry, version.task, version.version, digest)
     session.network.attach(load_adapter(path, session.backbone, digest), digest)
-    judged = judge(session, evidence, release)
+    try:
+        judged = judge(session, evidence, release)
+    finally:
+        session.network.detach(digest)
     if judged.report["verdict"] != "pass":
         open_points = [*judged.report["failed"], *judged.report["inconclusive"]]
         raise GateRefused(

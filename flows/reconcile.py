@@ -1,0 +1,166 @@
+"""Find what nobody carried out: decisions whose webhook was lost, promotions that were killed.
+
+Looking costs a few queries of the ledger and two calls of the registry, so it is a plain
+function; flow runs are started only for what is found.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from clr.errors import ClrError, UsageError
+from flows.activation import ACTIVATED, complete, moves
+from flows.promote import CLOSED, REFUSED, close_rejected, promote_version
+from flows.session import Session
+from flows.standing import QuorumOpen, facts, tally
+
+if TYPE_CHECKING:
+    from clr.registry.release import Release
+
+LOG = logging.getLogger("clr")
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is left to do; false where that is nothing.
+
+    Attributes:
+        decided: (task, version) of decisions to carry out, the earliest first.
+        unrecorded: whether the ledger and the registry differ about which release serves.
+        behind: tasks whose aliases do not say what the release says.
+    """
+
+    decided: tuple[tuple[str, int], ...] = ()
+    unrecorded: bool = False
+    behind: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.decided or self.unrecorded or self.behind)
+
+
+def look(session: Session) -> Found:
+    """Return what is left to do; changes nothing.
+
+    Raises:
+        ServiceUnavailable: registry or ledger cannot be reached.
+        IntegrityBroken: the release in force is not as recorded.
+    """
+    from clr.registry.releases import current_release
+
+    release, known = current_release(session.registry), moves(session)
+    unrecorded = known.order is not None or (release is not None and not known.serves(release))
+    return Found(_decided(session), unrecorded, _behind(session, release))
+
+
+def _behind(session: Session, release: Release | None) -> tuple[str, ...]:
+    from clr.registry.versions import CHAMPION, tasks
+
+    champions = {task: one.version for task, one in release.tasks.items()} if release else {}
+    told = {task: aliases.get(CHAMPION) for task, aliases in tasks(session.registry).items()}
+    names = sorted(champions.keys() | told.keys())
+    return tuple(task for task in names if champions.get(task) != told.get(task))
+
+
+def _decided(session: Session) -> tuple[tuple[str, int], ...]:
+    done, found = _done(session), dict[tuple[str, int], None]()
+    for subject, source in _reviewed(session):
+        if (subject, source) in done:
+            continue
+        model, _, number = subject.rpartition("/")
+        decision = model.removeprefix("clr-"), int(number)
+        if decision not in found and _is_due(session, *decision, source):
+            found[decision] = None
+    return tuple(found)
+
+
+def _reviewed(session: Session) -> list[tuple[str, str]]:
+    """Return (``clr-<task>/<number>``, source) of every review, in the order of the ledger."""
+    entries = [
+        entry
+        for decision in ("approved", "rejected")
+        for entry in session.ledger.entries(action=f"review.{decision}")
+    ]
+    entries.sort(key=lambda one: one.seq)
+    return [(one.subject, str(one.payload.get("source", ""))) for one in entries]
+
+
+def _done(session: Session) -> set[tuple[str, str]]:
+    """Return the same of every version that served, was refused, or was closed.
+
+    A version that served and was taken back stays out of it until somebody promotes it by name.
+    """
+    done = {
+        (f"clr-{one['task']}/{one['version']}", str(one["source"]))
+        for entry in session.ledger.entries(action=ACTIVATED)
+        for one in entry.payload.get("joined", ())
+    }
+    for action in (REFUSED, CLOSED):
+        for entry in session.ledger.entries(action=action):
+            done.add((entry.subject, str(entry.payload.get("source", ""))))
+    return done
+
+
+def _is_due(session: Session, task: str, number: int, source: str) -> bool:
+    from clr.registry.versions import get_version
+
+    try:
+        version = get_version(session.registry, task, number)
+    except UsageError:
+        return False  # deleted since
+    if not source or version.source != source:
+        return False
+    counted = tally(session, facts(session, version))
+    return bool(counted.rejections) or counted.reached
+
+
+def follow(session: Session, task: str, number: int) -> Result:
+    """Carry out what people decided about a version: promote it, or close it.
+
+    Returns:
+        what `promote_version` or `close_rejected` says, or {task, version, waiting} while more
+        people have to approve.
+
+    Raises:
+        ClrError: see `promote_version`.
+    """
+    from clr.registry.versions import get_version
+
+    version = get_version(session.registry, task, number)
+    if tally(session, facts(session, version)).rejections:
+        return close_rejected(session, task, number)
+    try:
+        return promote_version(session, task, number)
+    except QuorumOpen as error:
+        LOG.info("promote   %s", error.message)
+        return {"task": task, "version": number, "waiting": str(error)}
+
+
+def repair(session: Session) -> None:
+    """Make ledger and aliases say which release serves.
+
+    Raises:
+        ClrError: see `flows.activation.complete`.
+    """
+    from clr.registry.releases import settle
+
+    with session.lock("promote"):
+        release = complete(session)
+        if release is not None:
+            for task in settle(session.registry, release, everything=True):
+                LOG.warning("reconcile the aliases of %s were not those of the release", task)
+
+
+def can_pass(error: BaseException) -> bool:
+    """Say whether a failure may pass by itself, so that trying again helps."""
+    from clr.errors import DataRefused, IntegrityBroken, ReviewRefused
+    from clr.registry.releases import StaleGate
+
+    if isinstance(error, StaleGate):
+        return True
+    if isinstance(error, ClrError):
+        final = UsageError | DataRefused | ReviewRefused | IntegrityBroken
+        return not isinstance(error, final) and error.exit_code != 4
+    return True
