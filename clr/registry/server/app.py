@@ -53,6 +53,7 @@ def create_app(app: Flask | None = None) -> Any:
     hooks = Hooks(keeper)
     flask_app.before_request(hooks.decide)
     flask_app.after_request(hooks.follow)
+    flask_app.after_request(hooks.tell)
     flask_app.teardown_request(hooks.leave)
     if served is not flask_app:  # under uvicorn, where some routes are none of Flask's
         from clr.registry.server.guard import Guard
@@ -187,6 +188,16 @@ class Hooks:
                 record.failure(self._keeper.ledger, act, user, seq, response.status_code)
             return response
         self._after(asked, decision)
+        return response
+
+    def tell(self, response: Response) -> Response:
+        """Say in the answer to ``/health`` that a policy is in force here, and which one."""
+        from flask import request
+
+        from clr.registry.store import POLICY_HEADER
+
+        if request.endpoint == "health":
+            response.headers[POLICY_HEADER] = self._keeper.policy().digest
         return response
 
     def _after(self, asked: Asked, decision: Decision) -> None:
