@@ -35,14 +35,15 @@ def main() -> None:
 @click.argument("directory", type=click.Path(path_type=Path))
 @as_json
 def init(directory: Path, as_json: bool) -> None:
-    """Make a new workspace in DIRECTORY: git, DVC, data.dvc, clr.env, incoming/.
+    """Make a new workspace in DIRECTORY: git, DVC, data.dvc, clr.env, incoming/, mlflow/.
 
     \b
     Example:  clr init plant
     """
     from clr.data.workspace import init_workspace
+    from clr.registry.server.templates import TEMPLATES
 
-    made = init_workspace(directory)
+    made = init_workspace(directory, TEMPLATES)
     output.emit(
         {"workspace": str(directory.absolute()), "created": [str(path) for path in made]},
         as_json,

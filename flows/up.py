@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import importlib.util
 import json
 import logging
 import os
@@ -226,14 +225,11 @@ def _tell(said: dict[str, str]) -> None:
 def _wait(plan: Plan, server: Child, service: Child, stopping: threading.Event) -> bool:
     """Wait until both answer; False if a signal came first."""
     LOG.info("start     …")
+    service.start()
     waiting = {
         "server": f"{plan.url}/health",
         "service": f"{plan.service_url}/health",
     }
-    if importlib.util.find_spec("flows.service") is None:
-        del waiting["service"]
-    else:
-        service.start()
     deadline = time.monotonic() + READY_SECONDS
     while waiting and not stopping.wait(0.3):
         if not server.running:

@@ -1,5 +1,7 @@
 """Make a workspace: git, DVC, ``data.dvc``, ``clr.env`` and ``incoming/`` in one folder.
 
+Files that other parts of the project want in it are handed in by the caller.
+
 DVC's own files are written here as `dvc init` and `dvc add` of an empty ``data/``
 write them (a test compares), so that a workspace is there in a tenth of a second.
 """
@@ -7,6 +9,7 @@ write them (a test compares), so that a workspace is there in a tenth of a secon
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from clr.core.files import write_atomic
@@ -29,14 +32,16 @@ GITIGNORE = ("/data", "/.clr/", "/incoming/", "/quarantine/")
 
 _OURS = frozenset(
     {".git", ".dvc", ".dvcignore", ".gitignore", ".clr", "clr.env", "data", "data.dvc", "incoming"}
+    | {"mlflow"}
 )
 
 
-def init_workspace(directory: Path) -> list[Path]:
+def init_workspace(directory: Path, files: Mapping[str, str] | None = None) -> list[Path]:
     """Make a workspace in `directory`, or complete one; what is there already stays.
 
     Args:
         directory: made if it does not exist. A git repository around it is used.
+        files: text of further files by their path in the workspace.
 
     Returns:
         Absolute paths of what was made, in the order of making; empty if nothing was missing.
@@ -49,7 +54,7 @@ def init_workspace(directory: Path) -> list[Path]:
     root = directory.absolute()
     _refuse_foreign(root)
     try:
-        return _make(root)
+        return _make(root, files or {})
     except OSError as error:
         raise ServiceUnavailable(
             f"Cannot make a workspace in {root}: {error.strerror or error}.",
@@ -84,7 +89,7 @@ def _refuse_foreign(root: Path) -> None:
         )
 
 
-def _make(root: Path) -> list[Path]:
+def _make(root: Path, files: Mapping[str, str]) -> list[Path]:
     made: list[Path] = []
     _folder(root, made)
     if git_root(root) is None and shutil.which("git"):
@@ -97,6 +102,8 @@ def _make(root: Path) -> list[Path]:
     ignore_patterns(root)
     _add_lines(root / ".gitignore", GITIGNORE, made)
     _file(root / "clr.env", env_template(), made)
+    for name, content in files.items():
+        _file(root / name, content, made)
     _folder(root / "data", made)
     _folder(root / "incoming", made)
     if not (root / "data.dvc").exists():
