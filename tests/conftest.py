@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import chdir, closing
@@ -38,6 +39,10 @@ FOR_TESTS = {"CLR_WRITE_DOCS", "CLR_REQUIRE_BROWSER"}
 for _name in [name for name in os.environ if name.startswith("CLR_")]:
     if _name not in FOR_TESTS:
         del os.environ[_name]  # a developer's own settings are none of the tests'
+
+# dozens of processes load the same five thousand modules: none compiles them again
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
