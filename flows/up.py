@@ -76,8 +76,7 @@ def run_registry(settings: Settings, host: str, port: int, *, as_json: bool) -> 
     stopping = _stop_on_signals()
     url = config.reachable_url(host, port)
     with _only_one(config.server_folder(settings.state), url):
-        for warning in warnings(load_policy(policy_path(settings.workspace))):
-            LOG.warning("policy    %s", warning)
+        _warn(settings)
         _see_port(host, port)
         plan = Plan(settings, host, port, url, _free_port())
         server, service = _server(plan), _service(plan)
@@ -117,6 +116,14 @@ def _only_one(folder: Path, url: str) -> Iterator[None]:
         lock.write(f"{url}, process {os.getpid()}")
         lock.flush()
         yield
+
+
+def _warn(settings: Settings) -> None:
+    for warning in warnings(load_policy(policy_path(settings.workspace))):
+        LOG.warning("policy    %s", warning)
+    embedded = settings.state / "mlflow.db"
+    if settings.registry_database and embedded.exists():
+        LOG.warning("database  %s is not used: the registry is in PostgreSQL", embedded)
 
 
 def _see_port(host: str, port: int) -> None:

@@ -8,6 +8,7 @@ without a role it is nothing.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from clr.registry.server.secrets import (
     ensure_secret,
     password_problem,
 )
+from clr.registry.server.stamp import users_changed
 
 if TYPE_CHECKING:
     from clr.settings import Settings
@@ -114,6 +116,7 @@ def open_logins(settings: Settings) -> Iterator[Logins]:
         yield logins
     finally:
         logins.close()
+        users_changed(settings.state)
 
 
 def _import_store() -> Callable[[], Any]:
@@ -121,7 +124,9 @@ def _import_store() -> Callable[[], Any]:
     from clr.registry.store import quiet
 
     quiet()
-    from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about what MLflow itself imports
+        from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
 
     quiet()  # importing MLflow sets its loggers up anew
     return SqlAlchemyStore

@@ -1,0 +1,144 @@
+"""Processes that live as long as their parent: started again, stopped, never left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flows import supervise
+from flows.supervise import Child, stop
+
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print("ready", child.pid, flush=True)
+time.sleep(600)
+"""
+PARENT = """
+import os, sys, time
+from pathlib import Path
+from flows.supervise import Child
+child = Child("one", ["sleep", "600"], os.environ, Path(sys.argv[1]), Path(sys.argv[1]) / "log")
+child.start()
+print(child.process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def child(tmp_path):
+    made = []
+
+    def make(*command: str) -> Child:
+        made.append(Child("one", command, os.environ, tmp_path, tmp_path / "logs" / "one.log"))
+        return made[-1]
+
+    yield make
+    stop(made, 0)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def until(true, seconds: float = 10.0):
+    end = time.monotonic() + seconds
+    while not (found := true()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return found
+
+
+def test_what_it_writes_is_in_its_log_and_on_stderr_under_its_name(child, capfd):
+    one = child(sys.executable, "-c", "import sys; print('a'); print('b\\033[2J', file=sys.stderr)")
+    one.start()
+    assert until(lambda: not one.running)
+    assert one.tail().splitlines()[0] == "a"
+    assert one.log.read_text().startswith("a\nb")
+    assert until(lambda: "one | a\none | b\\x1b[2J\n" in capfd.readouterr().err)
+
+
+def test_who_ends_is_started_again_each_time_later(child, monkeypatch):
+    monkeypatch.setattr(supervise, "FIRST_DELAY", 0.1)
+    one = child("false")
+    one._delay = 0.1
+    one.start()
+    starts = [one.process]
+
+    def keep() -> bool:
+        one.keep()
+        if one.process is not starts[-1]:
+            starts.append(one.process)
+            times.append(time.monotonic())
+        return len(starts) == 4
+
+    times = [time.monotonic()]
+    assert until(keep)
+    pauses = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    assert pauses[0] >= 0.1
+    assert pauses[1] >= 0.2
+    assert pauses[2] >= 0.4
+
+
+def test_who_runs_is_left_alone(child):
+    one = child("sleep", "600")
+    one.start()
+    before = one.process
+    for _ in range(10):
+        one.keep()
+    assert one.process is before
+    assert one.running
+
+
+def test_who_does_not_stop_is_killed_with_all_that_it_started(child):
+    one = child(sys.executable, "-c", STUBBORN)
+    one.start()
+    assert until(lambda: "ready" in one.tail())
+    inner = int(one.tail().split()[-1])
+    start = time.monotonic()
+    stop([one], 0.5)
+    assert time.monotonic() - start < 5
+    assert not one.running
+    assert until(lambda: not alive(inner))
+
+
+def test_what_a_dead_process_left_is_gone_before_it_is_started_again(child):
+    one = child(sys.executable, "-c", STUBBORN)
+    one.start()
+    assert until(lambda: "ready" in one.tail())
+    inner = int(one.tail().split()[-1])
+    os.kill(one.process.pid, signal.SIGKILL)
+    assert until(lambda: not one.running)
+    assert alive(inner)
+    one.start()
+    assert until(lambda: not alive(inner))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can say it")
+def test_nothing_outlives_a_killed_parent(tmp_path):
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    inner = int(parent.stdout.readline())
+    assert alive(inner)
+    parent.kill()
+    parent.wait()
+    assert until(lambda: not alive(inner))
+
+
+def test_a_terminal_that_nobody_reads_stops_no_server(child, monkeypatch):
+    monkeypatch.setattr(supervise.output, "note", lambda _: time.sleep(600))
+    monkeypatch.setattr(supervise, "_SCREEN", supervise._Screen())
+    one = child(sys.executable, "-c", "for number in range(5000): print(number)")
+    one.start()
+    assert until(lambda: not one.running)
+    assert one.tail(1) == "4999"
