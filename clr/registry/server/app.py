@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import ClrError, UsageError
@@ -55,6 +56,7 @@ def create_app(app: Flask | None = None) -> Any:
     flask_app.after_request(hooks.follow)
     flask_app.after_request(hooks.tell)
     flask_app.teardown_request(hooks.leave)
+    flask_app.register_error_handler(RecursionError, _too_deep)
     if served is not flask_app:  # under uvicorn, where some routes are none of Flask's
         from clr.registry.server.guard import Guard
 
@@ -70,13 +72,13 @@ class Hooks:
 
     def decide(self) -> Response | None:
         """Let the request go on, or answer it with a refusal."""
-        from flask import g, request
+        from flask import g
 
         from clr.registry.server.endpoints import PUBLIC
 
-        endpoint = request.endpoint
-        if endpoint is None:
-            return None  # no such address or method: Flask says so
+        endpoint = _endpoint()
+        if not endpoint:
+            return None  # no such address: Flask says so
         user = g.get("mlflow_authenticated_user")
         if not user:
             return None if endpoint in PUBLIC else _answer(401, "UNAUTHENTICATED", "Sign in first.")
@@ -115,7 +117,7 @@ class Hooks:
         from clr.registry.acts import Kind, State
         from clr.registry.policy import decide
         from clr.registry.server import amend, record
-        from clr.registry.server.facts import gather
+        from clr.registry.server.facts import gather, next_number
 
         asked, keeper = _read(endpoint), self._keeper
         policy = keeper.policy()
@@ -133,6 +135,8 @@ class Hooks:
         if not doing:
             return self._refuse(asked, user, _NOT_OURS)
         amend.request_body(asked.act, user, decision)
+        if asked.act.kind is Kind.CREATE_VERSION:
+            asked = replace(asked, act=replace(asked.act, version=next_number(asked.act.model)))
         seq = record.before(keeper.ledger, asked.act, who, state, decision, policy)
         g.clr_done = (asked, user, seq, decision)
         return None
@@ -187,7 +191,7 @@ class Hooks:
             if seq:
                 record.failure(self._keeper.ledger, act, user, seq, response.status_code)
             return response
-        self._after(asked, decision)
+        self._after(asked, user, decision, response)
         return response
 
     def tell(self, response: Response) -> Response:
@@ -200,14 +204,15 @@ class Hooks:
             response.headers[POLICY_HEADER] = self._keeper.policy().digest
         return response
 
-    def _after(self, asked: Asked, decision: Decision) -> None:
+    def _after(self, asked: Asked, user: str, decision: Decision, response: Response) -> None:
         from clr.registry.acts import Kind
-        from clr.registry.server import amend
+        from clr.registry.server import amend, record
         from clr.registry.server.asked import plain
 
         act = asked.act
         if act.kind is Kind.CREATE_VERSION:
             self._keeper.places.forget(plain((asked.run_id, asked.model_id)))
+            record.number_given(self._keeper.ledger, act, user, response.get_json(silent=True))
         if act.kind in (Kind.MANAGE_USER, Kind.SET_PASSWORD):
             self._keeper.users_changed()
         if act.kind is Kind.SET_VERSION_TAG and decision.value:
@@ -218,14 +223,12 @@ class Hooks:
 
     def _in_our_words(self, response: Response) -> Response:
         """Say and record why, where MLflow's own permissions refused before the policy could."""
-        from flask import g, request
+        from flask import g
 
-        user = g.get("mlflow_authenticated_user")
-        if response.status_code != 403 or not user or request.endpoint is None:
+        user, endpoint = g.get("mlflow_authenticated_user"), _endpoint()
+        if response.status_code != 403 or not user or not endpoint or g.get("clr_refused"):
             return response
-        if g.get("clr_refused"):
-            return response
-        ours = self._judge(request.endpoint, str(user), doing=False)
+        ours = self._judge(endpoint, str(user), doing=False)
         return response if ours is None else ours
 
     def leave(self, _error: BaseException | None = None) -> None:
@@ -236,6 +239,21 @@ class Hooks:
         if turn is not None:
             self._keeper.leave(turn)
         self._keeper.places.leave(g.pop("clr_places", ()))
+
+
+def _endpoint() -> str:
+    """Return MLflow's name for what is asked; for an unknown act method and address, else ""."""
+    from flask import request
+
+    from clr.registry.server.endpoints import SAFE_METHODS
+
+    if request.endpoint or request.method in SAFE_METHODS:
+        return request.endpoint or ""
+    return f"{request.method} {request.path}"
+
+
+def _too_deep(_error: Exception) -> Response:
+    return _answer(400, "INVALID_PARAMETER_VALUE", "The request is nested too deeply.")
 
 
 def _read(endpoint: str) -> Asked:

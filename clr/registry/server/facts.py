@@ -230,6 +230,18 @@ def _whole_model(
     )
 
 
+def next_number(model: str) -> int:
+    """Return the number that the next version of `model` gets, as MLflow counts."""
+    from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
+    from sqlalchemy import func
+
+    with registry_store().ManagedSessionMaker() as session:
+        newest = session.query(func.max(SqlModelVersion.version)).filter(
+            SqlModelVersion.name == model
+        )
+        return int(newest.scalar() or 0) + 1
+
+
 def release_at(number: int, ledger: Ledger) -> ReleaseFacts | None:
     """Return the release with this number; None where there is none.
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import os
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -21,12 +19,10 @@ from clr.audit.ledger import Ledger, open_ledger
 from clr.errors import ClrError, ServiceUnavailable
 from clr.registry.roles import Policy, load_policy, policy_path, warnings
 from clr.registry.server.places import Places
+from clr.registry.server.stamp import stamp_path, users_changed
 from clr.settings import Settings
 
 LOG = logging.getLogger("mlflow.clr")
-USERS_STAMP = "users.stamp"
-"""File in ``<CLR_HOME>/server``, touched where users or passwords change beside the server."""
-
 _SERVER = {"actor": "clr-registry", "authentication": "server-process"}
 _LOOK_SECONDS = 1.0
 _TURN_SECONDS = 60.0
@@ -69,9 +65,13 @@ class Keeper:
                 f"{self._folder} cannot be made: {error.strerror}.", fix="Make it writable."
             ) from error
         self._seen = _signature(self._path)
-        self._stamp = _signature(self._folder / USERS_STAMP)
+        self._stamp = _signature(stamp_path(settings.state))
         self._policy = load_policy(self._path)
         self._announce()
+
+    def due(self) -> bool:
+        """Say whether the next `policy` looks at files, and may write to the ledger."""
+        return time.monotonic() >= self._next_look
 
     def policy(self) -> Policy:
         """Return the policy in force, having looked at its file within the last second."""
@@ -85,7 +85,7 @@ class Keeper:
         return self._policy
 
     def _look(self) -> None:
-        stamp = _signature(self._folder / USERS_STAMP)
+        stamp = _signature(stamp_path(self.settings.state))
         if stamp != self._stamp:
             self._stamp = stamp
             _forget_passwords()
@@ -113,9 +113,8 @@ class Keeper:
             LOG.error("The policy in force could not be recorded: %s", error)
 
     def users_changed(self) -> None:
-        """Tell the other processes of the server to forget the passwords that they remember."""
-        with suppress(OSError):
-            (self._folder / USERS_STAMP).write_text(f"{os.getpid()} {time.time_ns()}\n")
+        """Tell all processes of the server to forget the passwords that they remember."""
+        users_changed(self.settings.state)
 
     def turn(self, seconds: float = _TURN_SECONDS) -> Turn:
         """Wait for the right to change the registry; one holder among all processes.

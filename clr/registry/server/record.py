@@ -155,6 +155,31 @@ def failure(ledger: Ledger, act: Act, who: str, seq: int, status: int) -> None:
         LOG.error("A failed act (entry %d) could not be recorded: %s", seq, error)
 
 
+def number_given(ledger: Ledger, act: Act, who: str, answer: Any) -> None:
+    """See that a new version got the number that its entry says; record it if it did not.
+
+    The server counts alone, so this happens only where somebody wrote to the database beside it.
+    """
+    try:
+        given = int(answer["model_version"]["version"])
+    except (TypeError, KeyError, ValueError):
+        given = 0
+    if given == act.version:
+        return
+    LOG.error("%s was registered as version %d: who else writes here?", act.subject, given)
+    payload = {"expected": act.version, "source": text(act.source)}
+    try:
+        ledger.append(
+            act.kind.value,
+            text(f"{act.model}/{given}"),
+            payload,
+            actor=text(who),
+            authentication=AUTHENTICATION,
+        )
+    except ClrError as error:
+        LOG.error("The number of a version could not be recorded: %s", error)
+
+
 def text(value: Any, limit: int = _CUT) -> str:
     """Return a client's text as the ledger can keep it: cut, without control characters."""
     raw = str(value)
