@@ -106,7 +106,7 @@ def _previous(there: Overview, history: Sequence[str]) -> Iterator[Finding]:
     expected = numbers.get(history[-2]) if len(history) > 1 else None
     alias = there.release_aliases.get("previous")
     if alias != expected:
-        yield "clr-release", _moved("previous", alias, expected, "the ledger's last release before")
+        yield "clr-release", _moved("previous", alias, expected, "the ledger")
 
 
 def alias_problems(

@@ -1,4 +1,4 @@
-"""Registered files on this machine: the registered ones themselves, or checked copies."""
+"""Files of the registry on this machine: registered ones themselves or checked copies; of runs."""
 
 from __future__ import annotations
 
@@ -86,3 +86,40 @@ def adapter_path(registry: Registry, task: str, version: int, digest: str) -> Pa
             return path
         write_atomic(copy, path.read_bytes())
     return copy
+
+
+def fetch(registry: Registry, run_id: str, artifact: str, folder: Path) -> Path:
+    """Download an artifact of a run into `folder` and return its local path.
+
+    Raises:
+        IntegrityBroken: the run, or the artifact in it, is not there.
+        ServiceUnavailable: the registry cannot be reached.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with calling(registry.uri, f"download {artifact}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return Path(registry.client.download_artifacts(run_id, artifact, str(folder)))
+        except MlflowException as error:
+            if _has(registry, run_id, artifact):
+                raise
+            raise IntegrityBroken(
+                f"The run {run_id or '(none)'} has no file {artifact}.",
+                fix="Restore it from a backup, or onboard the task again.",
+                run=run_id,
+            ) from error
+
+
+def _has(registry: Registry, run_id: str, artifact: str) -> bool:
+    """Say whether a run lists an artifact; a failed download does not tell why it failed."""
+    from mlflow.exceptions import MlflowException
+
+    parent = artifact.rpartition("/")[0]
+    try:
+        listed = registry.client.list_artifacts(run_id, parent or None)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return False
+        raise
+    return any(one.path == artifact for one in listed)

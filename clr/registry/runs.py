@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clr.registry.faults import calling
+from clr.registry.fetch import fetch as fetch
 from clr.registry.local import locked, scratch
 from clr.registry.store import (
     KEY_TAG,
@@ -256,13 +257,6 @@ def finish(registry: Registry, run: Run, status: str = "FINISHED") -> None:
     """End the run as FINISHED, FAILED or KILLED."""
     with calling(registry.uri, "end the run"):
         registry.client.set_terminated(run.id, status)
-
-
-def fetch(registry: Registry, run_id: str, artifact: str, folder: Path) -> Path:
-    """Download an artifact of a run into `folder` and return its local path."""
-    with calling(registry.uri, f"download {artifact}"):
-        folder.mkdir(parents=True, exist_ok=True)
-        return Path(registry.client.download_artifacts(run_id, artifact, str(folder)))
 
 
 def _parts(items: Iterable[Any]) -> Iterable[list[Any]]:

@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from clr.errors import IntegrityBroken
 from clr.registry import runs
 
 KEY = "sha256:" + "1" * 64
@@ -117,3 +118,11 @@ def test_nothing_is_printed_where_a_command_prints_its_result(registry, task, ca
     runs.log_bytes(registry, run, {"gate.json": b"{}"})
     runs.finish(registry, run)
     assert capfd.readouterr().out == ""
+
+
+def test_a_file_that_a_run_does_not_have_is_named(registry, task, tmp_path):
+    run = runs.find_or_start_run(registry, task, KEY)
+    with pytest.raises(IntegrityBroken, match=r"no file gate/gate\.json"):
+        runs.fetch(registry, run.id, "gate/gate.json", tmp_path)
+    with pytest.raises(IntegrityBroken, match=r"no file gate/gate\.json"):
+        runs.fetch(registry, "0" * 32, "gate/gate.json", tmp_path)
