@@ -94,6 +94,26 @@ def test_state_lies_in_the_workspace_or_where_clr_home_says(workspace, tmp_path,
     assert load_settings().state == Path("relative").absolute()
 
 
+def test_commands_follow_the_server_that_was_started_here_unless_told_otherwise(
+    workspace, monkeypatch
+):
+    assert load_settings().registry == ""
+    load_settings().state.mkdir()
+    load_settings().registry_file.write_text('{"url": "http://127.0.0.1:5001"}')
+    assert load_settings().registry == "http://127.0.0.1:5001"
+    monkeypatch.setenv("CLR_REGISTRY_URL", "https://models.example.com/")
+    assert load_settings().registry == "https://models.example.com"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
+def test_a_damaged_note_of_the_server_is_an_error_and_no_empty_registry(workspace, text):
+    load_settings().state.mkdir()
+    load_settings().registry_file.write_text(text)
+    with pytest.raises(UsageError, match=r"registry\.json") as caught:
+        _ = load_settings().registry
+    assert "clr up registry" in caught.value.fix
+
+
 def test_clr_settings_shows_what_is_in_force(workspace, monkeypatch):
     monkeypatch.setenv("CLR_SEED", "7")
     table = json.loads(CliRunner().invoke(main, ["settings", "--json"]).stdout)

@@ -37,6 +37,15 @@ def test_a_new_workspace_has_everything(tmp_path: Path) -> None:
     assert find_workspace(root / "incoming") == root
 
 
+def test_further_files_are_written_once(tmp_path: Path) -> None:
+    made = init_workspace(tmp_path, {"mlflow/policy.yaml": "users: {}\n"})
+    policy = tmp_path / "mlflow" / "policy.yaml"
+    assert policy in made
+    policy.write_text("users: {alice: [reviewer]}\n")
+    assert init_workspace(tmp_path, {"mlflow/policy.yaml": "users: {}\n"}) == []
+    assert "alice" in policy.read_text()
+
+
 def test_git_sees_what_is_to_be_committed_and_nothing_else(tmp_path: Path) -> None:
     init_workspace(tmp_path)
     for ignored in ("data/t/x.png", ".clr/mlflow.db", "incoming/t/x.png", "quarantine/t/r.html"):

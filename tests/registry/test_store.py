@@ -96,6 +96,17 @@ def test_a_server_that_is_not_there_is_said_so_at_once_and_without_its_password(
     assert caught.value.exit_code == 7
 
 
+def test_once_a_server_was_started_here_its_database_is_not_opened_beside_it(tmp_path):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    (tmp_path / "registry.json").write_text(f'{{"url": "{url}"}}')
+    with pytest.raises(ServiceUnavailable, match=url) as caught:
+        open_registry(settings(tmp_path))
+    assert caught.value.fix.startswith("Start it (`clr up registry`);")
+    assert not (tmp_path / "mlflow.db").exists()
+
+
 def test_a_server_that_is_another_one_is_said_so(tmp_path):
     with _plain_web_server() as url, pytest.raises(ServiceUnavailable, match="healthy MLflow"):
         open_registry(settings(tmp_path, url))

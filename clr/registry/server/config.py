@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import io
 import os
+import re
 import secrets as random
 from collections.abc import Mapping
 from pathlib import Path
@@ -241,4 +242,4 @@ def server_arguments(settings: Settings, host: str, port: int) -> list[str]:
 def is_loopback(url: str) -> bool:
     """Say whether `url` is an address of this machine that others cannot reach."""
     host = urlsplit(url).hostname or ""
-    return host == "localhost" or host == "::1" or host.startswith("127.")
+    return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d+){3}", host) is not None
