@@ -35,6 +35,7 @@ _NAMED = SERVER_TAGS | RELEASE_TAGS | {
 }  # fmt: skip
 _OURS = re.compile(r"clr\.[a-z0-9]+(?:[._][a-z0-9]+)*")
 _ESCAPED = re.compile(r"%[0-9a-fA-F]{2}")
+_OWNED = re.compile(r"(?:^|/)(?:m-)?[0-9a-f]{32}/.")
 _SEPARATORS = re.compile(r"[\W_]+")
 
 # letters of other alphabets, and digits, that pass for the Latin ones in our names
@@ -121,6 +122,11 @@ def unsafe_path(path: str) -> bool:
         or any(unicodedata.category(c) in _INVISIBLE for c in path)
         or any(part.strip() in ("", ".", "..") for part in plain.split("/"))
     )
+
+
+def belongs(path: str) -> bool:
+    """Say whether a path of the artifact store lies in the folder of a run or logged model."""
+    return _OWNED.search(path) is not None
 
 
 def shown(text: str, limit: int = 60) -> str:

@@ -77,7 +77,7 @@ from clr.registry import policy_aliases as aliases
 from clr.registry import policy_users as users
 from clr.registry import policy_versions as versions
 from clr.registry.acts import Act, Decision, Kind, Principal, State
-from clr.registry.names import shown, unsafe_path
+from clr.registry.names import belongs, shown, unsafe_path
 from clr.registry.refusals import (
     TO_PROMOTE,
     copied,
@@ -230,6 +230,11 @@ def _file(act: Act, who: Principal, state: State, policy: Policy) -> str:
         return (
             f"The path {shown(act.path, 120)} could lead to another file than it says. "
             "Name the file plainly, without .., //, backslashes or percent signs."
+        )
+    if act.kind is Kind.WRITE_FILE and not (act.name or belongs(act.path)):
+        return (
+            f"The path {shown(act.path, 120)} lies in the folder of no run and no logged model. "
+            "Log files to a run, or to a logged model."
         )
     return _written(act, state)
 

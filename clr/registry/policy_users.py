@@ -8,9 +8,10 @@ from __future__ import annotations
 from clr.registry.acts import Act, Principal, State
 from clr.registry.names import shown
 from clr.registry.refusals import lacks
-from clr.registry.roles import ADMIN, SERVICES, Policy
+from clr.registry.roles import ADMIN, SERVICES, Policy, is_user_name
 
-ACCOUNTS = frozenset({"create_user", "delete_user"})
+MAKE = "create_user"
+ACCOUNTS = frozenset({MAKE, "delete_user"})
 """MLflow's handlers that make and remove accounts; its other acts on users give rights."""
 
 _SHARED = frozenset(SERVICES) - {"admin"}
@@ -33,6 +34,11 @@ def manage(act: Act, who: Principal, state: State, policy: Policy) -> str:
         )
     if problem := lacks(who, (ADMIN,), "make or remove accounts"):
         return problem
+    if act.endpoint == MAKE and not is_user_name(act.name):
+        return (
+            f"{shown(act.name)} cannot be the name of a user here: in the ledger it could pass "
+            "for somebody else. Use a-z, 0-9 and ._@-, at most 63, starting with a letter or digit."
+        )
     return _with_role(act, state, policy)
 
 

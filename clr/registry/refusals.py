@@ -93,12 +93,16 @@ def kept_tag(key: str) -> str:
 
 def long_value(key: str, value: str) -> str:
     """Object to a value that the database would cut or refuse."""
-    if len(value) <= MAX_VALUE:
-        return ""
-    return (
-        f"The value of {shown(key)} has {len(value)} characters; {MAX_VALUE} fit. "
-        "Shorten it, or log a file to a run and write its address here."
-    )
+    if len(value) > MAX_VALUE:
+        return (
+            f"The value of {shown(key)} has {len(value)} characters; {MAX_VALUE} fit. "
+            "Shorten it, or log a file to a run and write its address here."
+        )
+    if any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in value):
+        return (
+            f"The value of {shown(key)} has a sign that is no text: {shown(value)}. Leave it out."
+        )
+    return ""
 
 
 def copied(source: str) -> str:

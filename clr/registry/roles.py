@@ -98,6 +98,11 @@ class Policy:
         return tuple(sorted(user for user in self.users if self.may_review(user, task)))
 
 
+def is_user_name(name: str) -> bool:
+    """Say whether `name` can be a user's: lower case, so that none looks like another."""
+    return _USER.fullmatch(name) is not None
+
+
 def policy_path(workspace: Path) -> Path:
     """Return where the policy of a workspace is."""
     return workspace / "mlflow" / "policy.yaml"

@@ -215,12 +215,23 @@ class TestDeletion:
         assert who_may(Kind.DELETE_VERSION, unserved, **about) == {"ruth", "ada", "all"}
 
 
+RUN = "0123456789abcdef" * 2
+
+
 class TestTracking:
     def test_those_who_run_write(self):
         for kind in (Kind.TRACK, Kind.DELETE_TRACKED, Kind.FINISH_RUN):
             assert who_may(kind) == WORKERS
         for kind in (Kind.WRITE_FILE, Kind.DELETE_FILE):
-            assert who_may(kind, path="1/run/artifacts/gate/gate.json") == WORKERS
+            assert who_may(kind, path=f"1/{RUN}/artifacts/gate/gate.json") == WORKERS
+        assert who_may(Kind.WRITE_FILE, path=f"1/models/m-{RUN}/artifacts/MLmodel") == WORKERS
+        assert who_may(Kind.WRITE_FILE, path="artifacts/x", name=f"m-{RUN}") == WORKERS
+
+    @pytest.mark.parametrize(
+        "path", ["1", "1/models", "x/page.html", f"1/{RUN}", f"m-{RUN}", f"1/{RUN[:31]}/x"]
+    )
+    def test_files_belong_to_a_run_or_a_logged_model(self, path: str):
+        assert who_may(Kind.WRITE_FILE, path=path) == set()
 
     def test_what_a_registered_version_stands_on_is_written_once(self):
         registered = State(registered=True)
@@ -266,6 +277,11 @@ class TestUsers:
                 assert who_may(Kind.MANAGE_USER, endpoint=endpoint, name=name) == set()
             has = State(user_roles=frozenset({"reviewer"}))
             assert who_may(Kind.MANAGE_USER, has, endpoint=endpoint, name="new") == set()
+
+    @pytest.mark.parametrize("name", ["Alice", "a b", "аlice", "alice\n", "-a", "a" * 64])
+    def test_an_account_cannot_be_named_like_somebody_else(self, name: str):
+        assert who_may(Kind.MANAGE_USER, endpoint="create_user", name=name) == set()
+        assert who_may(Kind.MANAGE_USER, endpoint="delete_user", name=name) == {"ada", "all"}
 
     def test_everybody_sets_his_own_password_and_nobody_another_s(self):
         for who in set(PEOPLE) - {"nina"}:
