@@ -70,6 +70,11 @@ class Prepared:
     digest: str
     data: bytes = field(repr=False)
 
+    @property
+    def folder(self) -> str:
+        """Its files' folder among the server's artifacts."""
+        return f"{self.experiment}/models/{self.model_id}/artifacts"
+
 
 def prepare(
     call: Call, by: str, task: str, data: bytes | None = None, file: str = ADAPTER

@@ -42,6 +42,13 @@ USERS = {  # who lives here, and what policy.yaml lets them do
     "ada": "admin",
     "otto": "auditor",
 }
+SERVICES = {
+    "admin": "admin.password",
+    "clr-release": "release.password",
+    "clr-trainer": "trainer.password",
+}
+"""Accounts that the server makes itself, and where their passwords are."""
+
 STRANGER = "nina"
 """Known to MLflow, without any role."""
 
@@ -180,7 +187,8 @@ def new_house() -> Iterator[Callable[..., House]]:
         running.append(_start(plant, port, log))
         url = f"http://127.0.0.1:{port}"
         _wait(url, running[-1], log)
-        passwords["admin"] = (plant.state / "secrets" / "admin.password").read_text().strip()
+        for name, file in SERVICES.items():
+            passwords[name] = (plant.state / "secrets" / file).read_text().strip()
         house = House(plant, url, passwords, log)
         _invite(house, STRANGER)
         return house

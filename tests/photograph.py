@@ -12,6 +12,9 @@ from typing import Any
 PASSING = {"alembic_version", "jobs"}
 """Tables that say nothing about the registry."""
 
+SERVICE = "clr.promotion"
+"""Tag by which the release service says what became of a review, a moment later, by itself."""
+
 
 def photograph(state: Path) -> Mapping[str, Any]:
     """Return rows and files of a registry under the folder `state`, by table and by path."""
@@ -32,7 +35,11 @@ def _tables(file: Path) -> dict[str, list[str]]:
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
         names = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         return {
-            name: sorted(map(repr, database.execute(f'SELECT * FROM "{name}"')))
+            name: sorted(
+                repr(row)
+                for row in database.execute(f'SELECT * FROM "{name}"')
+                if SERVICE not in row
+            )
             for (name,) in names
             if name not in PASSING
         }
