@@ -156,14 +156,11 @@ def _budget_rows(facts: Facts) -> Iterator[Sequence[str]]:
 def _payback_row(facts: Facts) -> Iterator[Sequence[str]]:
     case = facts.get("roi") or {}
     payback, gain, years = (case.get(one) for one in ("payback_months", "roi_pct", "horizon_years"))
-    if payback and gain and years and payback.get("middle") is not None:
-        pays = f"{figure(payback['middle'])} months; {figure(gain['middle'])} % return"
-        yield (
-            "Pays back in",
-            f"{pays} in {years['value']:g} years",
-            "under assumptions, below",
-            "",
-        )
+    if payback and gain and years:
+        month = payback["middle"]
+        pays = "it does not" if month is None else f"{figure(month)} months"
+        pays += f"; {figure(gain['middle'])} % return in {years['value']:g} years"
+        yield "Pays back in", pays, "under assumptions, below", ""
 
 
 def _mark(check: Mapping[str, Any]) -> str:
@@ -281,7 +278,7 @@ def _adapter(adapter: Mapping[str, Any]) -> str:
 
 def _backbone(backbone: Mapping[str, Any]) -> str:
     parts = [text(backbone.get(part, ""), 120) for part in ("name", "source", "licence")]
-    return ", ".join(part for part in parts if part)
+    return ", ".join(part for part in dict.fromkeys(parts) if part)  # a file is named by its source
 
 
 def _classes(classes: Sequence[str] | int) -> str:
