@@ -107,7 +107,9 @@ def ensure_release_model(url: str) -> None:
     with calling(url, "open the registry"):
         store = SqlAlchemyStore(url)  # type: ignore[no-untyped-call]
         try:
-            store.create_registered_model(RELEASE_MODEL, description=RELEASE_DESCRIPTION)
+            store.create_registered_model(  # type: ignore[no-untyped-call]
+                RELEASE_MODEL, description=RELEASE_DESCRIPTION
+            )
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
