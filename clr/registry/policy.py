@@ -51,7 +51,8 @@ of a task
 ``clr-release``
 any other alias       nobody               (an admin may remove one)
 runs, experiments,    trainer, release,    nothing of a registered version is touched; the
-logged models, files  admin                path of a file is plain
+logged models, files  admin                path of a file is plain, and in the folder of a
+                                           run or a logged model
 run: end              the same             always
 webhooks              nobody               (mlflow/webhooks.yaml)
 accounts              admin                of a name without a role in policy.yaml

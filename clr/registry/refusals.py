@@ -21,11 +21,11 @@ from clr.registry.names import (
 from clr.registry.roles import AUDITOR
 
 TO_PROMOTE = (
-    "a reviewer opens the version's page and sets its tag `review` to `approved`; "
+    "a reviewer sets the tag `review` to `approved` on the version's page; "
     "the release service does the rest within seconds"
 )
 
-ASK = "Ask somebody who has it."
+ASK = "Ask somebody who may."
 _COPIED = re.compile(r"models:/([^/@]+)[/@]([^/@]+)")
 
 
@@ -35,8 +35,10 @@ def lacks(who: Principal, roles: tuple[str, ...], deed: str, advice: str = ASK) 
         return ""
     if who.roles == {AUDITOR}:
         return f"{who.name} is an auditor, who reads everything and changes nothing. {advice}"
+    *others, last = roles
+    needed = f"{', '.join(others)} or {last}" if others else last
     has = " and ".join(sorted(who.roles))
-    return f"Only the role {' or '.join(roles)} may {deed}; {who.name} has {has}. {advice}"
+    return f"Only the role {needed} may {deed}; {who.name} has {has}. {advice}"
 
 
 def foreign(model: str) -> str:

@@ -1,8 +1,7 @@
 """Who may do what: users, roles, reviewers and quorum from ``mlflow/policy.yaml``.
 
-Roles add up: who has two may do what either may. A role that only reads
-(``auditor``) takes nothing away from another. What a role allows is decided in
-clr/registry/policy.py.
+Roles add up: who has two may do what either may, and ``auditor``, which only reads, takes
+nothing away from another. What a role allows is decided in clr/registry/policy.py.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ SERVICES: Mapping[str, str] = MappingProxyType(
 )
 """Users that the server makes itself; no file can give them another role."""
 
+_Users = Mapping[str, frozenset[str]]
 _USER = re.compile(r"[a-z0-9][a-z0-9._@-]{0,62}")
 
 
@@ -252,12 +252,12 @@ def _policy(raw: Any, reader: Reader, digest: str) -> Policy:
 def _users(raw: Any, reader: Reader) -> dict[str, frozenset[str]]:
     given, users = reader.mapping(raw, "users"), {}
     for name in given:
+        if not isinstance(name, str) or not is_user_name(name):
+            fix = "Use a-z, 0-9 and ._@-, at most 63, starting with a letter or digit; quote 007."
+            raise reader.wrong(given, name, f"{name!r} is not a user name.", fix)
         if name in SERVICES:
             problem = f"{name} is a user that the server makes itself."
             raise reader.wrong(given, name, problem, "Choose another name.")
-        if not isinstance(name, str) or not _USER.fullmatch(name):
-            fix = "Use a-z, 0-9 and ._@-, at most 63, starting with a letter or digit; quote 007."
-            raise reader.wrong(given, name, f"{name!r} is not a user name.", fix)
         users[str(name)] = reader.names(given, name)
         if unknown := sorted(users[name] - set(ROLES)):
             fix = f"Roles: {', '.join(ROLES)}."
@@ -274,7 +274,7 @@ def _task(listed: Any, name: Any, reader: Reader) -> str:
 
 
 def _task_review(
-    listed: Any, name: str, reader: Reader, users: Mapping[str, frozenset[str]], general: TaskReview
+    listed: Any, name: str, reader: Reader, users: _Users, general: TaskReview
 ) -> TaskReview:
     place = reader.mapping(listed, name)
     reader.only(place, {"quorum", "reviewers"}, f"the review of {name}")
@@ -282,10 +282,7 @@ def _task_review(
 
 
 def _review(
-    place: Any,
-    reader: Reader,
-    users: Mapping[str, frozenset[str]],
-    general: TaskReview = _EVERYBODY,
+    place: Any, reader: Reader, users: _Users, general: TaskReview = _EVERYBODY
 ) -> TaskReview:
     quorum, named = reader.quorum(place), reader.names(place, "reviewers")
     for name in sorted(named):

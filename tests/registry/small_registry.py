@@ -58,7 +58,7 @@ class Registry:
 
     def upload(self, manifest: Manifest | None = None) -> tuple[str, str]:
         """Put a file where a new logged model is; return (source, digest)."""
-        source, digest = f"models:/m-{self.new():x}", f"sha256:{self.new():064x}"
+        source, digest = f"models:/m-{self.new():032x}", f"sha256:{self.new():064x}"
         if manifest is not None:
             digest = next((d for d, m in self.manifests.items() if m == manifest), digest)
             self.manifests[digest] = manifest

@@ -35,7 +35,7 @@ TAGS = (
 )  # fmt: skip
 WORDS = ("approved", " Approved ", "承認", "rejected", "pending", "passed", "yes", "x" * 6000)
 ALIASES = ("candidate", "challenger", "champion", "previous", "Champion", "chаmpion", "prod")
-PLACES = ("{}", "{}/../file", "/{}", "{}%2e", "2/models/m-ff/artifacts/file")
+PLACES = ("{}", "{}/../file", "/{}", "{}%2e", f"2/models/m-{'f' * 32}/artifacts/file")
 
 
 class Broken(Exception):
