@@ -7,7 +7,8 @@ same time; the answer is one line with how each of them ended. A job:
      "kill": ["module:attribute.path", call, "before" | "after"] or null}
 
 A child with a point replaces that one function by one that kills the child (SIGKILL, as
-``kill -9`` does) before or after its n-th call, and is otherwise the program itself.
+``kill -9`` does) before or after its n-th call, and is otherwise the program itself. With the
+point ``*`` every function that changes registry or ledger counts (`CHANGING`).
 """
 
 from __future__ import annotations
@@ -40,27 +41,42 @@ import flows.review  # noqa: F401
 from flows.cli import main
 
 
+CLIENT = "mlflow.tracking.client:MlflowClient"
+CHANGING = [
+    *(f"{CLIENT}.{name}" for name in (
+        "create_logged_model", "create_model_version", "create_registered_model", "create_run",
+        "delete_registered_model_alias", "finalize_logged_model", "log_model_artifacts",
+        "log_outputs", "set_model_version_tag", "set_registered_model_alias", "set_terminated",
+    )),
+    "clr.audit.ledger:Ledger.append",
+]  # fmt: skip
+
+
 def arm(point: str, call: int, when: str) -> None:
-    """Replace the function at `point` so that its n-th call ends this process."""
-    module, _, attribute = point.partition(":")
-    *parents, name = attribute.split(".")
-    owner: Any = importlib.import_module(module)
-    for parent in parents:
-        owner = getattr(owner, parent)
-    real: Callable[..., Any] = getattr(owner, name)
+    """Replace the functions at `point` so that their n-th call ends this process."""
     calls = 0
 
-    def deadly(*arguments: Any, **named: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == call and when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = real(*arguments, **named)
-        if calls == call:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
+    def armed(real: Callable[..., Any]) -> Callable[..., Any]:
+        def deadly(*arguments: Any, **named: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            mine = calls
+            if mine == call and when == "before":
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = real(*arguments, **named)
+            if mine == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
 
-    setattr(owner, name, deadly)
+        return deadly
+
+    for one in CHANGING if point == "*" else [point]:
+        module, _, attribute = one.partition(":")
+        *parents, name = attribute.split(".")
+        owner: Any = importlib.import_module(module)
+        for parent in parents:
+            owner = getattr(owner, parent)
+        setattr(owner, name, armed(getattr(owner, name)))
 
 
 def start(job: dict[str, Any], out: Path) -> int:
