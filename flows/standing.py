@@ -8,7 +8,7 @@ from clr.errors import ReviewRefused
 from flows.session import Session
 
 if TYPE_CHECKING:
-    from clr.registry.acts import VersionFacts
+    from clr.registry.acts import Review, VersionFacts
     from clr.registry.reviews import Tally
     from clr.registry.roles import Policy
     from clr.registry.versions import Version
@@ -31,25 +31,32 @@ def policy_of(session: Session) -> Policy:
 
 def facts(session: Session, version: Version) -> VersionFacts:
     """Return what decides about a version: its tags, and its reviews from the ledger."""
-    from clr.registry.acts import VersionFacts
     from clr.registry.reviews import read_reviews
     from clr.registry.store import model_name
 
     model = model_name(version.task)
+    return with_reviews(version, read_reviews(session.ledger, model, version.version))
+
+
+def with_reviews(version: Version, reviews: tuple[Review, ...]) -> VersionFacts:
+    """Return what decides about a version, its reviews given."""
+    from clr.registry.acts import VersionFacts
+    from clr.registry.store import model_name
+
     return VersionFacts(
-        model=model,
+        model=model_name(version.task),
         number=version.version,
         creator=version.tags.get("clr.created_by", ""),
         verdict=version.tags.get("clr.verdict", ""),
         adapter=version.adapter_digest,
         source=version.source,
         gate_release=version.tags.get("clr.gate_release", ""),
-        reviews=read_reviews(session.ledger, model, version.version),
+        reviews=reviews,
     )
 
 
-def tally(session: Session, about: VersionFacts) -> Tally:
-    """Count the reviews of a version.
+def tally(session: Session, about: VersionFacts, policy: Policy | None = None) -> Tally:
+    """Count the reviews of a version, by default under the policy that is in the file now.
 
     On a guarded server only what its password check vouches for counts. Without one the
     reviewers are users of the operating system, of whom no policy knows anything: there
@@ -57,7 +64,7 @@ def tally(session: Session, about: VersionFacts) -> Tally:
     """
     from clr.registry import reviews
 
-    policy, task = policy_of(session), about.model.removeprefix("clr-")
+    policy, task = policy or policy_of(session), about.model.removeprefix("clr-")
     if session.registry.guarded:
         return reviews.tally(about, policy)
     standing = reviews.standing(about.reviews, about.adapter, about.source)

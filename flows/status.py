@@ -1,54 +1,71 @@
-"""What is where: tasks, champions, candidates, the release in force, business cases."""
+"""What is where: tasks, champions, candidates, reviews, the release in force, business cases."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from clr.errors import UsageError
+from clr.errors import ClrError, UsageError
 from flows.session import Session
 
 if TYPE_CHECKING:
+    from clr.registry.acts import Review
+    from clr.registry.release import ChampionRef
+    from clr.registry.roles import Policy
     from clr.registry.versions import Version
 
 Result = dict[str, Any]
 
 
 def read_status(session: Session) -> Result:
-    """Return tasks, release and services: what ``clr status --json`` prints."""
-    from clr.registry.releases import current_release
-    from clr.registry.versions import tasks, versions
+    """Return tasks, release, services and warnings: what ``clr status --json`` prints.
 
+    The number of calls to registry and ledger does not grow with the number of tasks.
+    """
+    from clr.registry.overview import overview
+    from clr.registry.releases import current_release
+    from flows.standing import policy_of
+
+    policy = policy_of(session)
+    warnings = _warnings(session, policy)
+    about: Result = {"services": _services(session), "warnings": warnings}
     if not _has_registry(session):
-        return {"tasks": [], "release": None, "services": _services(session)}
-    registry = session.registry
-    release = current_release(registry)
+        return {"tasks": [], "release": None, **about}
+    there, release = overview(session.registry), current_release(session.registry)
     champions = release.tasks if release else {}
+    reviews = _reviews(session, warnings)
     rows = [
-        _task(name, aliases, versions(registry, name), champions.get(name))
-        for name, aliases in tasks(registry).items()
+        {
+            **_task(name, aliases, there.versions[name], champions.get(name)),
+            **_review(session, policy, reviews, there.versions[name], champions.get(name)),
+        }
+        for name, aliases in there.aliases.items()
     ]
+    return {"tasks": rows, "release": release and _release(session, release), **about}
+
+
+def _release(session: Session, release: Any) -> Result:
     return {
-        "tasks": rows,
-        "release": release
-        and {
-            "version": release.version,
-            "digest": release.digest,
-            "backbone": session.settings.backbone,
-            "backbone_digest": release.backbone,
-            "tasks": len(release.tasks),
-            "gate": release.gate,
-            "router": release.router,
-        },
-        "services": _services(session),
+        "version": release.version,
+        "digest": release.digest,
+        "backbone": session.settings.backbone,
+        "backbone_digest": release.backbone,
+        "tasks": len(release.tasks),
+        "gate": release.gate,
+        "router": release.router,
     }
 
 
-def _task(name: str, aliases: dict[str, int], known: list[Version], champion: Any) -> Result:
+def _task(
+    name: str,
+    aliases: Mapping[str, int],
+    known: Sequence[Version],
+    champion: ChampionRef | None,
+) -> Result:
     serving = champion.version if champion else None
-    by_number = {one.version: one for one in known}
     last = known[-1] if known else None
-    shown = by_number.get(serving) if serving else last
+    shown = next((one for one in known if one.version == serving), last)
     return {
         "name": name,
         "champion": serving,
@@ -56,8 +73,72 @@ def _task(name: str, aliases: dict[str, int], known: list[Version], champion: An
         "versions": len(known),
         "accuracy": _accuracy(shown),
         "verdict": last.tags.get("clr.verdict") if last else None,
-        "review": last.review if last else None,
     }
+
+
+def _review(
+    session: Session,
+    policy: Policy,
+    reviews: Mapping[str, tuple[Review, ...]],
+    known: Sequence[Version],
+    champion: ChampionRef | None,
+) -> Result:
+    """Return how far the review of the candidate is, else of the last version.
+
+    And what the champion's approval rests on.
+    """
+    from flows.standing import tally, with_reviews
+
+    said: Result = {"review": None, "approvals": None, "evidence": None, "promotion": None}
+    if not known:
+        return said
+    version = next((one for one in known if "candidate" in one.aliases), known[-1])
+    found = reviews.get(f"clr-{version.task}/{version.version}", ())
+    said["review"] = version.review
+    said["approvals"] = (
+        str(tally(session, with_reviews(version, found), policy))
+        if found
+        else version.tags.get("clr.approvals")  # a ledger that is elsewhere is told by the tags
+        or f"0 of {policy.quorum_for(version.task)}"
+    )
+    said["promotion"] = version.tags.get("clr.promotion")
+    serving = next((one for one in known if champion and one.version == champion.version), None)
+    if serving is not None:
+        said["evidence"] = _evidence(serving, reviews)
+    return said
+
+
+def _evidence(champion: Version, reviews: Mapping[str, tuple[Review, ...]]) -> str | None:
+    """Return how the people are known who approved a champion, the strongest; None: nobody is."""
+    from clr.registry.reviews import APPROVED, AUTHENTICATED
+
+    kinds = {
+        one.authentication
+        for one in reviews.get(f"clr-{champion.task}/{champion.version}", ())
+        if one.decision == APPROVED
+        and one.adapter == champion.adapter_digest
+        and one.source in ("", champion.source)
+    }
+    return AUTHENTICATED if AUTHENTICATED in kinds else min(kinds, default=None)
+
+
+def _reviews(session: Session, warnings: list[str]) -> dict[str, tuple[Review, ...]]:
+    from clr.registry.reviews import every_review
+
+    try:
+        return every_review(session.ledger)
+    except ClrError as error:  # what serves is told all the same
+        warnings.append(f"THE LEDGER CANNOT BE READ: {error}")
+        return {}
+
+
+def _warnings(session: Session, policy: Policy) -> list[str]:
+    from clr.registry.roles import warnings
+
+    if session.settings.registry:
+        return list(warnings(policy))
+    # without a server there are no users that a policy could speak of
+    return [one for one in warnings(policy) if not policy.four_eyes and "FOUR EYES" in one]
 
 
 def _accuracy(version: Version | None) -> float | None:

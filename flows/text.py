@@ -129,6 +129,10 @@ def rolled_back(result: Result) -> str:
     return f"{what} in place of release {result['from']}: {result['reason']}"
 
 
+EVIDENCE = {"mlflow-basic-auth": "server", "local-os-user": "local (weaker)"}
+"""How it is known who approved a champion, in a word."""
+
+
 def status(result: Result) -> str:
     """Draw the tasks and the release in force."""
     release = result["release"]
@@ -141,13 +145,17 @@ def status(result: Result) -> str:
         (
             one["name"],
             str(one["champion"] or "–"),
+            EVIDENCE.get(one["evidence"], one["evidence"] or "–"),
             str(one["candidate"] or "–"),
+            f"{one['review']} ({one['approvals'].split(':')[0]})" if one["review"] else "–",
             percent(one["accuracy"]),
             one["verdict"] or "–",
         )
         for one in result["tasks"]
     )
-    return table(title, ("task", "champion", "candidate", "accuracy", "last verdict"), rows)
+    columns = ("task", "champion", "approved by", "candidate", "review", "accuracy", "last verdict")
+    shown = table(title, columns, rows)
+    return "\n".join([*(f"WARNING  {one}" for one in result["warnings"]), shown])
 
 
 def roi(result: Result) -> str:

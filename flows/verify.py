@@ -88,7 +88,7 @@ def _recorded(session: Session, version: Version, what: str, digest: str, found:
         if what in one.payload
     ] or [
         _seen(one, what)
-        for one in session.ledger.entries(f"clr-{version.task}", "version.create")
+        for one in session.ledger.entries(name, "version.create")
         if one.payload.get("source") == version.source
     ]
     if not recorded:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from heapq import merge
 from types import MappingProxyType
 from typing import Any
 
@@ -59,6 +60,20 @@ def read_reviews(ledger: Ledger, model: str, number: int) -> tuple[Review, ...]:
         for entry in ledger.entries(subject=f"{model}/{number}")
         if entry.action in (f"review.{APPROVED}", f"review.{REJECTED}")
     )
+
+
+def every_review(ledger: Ledger) -> dict[str, tuple[Review, ...]]:
+    """Return all decisions by what they are about (``clr-<task>/<number>``), oldest first.
+
+    Raises:
+        ServiceUnavailable: the ledger cannot be reached.
+        IntegrityBroken: it is damaged.
+    """
+    found: dict[str, tuple[Review, ...]] = {}
+    kinds = (ledger.entries(action=f"review.{decision}") for decision in (APPROVED, REJECTED))
+    for entry in merge(*kinds, key=lambda one: one.seq):
+        found[entry.subject] = (*found.get(entry.subject, ()), _review(entry))
+    return found
 
 
 def _review(entry: Entry) -> Review:

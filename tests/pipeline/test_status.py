@@ -1,0 +1,56 @@
+"""`clr status`: what serves, how far reviews are, and what evidence they are."""
+
+from __future__ import annotations
+
+
+def row(answer, task):
+    (found,) = [one for one in answer.json["tasks"] if one["name"] == task]
+    return found
+
+
+def policy(plant, text):
+    file = plant.root / "mlflow" / "policy.yaml"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"schema: clr.policy/1\n{text}\n", encoding="utf-8")
+
+
+def test_an_approval_without_a_server_is_shown_as_the_weaker_one(working):
+    answer = working.clr("status", "--json")
+    found = row(answer, "red-caps")
+    assert (found["champion"], found["evidence"]) == (1, "local-os-user")
+    assert (found["review"], found["promotion"]) == ("approved", found["promotion"])
+    assert found["approvals"].startswith("1 of 1: ")
+    assert answer.json["warnings"] == []
+    shown = working.clr("status").out
+    assert "local (weaker)" in shown
+    assert "approved (1 of 1)" in shown
+
+
+def test_fields_that_scripts_read_stay(working):
+    answer = working.clr("status", "--json").json
+    assert {"tasks", "release", "services", "warnings"} == set(answer)
+    old = {"name", "champion", "candidate", "versions", "accuracy", "verdict", "review"}
+    assert old | {"approvals", "evidence", "promotion"} == set(answer["tasks"][0])
+    assert answer["services"]["registry"].startswith("embedded, ")
+
+
+def test_four_eyes_switched_off_is_said_first_and_loudly(working):
+    policy(working, "four_eyes: false")
+    assert working.clr("status").out.startswith("WARNING  FOUR EYES ARE OFF")
+    (said,) = working.clr("status", "--json").json["warnings"]
+    assert "FOUR EYES ARE OFF" in said
+
+
+def test_a_quorum_that_is_still_open(working):
+    policy(working, "review: {quorum: 2}")
+    assert row(working.clr("status", "--json"), "red-caps")["approvals"].startswith("1 of 2: ")
+
+
+def test_a_ledger_that_is_gone_is_said_and_the_rest_is_shown(working):
+    (working.state / "ledger" / "ledger.db").write_bytes(b"not a database" * 100)
+    for name in ("ledger.db-wal", "ledger.db-shm"):
+        (working.state / "ledger" / name).unlink(missing_ok=True)
+    answer = working.clr("status", "--json")
+    assert answer.code == 0
+    assert "THE LEDGER CANNOT BE READ" in answer.json["warnings"][0]
+    assert row(answer, "red-caps")["champion"] == 1
