@@ -112,12 +112,13 @@ class Hooks:
             )
 
     def _decide(self, endpoint: str, user: str, doing: bool) -> Response | None:
-        from flask import g
+        from flask import g, request
 
         from clr.registry.acts import Kind, State
         from clr.registry.policy import decide
         from clr.registry.server import amend, record
         from clr.registry.server.facts import gather, next_number
+        from clr.registry.server.origin import foreign_page
 
         asked, keeper = _read(endpoint), self._keeper
         policy = keeper.policy()
@@ -125,6 +126,8 @@ class Hooks:
         if asked.act.kind is Kind.READ:
             decision = decide(asked.act, who, State(), policy)
             return None if decision.allowed else self._refuse(asked, user, decision.sentence)
+        if problem := foreign_page(request.headers.items()):
+            return self._refuse(asked, user, problem)
         state = State()
         if who.roles:  # a stranger is refused without a look at anything
             self._hold(asked)
