@@ -127,10 +127,11 @@ def write_auth(settings: Settings) -> Path:
     source = auth_path(settings.workspace)
     parser = _read_auth(source)
     section = parser["mlflow"]
-    for name in ("admin_password", "admin_username"):
+    for name in ("admin_password", "admin_username", "authorization_function"):
         if name in section:
             raise UsageError(
-                f"{source} has {name}: this file belongs into git, and the user is always admin.",
+                f"{source} has {name}, which is not for this file: it belongs into git, the user "
+                "is always admin, and people sign in with a password.",
                 fix="Take the line out. The password comes from MLFLOW_AUTH_ADMIN_PASSWORD or "
                 "from the file that `clr up registry` names.",
             )

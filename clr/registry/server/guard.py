@@ -26,6 +26,7 @@ from clr.registry.server import record
 from clr.registry.server.asked import Asked, plain
 from clr.registry.server.endpoints import SAFE_METHODS
 from clr.registry.server.keeper import Keeper
+from clr.registry.server.origin import foreign_page
 
 LOG = logging.getLogger("mlflow.clr")
 Scope = MutableMapping[str, Any]
@@ -61,9 +62,22 @@ class Guard:
                 answer = self._answer(Request(scope), held)  # needs memory alone
             else:
                 answer = await anyio.to_thread.run_sync(self._answer, Request(scope), held)
-            await (answer or self._app)(scope, receive, send)
+            tells = answer is None and scope["path"] == "/health"
+            await (answer or self._app)(scope, receive, self._telling(send) if tells else send)
         finally:
             self._keeper.places.leave(held)
+
+    def _telling(self, send: Send) -> Send:
+        """Return `send` with the policy in force in the answer's head, see `Hooks.tell`."""
+        from clr.registry.store import POLICY_HEADER
+
+        async def tell(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                name, digest = POLICY_HEADER.lower(), self._keeper.policy().digest
+                message["headers"] = [*message["headers"], (name.encode(), digest.encode())]
+            await send(message)
+
+        return tell
 
     def _is_native(self, scope: Scope) -> bool:
         seen = dict(scope)  # matching leaves marks in it
@@ -107,10 +121,11 @@ class Guard:
             held += self._keeper.places.write(plain(asked.ids))
         state = State() if known else gather(asked, self._keeper.ledger, policy)
         decision = decide(asked.act, who, state, policy)
-        if decision.allowed:
+        sentence = decision.sentence or ("" if reads else foreign_page(request.headers.items()))
+        if not sentence:
             return None
-        record.refusal(self._keeper.ledger, asked.act, user, decision.sentence)
-        return _refusal(403, "PERMISSION_DENIED", decision.sentence)
+        record.refusal(self._keeper.ledger, asked.act, user, sentence)
+        return _refusal(403, "PERMISSION_DENIED", sentence)
 
 
 def _is_plain(name: bytes, value: bytes) -> bool:
