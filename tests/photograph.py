@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,24 @@ def photograph(state: Path) -> Mapping[str, Any]:
     for file in ("mlflow.db", "auth.db"):
         if (state / file).exists():
             picture |= {f"{file}:{table}": rows for table, rows in _tables(state / file).items()}
-    artifacts = state / "artifacts"
-    picture["files"] = {
-        str(path.relative_to(artifacts)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(artifacts.rglob("*"))
-        if path.is_file()
-    }
+    picture["files"] = dict(_files(state / "artifacts"))
     return picture
+
+
+def _files(folder: Path) -> Iterator[tuple[str, str]]:
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(place, name)
+            with suppress(FileNotFoundError):  # an upload's own, which was there a moment ago
+                now = os.stat(path)
+                stamp = (now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+                yield path, _digest(path, stamp)
+
+
+@lru_cache(maxsize=100_000)
+def _digest(path: str, stamp: tuple[int, ...]) -> str:
+    """Hash a file; once, while the system says that it is the same."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _tables(file: Path) -> dict[str, list[str]]:
