@@ -21,9 +21,11 @@ def signed_in(settings: Settings) -> Iterator[None]:
     """
     from mlflow.utils.credentials import read_mlflow_creds
 
+    from clr.registry.login import forget
     from clr.registry.server.config import is_loopback
     from clr.registry.server.secrets import RELEASE_PASSWORD, find_secret
 
+    forget()  # what this process signed in with for reading
     given, url, password = read_mlflow_creds(), settings.registry, ""
     own = not settings.registry_url or is_loopback(url)
     if url and own and not (given.username or given.password):

@@ -31,7 +31,7 @@ def sign_in(settings: Settings) -> None:
     """
     from mlflow.utils.credentials import read_mlflow_creds
 
-    _forget()
+    forget()
     given = read_mlflow_creds()
     if given.username or given.password or os.environ.get("MLFLOW_TRACKING_TOKEN"):
         return
@@ -45,7 +45,7 @@ def sign_in(settings: Settings) -> None:
         _lent[:] = [password]
 
 
-def _forget() -> None:
+def forget() -> None:
     """Take back what an earlier call of this process lent for another workspace."""
     if _lent and os.environ.get(_USER) == TRAINER and os.environ.get(_PASSWORD) == _lent[0]:
         del os.environ[_USER], os.environ[_PASSWORD]

@@ -1,0 +1,184 @@
+"""Promotion where a guarded server keeps the registry: a tag is set, the release service acts."""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from clr.errors import ReviewRefused
+from clr.registry import webhook
+from tests.house import sentence, until
+from tests.siblings import register_sibling
+
+REVIEWERS = ("alice", "bob", "carol", "dora")
+PROMOTED_SECONDS = 15.0
+
+
+@pytest.fixture(scope="module")
+def office(new_house, template, copy_of, tmp_path_factory):
+    """A house of its own, since what serves there changes; its release service is ready."""
+    from tests.house import USERS
+
+    plant = copy_of(template.plant, tmp_path_factory.mktemp("office") / "plant")
+    house = new_house(plant, users={**USERS, "dora": "reviewer"})
+    house.plant.settings.setdefault("CLR_THREADS", "1")
+    assert until(lambda: requests.get(f"{service(house)}/health", timeout=5).json()["ready"], 180)
+    return house
+
+
+def service(house):
+    """Address of the release service, as `clr up registry --json` told it."""
+    for line in house.log.read_text(encoding="utf-8").splitlines():
+        if line.startswith("{"):
+            return json.loads(line)["service"]
+    raise AssertionError(house.log.read_text(encoding="utf-8")[-3000:])
+
+
+def tag(house, user, found, key, value):
+    body = {"name": f"clr-{found.task}", "version": str(found.version), "key": key, "value": value}
+    return house.call(user, "POST", "model-versions/set-tag", body)
+
+
+def champion(house, task):
+    return house.aliases(f"clr-{task}").get("champion")
+
+
+def serving(house):
+    return house.aliases("clr-release")["champion"]
+
+
+def test_a_tag_set_in_the_page_is_a_release_within_seconds(office):
+    found = register_sibling(office.plant.session(), "red-caps", 1)
+    before = serving(office)
+    started = time.monotonic()
+    assert tag(office, "alice", found, "review", " Approve ").status_code == 200
+    assert until(lambda: champion(office, "red-caps") == found.version, 60)
+    seconds = time.monotonic() - started
+    print(f"from tag to champion: {seconds:.2f} s")
+    assert seconds < PROMOTED_SECONDS
+    assert until(lambda: "clr.promotion" in office.tags("clr-red-caps", found.version), 10)
+    assert serving(office) == before + 1
+    last = [one for one in office.entries() if one.action == "release.activated"][-1]
+    assert (last.actor, last.authentication) == ("clr-release", "mlflow-basic-auth")
+    assert last.payload["reviewers"] == [
+        {"reviewer": "alice", "authentication": "mlflow-basic-auth"}
+    ]
+    assert office.aliases("clr-red-caps") == {"champion": found.version, "previous": 1}
+
+
+def test_a_rejection_closes_the_candidate_and_keeps_its_reason(office):
+    found = register_sibling(office.plant.session(), "green-caps", 1)
+    assert tag(office, "bob", found, "review.reason", "blurred").status_code == 200
+    assert tag(office, "bob", found, "review", "却下").status_code == 200
+    assert until(lambda: "candidate" not in office.aliases("clr-green-caps"))
+    assert until(lambda: office.entries()[-1].action == "candidate.closed")
+    assert office.entries()[-1].payload["reason"] == "blurred"
+    assert "blurred" in office.tags("clr-green-caps", found.version)["clr.promotion"]
+
+
+def test_the_command_decides_at_the_server_like_the_page(office):
+    found = register_sibling(office.plant.session(), "blue-caps", 1)
+    number = found.version
+    for user, words in (("tess", "may not review"), ("ruth", "may not review")):
+        answer = office.clr(user, "review", "blue-caps", number, "approve")
+        assert (answer.code, words in answer.err) == (ReviewRefused.exit_code, True), answer
+    nobody = office.plant.clr("review", "blue-caps", number, "approve")
+    assert (nobody.code, "MLFLOW_TRACKING_USERNAME" in nobody.err) == (5, True), nobody
+    answer = office.clr(
+        "carol", "review", "blue-caps", number, "approve", "--reason", "ok", "--json"
+    )
+    assert answer.code == 0, answer
+    told = answer.json
+    assert (told["release"], told["reviewer"], told["reason"]) == (serving(office), "carol", "ok")
+    again = office.clr("alice", *approve)
+    assert (again.code, again.json["already"]) == (0, True)
+
+
+def test_only_the_release_role_takes_back(office):
+    now = serving(office)
+    before = office.entries()
+    for user in ("alice", "tess", "ada", "otto"):
+        answer = office.clr(user, "rollback", "--reason", "no")
+        assert answer.code == ReviewRefused.exit_code, answer
+    assert [one for one in office.entries() if one.action == "release.rollback"] == []
+    assert serving(office) == now
+    answer = office.clr("ruth", "rollback", "--reason", "seen late", "--json")
+    assert (answer.code, answer.json["release"]) == (0, now - 1), answer
+    assert champion(office, "blue-caps") == 1
+    order = next(one for one in office.entries(before[-1].seq) if one.action == "release.rollback")
+    assert (order.actor, order.authentication) == ("ruth", "mlflow-basic-auth")
+    home = office.plant.clr("rollback", "--to", now, "--reason", "was right", "--json")
+    assert (home.code, home.json.get("release")) == (0, now), home
+    assert champion(office, "blue-caps") == 2
+
+
+def test_the_service_believes_no_webhook_that_the_server_did_not_sign(office):
+    address = f"{service(office)}/webhook"
+    secret = (office.plant.state / "secrets" / "webhook.secret").read_text().strip()
+    data = {"name": "clr-green-caps", "version": "2", "key": "review", "value": "approved"}
+    event = {"entity": "model_version_tag", "action": "set", "data": data}
+    body = json.dumps(event).encode()
+    stamp = str(int(time.time()))
+    headers = {
+        webhook.DELIVERY_HEADER: "forged-1",
+        webhook.TIMESTAMP_HEADER: stamp,
+        webhook.SIGNATURE_HEADER: webhook.sign("guessed", "forged-1", stamp, body),
+    }
+    post = requests.post
+    assert post(address, data=body, timeout=10).status_code == 400
+    assert post(address, data=body, headers=headers, timeout=10).status_code == 401
+    good = {**headers, webhook.SIGNATURE_HEADER: webhook.sign(secret, "forged-1", stamp, body)}
+    assert post(address, data=body + b" ", headers=good, timeout=10).status_code == 401
+    assert post(address, data=body, headers=good, timeout=10).status_code == 202
+    assert post(address, data=body, headers=good, timeout=10).status_code == 409
+    assert post(address, data=b" " * 70_000, headers=good, timeout=10).status_code == 413
+    assert requests.get(address, timeout=10).status_code == 405
+    time.sleep(2)  # what it says was approved never was, so nothing comes of it
+    assert champion(office, "green-caps") == 1
+
+
+@pytest.mark.slow
+def test_twenty_candidates_approved_at_once_are_twenty_releases_one_after_another(office):
+    session, tasks = office.plant.session(), ("red-caps", "green-caps", "blue-caps")
+    found = [register_sibling(session, tasks[n % 3], 10 + n) for n in range(20)]
+    before, since = serving(office), office.entries()[-1].seq
+    started = time.monotonic()
+
+    def approve(reviewer, mine):
+        return [tag(office, reviewer, one, "review", "approved") for one in mine]
+
+    with ThreadPoolExecutor(len(REVIEWERS)) as clients:
+        parts = [found[n :: len(REVIEWERS)] for n in range(len(REVIEWERS))]
+        answers = [one for part in clients.map(approve, REVIEWERS, parts) for one in part]
+    assert [one.status_code for one in answers] == [200] * 20, sentence(answers[0])
+    approved = time.monotonic()
+    assert until(lambda: _joined(office, since) >= 20, 240)
+    done = time.monotonic()
+    print(f"20 approvals {approved - started:.1f} s, 20 promotions {done - started:.1f} s")
+    from clr.registry.releases import current_release, find_release
+
+    session = office.plant.session()
+    release, numbers = current_release(session.registry), []
+    while release.version > before:
+        numbers.append(release.version)
+        release = find_release(session.registry, release.previous)
+    assert numbers == list(range(before + 20, before, -1))
+    activated = [one for one in office.entries(since) if one.action == "release.activated"]
+    joined = [(one["task"], one["version"]) for e in activated for one in e.payload["joined"]]
+    assert sorted(joined) == sorted((one.task, one.version) for one in found)
+    assert {task: champion(office, task) for task in tasks} == dict(joined)
+    assert session.ledger.verify() == []
+    verified = office.plant.clr("verify", "--json")
+    assert (verified.code, verified.json["problems"]) == (0, [])
+
+
+def _joined(house, since):
+    return sum(
+        len(one.payload["joined"])
+        for one in house.entries(since)
+        if one.action == "release.activated"
+    )
