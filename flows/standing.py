@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clr.errors import ReviewRefused
@@ -31,11 +32,15 @@ def policy_of(session: Session) -> Policy:
 
 def facts(session: Session, version: Version) -> VersionFacts:
     """Return what decides about a version: its tags, and its reviews from the ledger."""
-    from clr.registry.reviews import read_reviews
+    from clr.registry.reviews import read_reviews, registrar
     from clr.registry.store import model_name
 
-    model = model_name(version.task)
-    return with_reviews(version, read_reviews(session.ledger, model, version.version))
+    model, number = model_name(version.task), version.version
+    found = with_reviews(version, read_reviews(session.ledger, model, number))
+    if found.creator:
+        return found
+    creator = registrar(session.ledger, model, number, version.adapter_digest)
+    return replace(found, creator=creator)
 
 
 def with_reviews(version: Version, reviews: tuple[Review, ...]) -> VersionFacts:

@@ -62,6 +62,21 @@ def read_reviews(ledger: Ledger, model: str, number: int) -> tuple[Review, ...]:
     )
 
 
+def registrar(ledger: Ledger, model: str, number: int, adapter: str) -> str:
+    """Return who registered a version before there was a server; empty where that is unknown.
+
+    The server writes it into the tag ``clr.created_by``. Four eyes asks for it either way.
+
+    Raises:
+        ServiceUnavailable: the ledger cannot be reached.
+        IntegrityBroken: it is damaged.
+    """
+    for entry in ledger.entries(subject=f"{model}/{number}", action="adapter.registered"):
+        if adapter and entry.payload.get("adapter") == adapter:
+            return entry.actor
+    return ""
+
+
 def every_review(ledger: Ledger) -> dict[str, tuple[Review, ...]]:
     """Return all decisions by what they are about (``clr-<task>/<number>``), oldest first.
 

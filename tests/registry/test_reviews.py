@@ -18,6 +18,7 @@ from clr.registry.reviews import (
     approvals,
     read_reviews,
     record_review,
+    registrar,
     rejected,
     standing,
     tally,
@@ -131,6 +132,20 @@ class TestLedger:
         assert len(found) == 3
         assert standing(found, "", "") == ()
         assert standing(found, A, ONE) == ()
+
+    def test_who_registered_a_version_before_there_was_a_server(self, ledger: Ledger):
+        for actor, adapter in (("root", A), ("later", A), ("other", B)):
+            ledger.append(
+                "adapter.registered",
+                "clr-animals/1",
+                {"adapter": adapter},
+                actor=actor,
+                authentication=LOCAL,
+            )
+        assert registrar(ledger, "clr-animals", 1, A) == "root"
+        assert registrar(ledger, "clr-animals", 1, B) == "other"
+        assert registrar(ledger, "clr-animals", 2, A) == ""
+        assert registrar(ledger, "clr-animals", 1, "") == ""
 
     def test_other_words_are_no_decision(self, ledger: Ledger):
         with pytest.raises(UsageError):

@@ -18,7 +18,7 @@ from clr.errors import IntegrityBroken
 from clr.registry.acts import Act, Kind, ReleaseFacts, State, VersionFacts
 from clr.registry.names import reserved
 from clr.registry.release import RELEASE_FILE, parse_release
-from clr.registry.reviews import read_reviews
+from clr.registry.reviews import read_reviews, registrar
 from clr.registry.roles import Policy
 from clr.registry.server.asked import Asked, Refusal
 from clr.registry.server.files import (
@@ -156,7 +156,8 @@ def version_facts(
     return VersionFacts(
         model=model,
         number=number,
-        creator=tags.get("clr.created_by", "") or _registrar(ledger, model, number, tags),
+        creator=tags.get("clr.created_by", "")
+        or registrar(ledger, model, number, tags.get("clr.adapter_digest", "")),
         verdict=tags.get("clr.verdict", ""),
         adapter=tags.get(digest, ""),
         actual=actual(model, source),
@@ -167,15 +168,6 @@ def version_facts(
         or _ever_champion(model, number, serving, ledger),
         twin=_twin(model, number, tags.get(KEY_TAG, "")),
     )
-
-
-def _registrar(ledger: Ledger, model: str, number: int, tags: Mapping[str, str]) -> str:
-    """Return who registered a version before there was a server, as the ledger has it."""
-    subject, adapter = f"{model}/{number}", tags.get("clr.adapter_digest", "")
-    for entry in ledger.entries(subject, "adapter.registered"):
-        if entry.payload.get("adapter") == adapter:
-            return entry.actor
-    return ""
 
 
 def _twin(model: str, number: int, key: str) -> bool:
