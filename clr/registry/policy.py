@@ -140,9 +140,9 @@ def _unknown(act: Act, who: Principal, state: State, policy: Policy) -> str:
 
 def _create_model(act: Act, who: Principal, state: State, policy: Policy) -> str:
     role = RELEASE if act.model == RELEASE_MODEL else TRAINER
-    if problem := foreign(act.model) or lacks(
-        who, (role,), f"create {act.model}", f"To promote a version, {TO_PROMOTE}."
-    ):
+    if problem := lacks(
+        who, (role,), f"create {shown(act.model)}", f"To promote a version, {TO_PROMOTE}."
+    ) or foreign(act.model):
         return problem
     for key, value in act.tags.items():
         if problem := lookalike(key) or long_value(key, value) or kept_tag(key):
