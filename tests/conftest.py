@@ -48,6 +48,9 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from tests.templates import compile_once  # noqa: E402
+
+compile_once()
 pytest_plugins = ["tests.house", "tests.postgres"]
 
 ARCHITECTURE = "test_resnet"

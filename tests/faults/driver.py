@@ -1,7 +1,7 @@
 """Run ``clr`` commands in forked children of one warm process, each perhaps killed at a point.
 
-Everything heavy is imported once. Each line on stdin is a JSON list of jobs that run at the
-same time; the answer is one line with how each of them ended. A job:
+Everything heavy is imported and used once. Each line on stdin is a JSON list of jobs that run
+at the same time; the answer is one line with how each of them ended. A job:
 
     {"root": workspace, "settings": {…}, "arguments": […],
      "kill": ["module:attribute.path", call, "before" | "after"] or null}
@@ -21,24 +21,52 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import dvc.repo  # noqa: F401  before any child
 import dvc_data.hashfile.build  # noqa: F401
 import great_expectations  # noqa: F401
-import matplotlib.figure  # noqa: F401
 import mlflow.pyfunc
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+import prefect.flow_engine
+import prefect.task_engine
+import prefect.utilities.visualization  # noqa: F401
 import timm  # noqa: F401
 import torchvision  # noqa: F401
+from PIL import Image
 
-import clr.data.suite
-import clr.data.versioning
-import clr.registry.plots  # noqa: F401
 import flows.onboard
 import flows.review  # noqa: F401
+from clr.data.folder import read_task
+from clr.data.manifest import scan
+from clr.data.suite import validate
+from clr.data.versioning import version_task
+from clr.data.workspace import init_workspace
+from clr.registry import plots, runs
+from clr.registry.store import open_registry
+from clr.settings import load_settings
 from flows.cli import main
+from flows.provenance import environment_digest
+from tests.templates import compile_once
+
+
+def warm(folder: Path) -> None:
+    """Use what loads most of itself on first use, so that every child finds it loaded."""
+    root, labels = folder / "plant", ("dark", "light")
+    init_workspace(root)
+    for number, label in enumerate(2 * labels):
+        place = folder / "task" / ("train" if number < 2 else "test") / label / "0.png"
+        place.parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8), (60 * number, 0, 0)).save(place)
+    settings, task = load_settings(root), read_task(folder / "task")
+    manifest = scan(task, max_pixels=64)
+    validate(manifest, min_images_per_class=1, out=folder / "validation")
+    version_task(task, manifest, settings)
+    runs.find_or_start_run(open_registry(settings), "warm", "sha256:warm")
+    plots.confusion(labels, [[1, 0], [0, 1]])
+    environment_digest()
 
 
 CLIENT = "mlflow.tracking.client:MlflowClient"
@@ -121,6 +149,9 @@ def run(jobs: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
+    compile_once()
     with tempfile.TemporaryDirectory() as name:
+        with redirect_stdout(sys.stderr):
+            warm(Path(name))
         for line in sys.stdin:
             print(json.dumps(run(json.loads(line), Path(name))), flush=True)
