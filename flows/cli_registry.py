@@ -82,7 +82,7 @@ def users_remove(name: str, as_json: bool) -> None:
     output.emit(
         remove(open_session(), name),
         as_json,
-        lambda one: f"{one['name']} is removed; any role is gone at once.",
+        lambda one: f"{one['name']} is removed.",
     )
 
 

@@ -77,6 +77,7 @@ def run_registry(settings: Settings, host: str, port: int, *, as_json: bool) -> 
     url = config.reachable_url(host, port)
     with _only_one(config.server_folder(settings.state), url):
         _warn(settings)
+        _see_idle(settings)
         _see_port(host, port)
         plan = Plan(settings, host, port, url, _free_port())
         server, service = _server(plan), _service(plan)
@@ -124,6 +125,23 @@ def _warn(settings: Settings) -> None:
     embedded = settings.state / "mlflow.db"
     if settings.registry_database and embedded.exists():
         LOG.warning("database  %s is not used: the registry is in PostgreSQL", embedded)
+
+
+def _see_idle(settings: Settings) -> None:
+    """At the first start, let no command go on in the registry that was embedded so far."""
+    from filelock import FileLock, Timeout
+
+    if settings.registry_file.exists():
+        return
+    for file in sorted((settings.state / "locks").glob("*.lock")):
+        try:
+            with FileLock(file, timeout=0):
+                pass
+        except Timeout as error:
+            raise ServiceUnavailable(
+                f"A clr command works in this workspace ({file.stem}).",
+                fix="Wait for it to end: from now on the registry is the server's.",
+            ) from error
 
 
 def _see_port(host: str, port: int) -> None:

@@ -120,6 +120,18 @@ def test_the_processes_get_the_secrets_that_they_need_and_no_others(tmp_path):
     assert server["NO_PROXY"].endswith("127.0.0.1,localhost")
 
 
+def test_a_list_of_the_servers_names_does_not_shut_the_release_service_out(tmp_path):
+    import fnmatch
+
+    name = "MLFLOW_SERVER_ALLOWED_HOSTS"
+    assert name not in config.server_environment(settings(tmp_path), {}, "f", "k")
+    given = {name: "models.example.com"}
+    allowed = config.server_environment(settings(tmp_path), given, "f", "k")[name].split(",")
+    for host in ("models.example.com", "127.0.0.1:5000", "localhost:5000", "[::1]:5000"):
+        assert any(fnmatch.fnmatch(host, one) for one in allowed), host
+    assert not any(fnmatch.fnmatch("evil.example.com", one) for one in allowed)
+
+
 def test_no_database_password_stands_on_a_command_line(tmp_path):
     there = settings(tmp_path, registry_database="postgresql://clr:secret@db/clr")
     assert "secret" not in " ".join(config.server_arguments(there, "127.0.0.1", 5000))

@@ -16,11 +16,13 @@ from pathlib import Path
 
 import pytest
 import requests
+from click.testing import CliRunner
 
 from clr.data.workspace import init_workspace
 from clr.registry.server.templates import TEMPLATES
 from clr.registry.store import open_registry
 from clr.settings import load_settings
+from flows.cli import main
 
 pytestmark = pytest.mark.xdist_group("up")
 READY, STOPPED = 180, 30
@@ -163,6 +165,30 @@ def test_nobody_gets_in_without_a_password(up):
         assert answer.status_code == 401
 
 
+def test_what_clr_users_changes_counts_at_once(up, monkeypatch):
+    running, ready = up
+    monkeypatch.chdir(running.root)
+
+    def users(command: str, password: str, *more: str) -> None:
+        done = CliRunner().invoke(
+            main, ["users", command, "alice", *more], env={"CLR_PASSWORD": password}
+        )
+        assert done.exit_code == 0, done.output
+
+    def status(password: str) -> int:
+        url = f"{ready['url']}/api/2.0/mlflow/experiments/search?max_results=1"
+        return requests.get(url, auth=("alice", password), timeout=10).status_code
+
+    users("add", "alice-password-1", "--role", "auditor")
+    assert until(lambda: status("alice-password-1") == 200, 5)
+    users("passwd", "alice-password-2")
+    assert until(lambda: status("alice-password-1") == 401, 5)
+    assert status("alice-password-2") == 200
+    users("remove", "")
+    # 404 is MLflow's answer to who was signed in and is no more
+    assert until(lambda: status("alice-password-2") in (401, 404), 5)
+
+
 def test_commands_of_the_workspace_follow_the_server_and_find_what_was_there(up, workspace):
     root, run = workspace
     registry = open_registry(load_settings(root))
@@ -237,6 +263,17 @@ def test_nothing_outlives_a_killed_command_and_it_starts_again(up, workspace):
         assert until(lambda: not running.family(), STOPPED), running.said()
     finally:
         running.kill()
+
+
+def test_a_command_that_works_in_the_embedded_registry_is_not_disturbed(tmp_path):
+    from filelock import FileLock
+
+    root = tmp_path / "w"
+    init_workspace(root)
+    (root / ".clr" / "locks").mkdir(parents=True)
+    with FileLock(root / ".clr" / "locks" / "task-caps.lock"):
+        code, said = Up(root, "--port", str(free_port())).end()
+    assert (code, "A clr command works in this workspace (task-caps)" in said) == (7, True)
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ AUTH_TEMPLATE = """\
 # by policy.yaml, which denies whatever it does not name; so this stays at MANAGE.
 default_permission = MANAGE
 
-# A password that was right is taken for right so long without computing its hash again. A
-# changed password therefore works beside the new one for up to so many seconds.
+# A password that was right is taken for right so long without computing its hash again.
+# What `clr users` changes counts within a second all the same.
 auth_cache_ttl_seconds = 300
 """
 
@@ -202,6 +202,7 @@ def server_environment(
     """Return the environment of the MLflow server."""
     return {
         **common_environment(settings, given),
+        **_allowed_hosts(given),
         "MLFLOW_AUTH_ADMIN_USERNAME": "admin",
         "MLFLOW_AUTH_CONFIG_PATH": str(server_folder(settings.state) / "auth.ini"),
         # here and not on the command line, where every user of the machine could read it
@@ -213,6 +214,15 @@ def server_environment(
         "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",  # the release service is on this machine
         "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": webhook_key,
     }
+
+
+def _allowed_hosts(given: Mapping[str, str]) -> dict[str, str]:
+    """Let the release service through, too, where the operator lists the server's names."""
+    name = "MLFLOW_SERVER_ALLOWED_HOSTS"
+    if not given.get(name):
+        return {}
+    local = ("127.0.0.1", "127.0.0.1:*", "localhost", "localhost:*", "[[]::1]:*")
+    return {name: ",".join((given[name], *local))}
 
 
 def service_environment(
