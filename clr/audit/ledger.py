@@ -33,11 +33,13 @@ from clr.audit.chain import (
 )
 from clr.audit.signing import Head, Signer, load_signer, trusted_keys
 from clr.audit.store import TABLE, Store
+from clr.audit.trailing import Trailing
 from clr.audit.walk import head_problems, walk
 from clr.core.files import write_atomic
 from clr.errors import IntegrityBroken, ServiceUnavailable, UsageError
 
 LOG = logging.getLogger(__name__)
+TRAILING_SECONDS = 0.2
 _PAGE = 500
 
 
@@ -49,10 +51,12 @@ class Ledger:
         head_path: file of the newest signed head seen on this machine.
     """
 
-    def __init__(self, store: Store, keys: Path, head_path: Path) -> None:
-        """Use `store`; touches no file yet."""
+    def __init__(self, store: Store, keys: Path, head_path: Path, *, trailing: bool) -> None:
+        """Use `store`; touches no file yet. See `open_ledger`."""
         self._store = store
         self._signer: Signer | None = None
+        self._newest: Head | None = None
+        self._trailing = Trailing(self._follow, TRAILING_SECONDS) if trailing else None
         self.keys = keys
         self.head_path = head_path
 
@@ -83,13 +87,12 @@ class Ledger:
             IntegrityBroken: the ledger lost or changed its newest entries; nothing is written.
             ServiceUnavailable: unreachable, read-only, disk full, or locked for a minute.
         """
-        texts = {"action": action, "subject": subject, "actor": actor}
-        texts["authentication"] = authentication
-        if key is not None:
-            texts["key"] = key
-        for name, value in texts.items():
-            check_text(name, value)
-        row: dict[str, Any] = {**texts, "key": key, "payload": payload_text(payload)}
+        row: dict[str, Any] = {"action": action, "subject": subject, "actor": actor}
+        row |= {"authentication": authentication, "key": key}
+        for name, value in row.items():
+            if name != "key" or value is not None:
+                check_text(name, value)
+        row["payload"] = payload_text(payload)
         signer = self._key()
         with self._store.writing() as connection:
             if key is not None and (there := _with_key(connection, key)) is not None:
@@ -102,18 +105,25 @@ class Ledger:
             head = signer.sign(seq, row["hash"])
             row["signature"] = head.signature
             connection.execute(TABLE.insert().values(row))
-        self._keep(head)
+        self._newest = head
+        if self._trailing is not None:
+            self._trailing.ask()
+        else:
+            self._follow()
         return entry(row)
+
+    def _follow(self) -> None:
+        """Do what comes after an entry, which is durable without it."""
+        if self._newest is not None:
+            self._keep(self._newest)
+            self._store.settle()
 
     def entries(
         self, subject: str | None = None, action: str | None = None, since_seq: int = 0
     ) -> Iterator[Entry]:
-        """Yield entries in order, those after entry `since_seq`, unverified.
+        """Yield the entries after `since_seq` in order, perhaps only of one subject or action.
 
-        Args:
-            subject: only of this subject.
-            action: only of this action.
-            since_seq: only later entries.
+        They are not verified.
 
         Raises:
             ServiceUnavailable: the database cannot be reached.
@@ -231,19 +241,22 @@ class Ledger:
             LOG.warning("The ledger head %s could not be updated: %s", self.head_path, error)
 
 
-def open_ledger(state: Path, url: str = "") -> Ledger:
+def open_ledger(state: Path, url: str = "", *, trailing: bool = False) -> Ledger:
     """Open the ledger of an installation; creates nothing until the first append.
 
     Args:
         state: folder of all state (``CLR_HOME``). The database is ``ledger/ledger.db`` in
             it, the head ``ledger/head.json``, the keys are in ``keys/``.
         url: PostgreSQL URL of a ledger that several machines share; empty for SQLite.
+        trailing: whether an append returns as soon as its entry is durable; head file and
+            database file follow in a fraction of a second; a kill leaves that to the next.
 
     Raises:
         UsageError: `url` is not a PostgreSQL URL, or its driver is not installed.
     """
     folder = state / "ledger"
-    return Ledger(Store(folder / "ledger.db", url), state / "keys", folder / "head.json")
+    store, head = Store(folder / "ledger.db", url), folder / "head.json"
+    return Ledger(store, state / "keys", head, trailing=trailing)
 
 
 def _with_key(connection: sa.Connection, key: str) -> Entry | None:

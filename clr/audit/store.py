@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -103,12 +103,9 @@ class Store:
             if self.path is not None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             connecting = self.engine.connect().execution_options(clr_write=True)
-            with connecting as connection:
-                with connection.begin():
-                    self._prepare(connection)
-                    yield connection
-                if self.path is not None:
-                    settle(connection)
+            with connecting as connection, connection.begin():
+                self._prepare(connection)
+                yield connection
 
     def _prepare(self, connection: sa.Connection) -> None:
         if self.path is None:
@@ -116,6 +113,12 @@ class Store:
         if not self._has_table(connection):
             TABLE.create(connection)
             self._create_triggers(connection)
+
+    def settle(self) -> None:
+        """Bring what was committed from SQLite's log into its file, if that can be done now."""
+        if self.path is not None:
+            with suppress(ClrError), self._translated(), self.engine.connect() as connection:
+                settle(connection)
 
     def protect(self) -> None:
         """Create the append-only triggers that are missing or switched off."""

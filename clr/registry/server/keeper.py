@@ -52,7 +52,7 @@ class Keeper:
             ServiceUnavailable: the folder of state cannot be written.
         """
         self.settings = settings
-        self.ledger: Ledger = open_ledger(settings.state, settings.ledger_url)
+        self.ledger: Ledger = open_ledger(settings.state, settings.ledger_url, trailing=True)
         self._path = policy_path(settings.workspace)
         self._folder = settings.state / "server"
         self._next_look = 0.0
