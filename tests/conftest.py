@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import chdir, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,10 @@ from PIL import Image  # noqa: E402
 from tests.templates import compile_once  # noqa: E402
 
 compile_once()
-pytest_plugins = ["tests.house", "tests.postgres"]
+pytest_plugins = ["tests.workers", "tests.house", "tests.postgres"]
 
 ARCHITECTURE = "test_resnet"
+WEIGHTS = f"{ARCHITECTURE}.safetensors"
 COLOURS = {"red-caps": 0, "green-caps": 1, "blue-caps": 2}
 TINTS = (  # red, green, blue, yellow, violet
     (1.0, 0.35, 0.35), (0.35, 1.0, 0.35), (0.35, 0.35, 1.0), (1.0, 1.0, 0.1), (0.9, 0.1, 0.9),
@@ -114,8 +115,21 @@ def prefect_api() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def backbone_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def backbone_settings(once: Callable[..., Any]) -> dict[str, str]:
     """Settings of a small backbone with seeded weights, and of limits that fit its size."""
+    folder, digest = once("weights", _make_weights)
+    return {
+        "CLR_BACKBONE": f"file:{folder / WEIGHTS}",
+        "CLR_BACKBONE_ARCHITECTURE": ARCHITECTURE,
+        "CLR_BACKBONE_SHA256": digest,
+        "CLR_DEVICE": "cpu",
+        "CLR_THREADS": "1",
+        # a forward pass of 2 ms says nothing about latency on a busy machine
+        "CLR_GATE_MAX_LATENCY_RATIO": "1000",
+    }
+
+
+def _make_weights(folder: Path) -> str:
     import safetensors.torch
     import timm
     import torch
@@ -123,17 +137,9 @@ def backbone_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
     with torch.random.fork_rng():
         torch.manual_seed(0)
         state = timm.create_model(ARCHITECTURE, pretrained=False).state_dict()
-    path = tmp_path_factory.mktemp("weights") / f"{ARCHITECTURE}.safetensors"
+    path = folder / WEIGHTS
     safetensors.torch.save_file({name: t.contiguous() for name, t in state.items()}, path)
-    return {
-        "CLR_BACKBONE": f"file:{path}",
-        "CLR_BACKBONE_ARCHITECTURE": ARCHITECTURE,
-        "CLR_BACKBONE_SHA256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "CLR_DEVICE": "cpu",
-        "CLR_THREADS": "1",
-        # a forward pass of 2 ms says nothing about latency on a busy machine
-        "CLR_GATE_MAX_LATENCY_RATIO": "1000",
-    }
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -229,13 +235,19 @@ class Plant:
 
 
 @pytest.fixture(scope="session")
-def new_plant(prefect_api: str, backbone_settings: dict[str, str]) -> Callable[[Path], Plant]:
+def plant_settings(prefect_api: str, backbone_settings: dict[str, str]) -> dict[str, str]:
+    """What all commands of a plant run with."""
+    return {**backbone_settings, "PREFECT_API_URL": prefect_api}
+
+
+@pytest.fixture(scope="session")
+def new_plant(plant_settings: dict[str, str]) -> Callable[[Path], Plant]:
     """Function (folder) -> an empty workspace."""
     from clr.data.workspace import init_workspace
 
     def make(root: Path) -> Plant:
         init_workspace(root)
-        return Plant(root, {**backbone_settings, "PREFECT_API_URL": prefect_api})
+        return Plant(root, plant_settings)
 
     return make
 
@@ -258,19 +270,32 @@ class Working:
 
 @pytest.fixture(scope="session")
 def template(
-    tmp_path_factory: pytest.TempPathFactory, new_plant: Callable[[Path], Plant]
+    once: Callable[..., Any],
+    tmp_path_factory: pytest.TempPathFactory,
+    new_plant: Callable[[Path], Plant],
+    plant_settings: dict[str, str],
 ) -> Working:
     """Three tasks, onboarded and approved one after another. Do not change it: see `working`."""
+
+    def make(folder: Path) -> dict[str, Any]:
+        plant, said = new_plant(folder / "plant"), {"onboard": {}, "review": {}}
+        for name, colour in COLOURS.items():
+            task = make_task(folder / "tasks" / name, colour)
+            reason = ("--reason", f"{name} seen")
+            for command in (("onboard", task), ("review", name, 1, "approve", *reason)):
+                answer = plant.clr(*command, "--json")
+                assert answer.code == 0, answer
+                said[str(command[0])][name] = asdict(answer)
+        return said
+
+    made, said = once("template", make)
     folder = tmp_path_factory.mktemp("template")
-    plant = new_plant(folder / "plant")
-    onboarded, reviewed = {}, {}
-    for name, colour in COLOURS.items():
-        task = make_task(folder / "tasks" / name, colour)
-        onboarded[name] = plant.clr("onboard", task, "--json")
-        assert onboarded[name].code == 0, onboarded[name]
-        arguments = ("review", name, 1, "approve", "--reason", f"{name} seen", "--json")
-        reviewed[name] = plant.clr(*arguments)
-        assert reviewed[name].code == 0, reviewed[name]
+    shutil.copytree(made / "tasks", folder / "tasks")
+    plant = copy_plant(Plant(made / "plant", plant_settings), folder / "plant")
+    onboarded, reviewed = (
+        {name: Answer(**answer) for name, answer in said[command].items()}
+        for command in ("onboard", "review")
+    )
     return Working(plant, folder / "tasks", onboarded, reviewed)
 
 

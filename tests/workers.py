@@ -1,0 +1,83 @@
+"""The suite in several processes at once (pytest-xdist): who runs what, and what all share.
+
+``make test`` starts one worker a core. Tests of one file, and tests that need the same expensive
+thing (a driver of killed processes, a server), go to one worker, and the longest go first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MOST_WORKERS = 4
+"""Each holds PyTorch, MLflow, Prefect and Great Expectations: two gigabytes."""
+
+TOGETHER = {"processes": "killed", "shop": "registry", "place": "registry"}
+"""Group of the tests that use a fixture."""
+
+LONGEST = ("house", "killed", "registry", "tests/pipeline", "tests/server", "tests/data")
+"""Beginnings of the groups that take longest, the longest first."""
+
+Make = Callable[[Path], Any]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Say what ``-n auto`` means."""
+    return min(os.cpu_count() or 1, MOST_WORKERS)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give every test of a worker a group, where it has none yet, and sort by group."""
+    if not hasattr(config, "workerinput"):
+        return
+    places = {item: _place(item) for item in items}
+    items.sort(key=lambda item: places[item])
+
+
+def _place(item: pytest.Item) -> int:
+    marker = item.get_closest_marker("xdist_group")
+    group = str(marker.args[0]) if marker else _group(item)
+    if not marker:
+        item.add_marker(pytest.mark.xdist_group(group))
+    ranks = (rank for rank, start in enumerate(LONGEST) if group.startswith(start))
+    return next(ranks, len(LONGEST))
+
+
+def _group(item: pytest.Item) -> str:
+    file = item.nodeid.split("::")[0]
+    fixtures = getattr(item, "fixturenames", ())
+    wanted = (group for fixture, group in TOGETHER.items() if fixture in fixtures)
+    return next(wanted, file)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Make], tuple[Path, Any]]:
+    """Function (name, make) -> (folder, what ``make(folder)`` returned).
+
+    The first process of this run that asks makes it, the others wait for it. It has to be
+    plain JSON, and what is in the folder must not be changed.
+    """
+    from filelock import FileLock
+
+    commons = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        commons = commons.parent  # each worker has a folder of its own in that of the run
+
+    def get(name: str, make: Make) -> tuple[Path, Any]:
+        folder, told = commons / name, commons / f"{name}.json"
+        with FileLock(commons / f"{name}.lock"):
+            if not told.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # left by one that failed
+                folder.mkdir()
+                told.write_text(json.dumps(make(folder)), encoding="utf-8")
+        return folder, json.loads(told.read_text(encoding="utf-8"))
+
+    return get
