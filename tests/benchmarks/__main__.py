@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from tests.benchmarks import gate
+from tests.benchmarks import gate, registry
 
-BENCHMARKS = {"gate": gate.main}
+BENCHMARKS = {"gate": gate.main, "registry": registry.main}
 
 
 def main() -> None:
