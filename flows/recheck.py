@@ -81,10 +81,9 @@ def admit(session: Session, version: Version, release: Release | None) -> Admiss
 
 def _check_bytes(session: Session, version: Version, release: Release | None) -> Evidence:
     """Compare the registered bytes, not local copies of them, with what the version says."""
-    from clr.core.files import sha256_file
-    from clr.registry.fetch import fetch_adapter
+    from clr.core.files import sha256_file, write_atomic
+    from clr.registry.fetch import fetch, fetch_adapter
     from clr.registry.local import scratch
-    from clr.registry.runs import fetch
 
     session.backbone.check()
     backbones = {version.tags.get("clr.backbone_digest", ""), session.backbone.digest}
@@ -95,8 +94,11 @@ def _check_bytes(session: Session, version: Version, release: Release | None) ->
         if sha256_file(adapter) != version.adapter_digest:
             raise _broken(version, "has an adapter file whose bytes have been changed")
         evidence = fetch(session.registry, version.run_id, EVIDENCE_FILE, folder)
-        if not evidence.is_file() or sha256_file(evidence) != champion_of(version).evidence_digest:
-            raise _broken(version, "has evidence that is missing or has been changed")
+        digest = champion_of(version).evidence_digest
+        if sha256_file(evidence) != digest:
+            raise _broken(version, "has evidence whose bytes have been changed")
+        if not session.evidence_copy(digest).is_file():
+            write_atomic(session.evidence_copy(digest), evidence.read_bytes())
     found = session.evidence(champion_of(version))
     if (found.task, str(found.about["adapter"])) != (version.task, version.adapter_digest):
         raise _broken(version, "has evidence of another adapter")
@@ -122,13 +124,12 @@ def _report(session: Session, version: Version) -> bytes | None:
         IntegrityBroken: the registered one has been changed.
     """
     from clr.core.files import sha256_bytes
+    from clr.registry.fetch import fetch
     from clr.registry.local import scratch
-    from clr.registry.runs import fetch
 
     digest = version.tags.get("clr.gate_digest", "")
     with scratch(session.registry) as folder:
-        path = fetch(session.registry, version.run_id, REPORT_FILE, folder)
-        data = path.read_bytes() if path.is_file() else b""
+        data = fetch(session.registry, version.run_id, REPORT_FILE, folder).read_bytes()
     if sha256_bytes(data) == digest:
         return data
     kept = _kept(session, digest)

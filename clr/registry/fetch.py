@@ -89,37 +89,29 @@ def adapter_path(registry: Registry, task: str, version: int, digest: str) -> Pa
 
 
 def fetch(registry: Registry, run_id: str, artifact: str, folder: Path) -> Path:
-    """Download an artifact of a run into `folder` and return its local path.
+    """Return a local path of a file of a run, unchecked; a copy in `folder` unless it is here.
 
     Raises:
-        IntegrityBroken: the run, or the artifact in it, is not there.
+        IntegrityBroken: the run, or the file in it, is not there.
         ServiceUnavailable: the registry cannot be reached.
     """
     from mlflow.exceptions import MlflowException
 
+    missing = IntegrityBroken(
+        f"The run {run_id or '(none)'} has no file {artifact}.",
+        fix="Restore it from a backup, or onboard the task again.",
+        run=run_id,
+    )
     with calling(registry.uri, f"download {artifact}"):
-        folder.mkdir(parents=True, exist_ok=True)
         try:
-            return Path(registry.client.download_artifacts(run_id, artifact, str(folder)))
+            root = registry.client.get_run(run_id).info.artifact_uri
         except MlflowException as error:
-            if _has(registry, run_id, artifact):
-                raise
-            raise IntegrityBroken(
-                f"The run {run_id or '(none)'} has no file {artifact}.",
-                fix="Restore it from a backup, or onboard the task again.",
-                run=run_id,
-            ) from error
-
-
-def _has(registry: Registry, run_id: str, artifact: str) -> bool:
-    """Say whether a run lists an artifact; a failed download does not tell why it failed."""
-    from mlflow.exceptions import MlflowException
-
-    parent = artifact.rpartition("/")[0]
-    try:
-        listed = registry.client.list_artifacts(run_id, parent or None)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return False
-        raise
-    return any(one.path == artifact for one in listed)
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise missing from error
+            raise
+        if root.startswith("file:"):
+            local = Path(unquote(urlsplit(root).path), artifact)
+            if not local.is_file():
+                raise missing
+            return local
+        return _download(registry, f"{root}/{artifact}", folder, missing)

@@ -13,7 +13,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from clr.core.files import canonical_json
 from clr.errors import GateRefused, IntegrityBroken, UsageError
@@ -53,10 +52,16 @@ def get_release(registry: Registry, version: int) -> Release:
     Raises:
         UsageError: there is none.
     """
-    found = _release_at(registry, str(version))
-    if found is None:
-        raise UsageError(f"There is no release {version}.", fix="`clr status` lists releases.")
-    return found
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _read(registry, version)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise UsageError(
+            f"There is no release {version}.", fix="`clr status` lists releases."
+        ) from error
 
 
 def find_release(registry: Registry, digest: str) -> Release | None:
@@ -64,9 +69,7 @@ def find_release(registry: Registry, digest: str) -> Release | None:
     search = f"name = '{RELEASE_MODEL}' and tags.`{KEY_TAG}` = '{checked_key(digest)}'"
     with calling(registry.uri, "look for a release"):
         found = registry.client.search_model_versions(search)
-    if not found:
-        return None
-    return _release_at(registry, str(min(int(one.version) for one in found)))
+    return _read(registry, min(int(one.version) for one in found)) if found else None
 
 
 def serving_version(registry: Registry) -> tuple[int, str, str] | None:
@@ -74,38 +77,44 @@ def serving_version(registry: Registry) -> tuple[int, str, str] | None:
 
     Unlike `current_release` this also answers where the release's file is damaged.
     """
-    found = _find(registry, CHAMPION)
-    if found is None:
+    number = _aliases(registry).get(CHAMPION)
+    if number is None:
         return None
-    tags = found.tags
-    digest, before = tags.get("clr.release_digest", ""), tags.get("clr.previous_release", "")
-    return int(found.version), digest, before
+    with calling(registry.uri, f"read release {number}"):
+        tags = registry.client.get_model_version(RELEASE_MODEL, str(number)).tags
+    return number, tags.get("clr.release_digest", ""), tags.get("clr.previous_release", "")
 
 
-def _find(registry: Registry, version: str) -> Any | None:
+def _aliases(registry: Registry) -> dict[str, int]:
     from mlflow.exceptions import MlflowException
 
-    client = registry.client
     with calling(registry.uri, "find the release"):
         try:
-            if version.isdecimal():
-                return client.get_model_version(RELEASE_MODEL, version)
-            return client.get_model_version_by_alias(RELEASE_MODEL, version)
+            found = registry.client.get_registered_model(RELEASE_MODEL).aliases
         except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return {}
             raise
+    return {alias: int(number) for alias, number in found.items()}
 
 
-def _release_at(registry: Registry, version: str) -> Release | None:
-    found = _find(registry, version)
-    if found is None:
-        return None
-    number = int(found.version)
+def _release_at(registry: Registry, alias: str) -> Release | None:
+    number = _aliases(registry).get(alias)
+    return None if number is None else _read(registry, number)
+
+
+def _read(registry: Registry, number: int) -> Release:
+    """Return a release, checked; from a server each is read once, since it never changes."""
+    if number in registry._releases:
+        return registry._releases[number]
     with calling(registry.uri, f"read release {number}"), scratch(registry) as folder:
+        tags = registry.client.get_model_version(RELEASE_MODEL, str(number)).tags
         data = fetch_file(registry, RELEASE_MODEL, number, RELEASE_FILE, folder).read_bytes()
-    digest = found.tags.get("clr.release_digest", "missing")
-    return parse_release(data, version=number, expected_digest=digest)
+    digest = tags.get("clr.release_digest", "missing")
+    release = parse_release(data, version=number, expected_digest=digest)
+    if not registry.embedded:
+        registry._releases[number] = release
+    return release
 
 
 def champions(registry: Registry) -> dict[str, ChampionRef]:
@@ -184,17 +193,17 @@ def _activate(registry: Registry, release: Release, *, everything: bool = False)
         raise UsageError(
             "A release must be written before it can serve.", fix="Call write_release first."
         )
-    client, serving = registry.client, _find(registry, CHAMPION)
-    moving = serving is None or int(serving.version) != release.version
+    client, serving = registry.client, _aliases(registry).get(CHAMPION)
+    moving = serving != release.version
     if moving and serving is not None:
         try:
-            settle(registry, get_release(registry, int(serving.version)))  # perhaps half told
+            settle(registry, get_release(registry, serving))  # perhaps half told
         except IntegrityBroken as error:
             everything = True
             _LOG.warning("Leaving a broken release: %s", error)
     with calling(registry.uri, f"make release {release.version} serve"):
         if moving and serving is not None:
-            client.set_registered_model_alias(RELEASE_MODEL, PREVIOUS, str(serving.version))
+            client.set_registered_model_alias(RELEASE_MODEL, PREVIOUS, str(serving))
         if moving:
             client.set_registered_model_alias(RELEASE_MODEL, CHAMPION, str(release.version))
     settle(registry, release, everything=everything)

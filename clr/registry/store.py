@@ -22,6 +22,7 @@ from clr.registry.login import sign_in
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from clr.registry.release import Release
     from clr.settings import Settings
 
 RELEASE_MODEL = "clr-release"
@@ -56,8 +57,7 @@ class Registry:
         embedded: True where the registry is a file of this workspace.
         artifacts: folder URI of artifacts where embedded; empty where the server decides.
         cache: local folder for copies of registered files, named by their digest.
-        guarded: whether the server enforces a review policy (`clr up registry`), so that
-            who did something is known by password and not only by the operating system.
+        guarded: whether the server enforces a review policy, so that actors are known by password.
     """
 
     client: MlflowClient
@@ -68,6 +68,7 @@ class Registry:
     guarded: bool = False
     _experiments: dict[str, str] = field(default_factory=dict, repr=False)
     _models: set[str] = field(default_factory=set, repr=False)
+    _releases: dict[int, Release] = field(default_factory=dict, repr=False)
 
 
 def model_name(task: str) -> str:
@@ -269,9 +270,7 @@ def ensure_experiment(registry: Registry, name: str) -> str:
             f"The experiment {name} was deleted while it was being opened.",
             fix="Run the same command again.",
         )
-    identifier: str = found.experiment_id
-    registry._experiments[name] = identifier
-    return identifier
+    return registry._experiments.setdefault(name, found.experiment_id)
 
 
 def ensure_model(registry: Registry, name: str, description: str = "") -> None:
