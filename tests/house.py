@@ -90,6 +90,7 @@ class House:
         url: of the server.
         passwords: by user.
         log: file with what the server wrote.
+        process: of `clr up registry`.
         made: versions that tests share, by name.
     """
 
@@ -97,6 +98,7 @@ class House:
     url: str
     passwords: dict[str, str]
     log: Path
+    process: subprocess.Popen[bytes]
     made: dict[str, Candidate] = field(default_factory=dict)
     _sessions: dict[str, requests.Session] = field(default_factory=dict)
 
@@ -189,7 +191,7 @@ def new_house() -> Iterator[Callable[..., House]]:
         _wait(url, running[-1], log)
         for name, file in SERVICES.items():
             passwords[name] = (plant.state / "secrets" / file).read_text().strip()
-        house = House(plant, url, passwords, log)
+        house = House(plant, url, passwords, log, running[-1])
         _invite(house, STRANGER)
         return house
 
@@ -257,6 +259,8 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """Stop `clr up` as Ctrl-C does, and see that nothing of it stays."""
+    if process.poll() is not None:
+        return
     process.send_signal(signal.SIGINT)
     try:
         process.wait(timeout=STOP_SECONDS)

@@ -5,15 +5,18 @@ from __future__ import annotations
 from tests.house import House
 from tests.server.attempts import releases
 from tests.server.attempts.model import Attempt, Stage, alias, drop_alias, shared
+from tests.server.attempts.releases import RELEASE
 from tests.server.attempts.reviewing import approved_before
 
-RED = {"model": "clr-red-caps", "number": "1"}
-FIRST, SERVING = ({"model": "clr-release", "number": number} for number in ("1", "3"))
+
+def pointed_at(model: str, name: str = "champion"):
+    """Given: the version that an alias of `model` points at now."""
+    return lambda house: {"model": model, "number": str(house.aliases(model)[name])}
 
 
-def given(on):
-    """Something that is there from the start."""
-    return lambda house: on
+def first_release(house: House) -> dict[str, str]:
+    """The first release, which served once; and the number of the one that serves."""
+    return {"model": RELEASE, "number": "1", "serving": str(house.aliases(RELEASE)["champion"])}
 
 
 def is_candidate(stage: Stage) -> None:
@@ -22,10 +25,10 @@ def is_candidate(stage: Stage) -> None:
 
 
 def served_again(stage: Stage) -> None:
-    """The older release serves; then the newest again, so that the next attempt finds it so."""
+    """The older release serves; then the newer again, so that the next attempt finds it so."""
     house = stage.house
-    assert house.aliases("clr-release")["champion"] == 1
-    body = {"name": "clr-release", "version": "3", "alias": "champion"}
+    assert house.aliases(RELEASE)["champion"] == 1
+    body = {"name": RELEASE, "version": stage.on["serving"], "alias": "champion"}
     assert house.call("ruth", "POST", "registered-models/alias", body).status_code == 200
 
 
@@ -81,20 +84,20 @@ ROWS = [
             "gate", given=shared("failed", verdict="gate-refused")),
     *(
         Attempt(who, "takes the alias `champion` from the model that serves",
-                drop_alias("champion"), sentence, given=given(RED))
+                drop_alias("champion"), sentence, given=pointed_at("clr-red-caps"))
         for who, sentence in [
             ("tess", "pipeline"), ("alice", "pipeline"), ("admin", "pipeline"),
             ("clr-release", "retire|serv"),
         ]
     ),
     Attempt("alice", "points `champion` of `clr-release` at an older release (a rollback by hand)",
-            alias("champion"), "rollback|release", given=given(FIRST)),
+            alias("champion"), "rollback|release", given=first_release),
     Attempt("admin", "points `champion` of `clr-release` at an older release", alias("champion"),
-            "rollback|release", given=given(FIRST)),
+            "rollback|release", given=first_release),
     Attempt("clr-release", "takes the alias `champion` from `clr-release`", drop_alias("champion"),
-            "serve", given=given(SERVING)),
+            "serve", given=pointed_at(RELEASE)),
     Attempt("ruth", "points `champion` of `clr-release` at a release that served before",
-            alias("champion"), given=given(FIRST), then=served_again,
+            alias("champion"), given=first_release, then=served_again,
             shows="done: a rollback (`clr rollback` also keeps a reason)"),
     Attempt("ruth", "registers a release whose tag names other bytes", register, "bytes|digest",
             given=wrong_digest),

@@ -19,7 +19,7 @@ from tests.server.attempts.model import (
     send,
     shared,
 )
-from tests.server.attempts.reviewing import CHAMPION, approved_before
+from tests.server.attempts.reviewing import approved_before, champion
 
 
 def files(house: House) -> Prepared:
@@ -144,9 +144,9 @@ ROWS = [
                  tags=[{"key": "review", "value": "approved"}]), "review"),
     Attempt("alice", "makes a model", post("registered-models/create", name="clr-mine"),
             "trainer"),
-    Attempt("alice", "presses **Promote model** (makes the model `production`)",
-            post("registered-models/create", name="production"), "review|clr-"),
-    Attempt("alice", "presses **Promote model** (copies the version into it)",
+    Attempt("alice", "presses **Promote model** (which makes the model `production` first)",
+            post("registered-models/create", name="production"), "`review` to `approved`"),
+    Attempt("alice", "presses **Promote model** (which then copies the version)",
             post("model-versions/create", **BUTTON), "review"),
     Attempt("tess", "copies a version into another model of hers",
             post("model-versions/create", **COPY), "review"),
@@ -161,7 +161,7 @@ ROWS = [
     Attempt("tess", "deletes a model", send("DELETE", "registered-models/delete",
             {"name": "{model}"}), "admin"),
     Attempt("admin", "deletes a model that serves", send("DELETE", "registered-models/delete",
-            {"name": "{model}"}), "champion|serve", given=lambda house: CHAMPION),
+            {"name": "{model}"}), "champion|serve", given=champion),
     Attempt("admin", "deletes a model whose version was reviewed, to make it anew",
             send("DELETE", "registered-models/delete", {"name": "{model}"}), "review",
             given=approved_before),
@@ -187,7 +187,7 @@ ROWS = [
             ("tess", "her own version", "admin|twin|twice", PLAIN),
             ("alice", "a version", "admin", PLAIN),
             ("otto", "a version", "reads", PLAIN),
-            ("admin", "the champion", "served", lambda house: CHAMPION),
+            ("admin", "the champion", "served", champion),
             ("admin", "a reviewed version", "review", approved_before),
             ("ruth", "a release that served", "admin|served|champion",
              lambda house: {"model": "clr-release", "number": "1"}),

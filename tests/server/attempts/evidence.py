@@ -66,7 +66,7 @@ MODELS = [
         ("tags", "PATCH", "/tags", {"tags": [{"key": "clr.key", "value": "other"}]}),
         ("deletes a tag of", "DELETE", "/tags/clr.key", {}),
         ("adds parameters to", "POST", "/params", {"params": [{"key": "a", "value": "b"}]}),
-        ("finishes anew", "PATCH", "", {"status": "LOGGED_MODEL_UPLOAD_FAILED"}),
+        ("sets the status of", "PATCH", "", {"status": "LOGGED_MODEL_UPLOAD_FAILED"}),
         ("deletes", "DELETE", "", {}),
     ]
 ]  # fmt: skip
@@ -191,12 +191,12 @@ RACES = [
 ]  # fmt: skip
 
 PLACES = [
-    Attempt("tess", f"uploads to `{shown}`, which is no run's and no logged model's",
+    Attempt("tess", f"uploads to {shown}, outside of all runs and logged models",
             put(path), "run|logged model", given=files)
     for shown, path in [
-        ("7", "7"),
-        ("{experiment}/models", "{experiment}/models"),
-        ("somewhere/page.html", "somewhere/page.html"),
+        ("`7`, where an experiment's folder will be", "7"),
+        ("`<experiment>/models`, as a file", "{experiment}/models"),
+        ("`somewhere/page.html`", "somewhere/page.html"),
     ]
 ]  # fmt: skip
 

@@ -183,7 +183,7 @@ ROWS = [
                 ".", UNAUTHENTICATED, actor="-")
         for header in ("Basic", "Basic !!!", "Basic YWxpY2U=", "Digest username=alice", "alice")
     ),
-    Attempt("", "approves with a session cookie that she wrote herself", with_headers(
+    Attempt("", "approves with a forged session cookie", with_headers(
             Cookie="session=eyJ1c2VyIjoiYWxpY2UifQ.ZZZZZZ.forged"), ".", UNAUTHENTICATED,
             actor="-"),
     Attempt("tess", "registers a version, fields in both spellings",

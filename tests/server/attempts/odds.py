@@ -52,17 +52,17 @@ def described(stage: Stage) -> None:
 
 
 WEBHOOKS = [
-    Attempt(who, f"{words} a webhook", send(method, f"webhooks{path}", body), "webhooks.yaml",
+    Attempt(who, words, send(method, f"webhooks{path}", body), "webhooks.yaml",
             given=registered_hook)
     for who, words, method, path, body in [
-        ("admin", "registers", "POST", "", HOOK),
-        ("tess", "registers", "POST", "", HOOK),
-        ("alice", "registers", "POST", "", HOOK),
-        ("clr-release", "registers", "POST", "", HOOK),
-        ("admin", "points elsewhere", "PATCH", "/{hook}", {"url": "https://evil.example/"}),
-        ("tess", "switches off", "PATCH", "/{hook}", {"status": "DISABLED"}),
-        ("admin", "deletes", "DELETE", "/{hook}", {}),
-        ("tess", "sends a test of", "POST", "/{hook}/test", {}),
+        ("admin", "registers a webhook", "POST", "", HOOK),
+        ("tess", "registers a webhook", "POST", "", HOOK),
+        ("alice", "registers a webhook", "POST", "", HOOK),
+        ("clr-release", "registers a webhook", "POST", "", HOOK),
+        ("admin", "points a webhook at another address", "PATCH", "/{hook}", {"url": "https://evil.example/"}),
+        ("tess", "switches a webhook off", "PATCH", "/{hook}", {"status": "DISABLED"}),
+        ("admin", "deletes a webhook", "DELETE", "/{hook}", {}),
+        ("tess", "sends a test delivery of a webhook", "POST", "/{hook}/test", {}),
     ]
 ]  # fmt: skip
 

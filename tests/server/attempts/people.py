@@ -41,21 +41,21 @@ def account(name: str):
 
 
 def changed(house: House) -> dict[str, str]:
-    """Bob, who has changed his password; the old one had been used before."""
+    """Tom, who has changed his password; the old one had been used before."""
     if "before" not in house.passwords:
-        old = house.passwords["bob"]
-        house.call("bob", "GET", "users/current")
-        body = {"username": "bob", "password": f"bobs-{NEW}", "current_password": old}
-        answer = house.call("bob", "PATCH", "users/update-password", body)
+        old = house.passwords["tom"]
+        house.call("tom", "GET", "users/current")
+        body = {"username": "tom", "password": f"toms-{NEW}", "current_password": old}
+        answer = house.call("tom", "PATCH", "users/update-password", body)
         assert answer.status_code == 200, answer.text
-        house.passwords["before"], house.passwords["bob"] = old, f"bobs-{NEW}"
-        house.as_("bob").auth = ("bob", house.passwords["bob"])
+        house.passwords["before"], house.passwords["tom"] = old, f"toms-{NEW}"
+        house.as_("tom").auth = ("tom", house.passwords["tom"])
     return {"password": house.passwords["before"]}
 
 
 def old_password(stage: Stage) -> requests.Response:
     """Sign in with the password of before."""
-    auth = ("bob", stage.on["password"])
+    auth = ("tom", stage.on["password"])
     return stage.call("GET", "registered-models/search", auth=auth)
 
 
@@ -113,7 +113,7 @@ PASSWORDS = [
                 signs_in("admin", password), ".", UNAUTHENTICATED, actor="-")
         for password in ("password1234", "password", "admin", "")
     ),
-    Attempt("", "signs in as bob with the password that he has changed", old_password, ".",
+    Attempt("", "signs in as tom with the password that he has changed", old_password, ".",
             UNAUTHENTICATED, given=changed, actor="-"),
     Attempt("", "signs in to an account that was deleted", as_paul, ".", UNAUTHENTICATED,
             given=dismissed, actor="-"),
@@ -156,7 +156,7 @@ ACCOUNTS = [
     Attempt("admin", "deletes the release service's account",
             send("DELETE", "users/delete", {"username": "clr-release"}), "clr users"),
     Attempt("alice", "deletes a colleague's account",
-            send("DELETE", "users/delete", {"username": "bob"}), "admin"),
+            send("DELETE", "users/delete", {"username": "tom"}), "admin"),
     Attempt("admin", "deletes an account without a role",
             send("DELETE", "users/delete", {"username": "{account}"}), given=account("oleg"),
             shows="done"),

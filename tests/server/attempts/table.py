@@ -39,6 +39,10 @@ _CHANGING = (  # what differs from one run of the tests to the next
     (re.compile(r"m-[0-9a-f]{32}"), "m-…"),
     (re.compile(r"\b[0-9a-f]{32}\b"), "…"),
     (re.compile(r"127\.0\.0\.1:\d+"), "127.0.0.1:…"),
+    (re.compile(r"(?<=ersion )\d+(?= of clr-(?:patient|red-caps|release)\b)"), "…"),
+    (re.compile(r"(?<=Promote version )\d+"), "…"),
+    (re.compile(r"(?<=elease )\d+|(?<=than )\d+(?=, which serves)"), "…"),
+    (re.compile(r"'\d+(?=['/])"), "'…"),
 )
 
 
