@@ -11,8 +11,8 @@ help:  ## list the targets
 demo: setup  ## onboard three tasks with real weights, then see the gate refuse a fine-tuned copy
 	@$(BIN)/clr demo
 
-test: setup  ## run the whole test suite
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup  ## run the whole test suite, on all cores
+	@$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 lint: setup  ## ruff and import-linter
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
