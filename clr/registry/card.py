@@ -159,6 +159,7 @@ def _payback_row(facts: Facts) -> Iterator[Sequence[str]]:
     if payback and gain and years:
         month = payback["middle"]
         pays = "it does not" if month is None else f"{figure(month)} months"
+        pays += " (low end: never)" if month is not None and payback["low"] is None else ""
         pays += f"; {figure(gain['middle'])} % return in {years['value']:g} years"
         yield "Pays back in", pays, "under assumptions, below", ""
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +33,35 @@ def chromium() -> str:
             pytest.fail(f"{reason}, and {REQUIRED}=1 wants one")
         pytest.skip(reason)
     return found
+
+
+ASKING = """<!doctype html><title>asking</title><script>
+const approve = mode => fetch("%s/ajax-api/2.0/mlflow/model-versions/set-tag", {
+  method: "POST", mode: mode, credentials: "include",
+  headers: mode == "cors" ? {"Content-Type": "application/json"} : {},
+  body: JSON.stringify({name: "%s", version: "%d", key: "review", value: "approved"}),
+}).catch(() => 0);
+Promise.all([approve("cors"), approve("no-cors")]).then(() => document.title = "asked");
+</script>"""
+
+
+@pytest.fixture
+def neighbour(tmp_path: Path) -> Iterator[Callable[[str, str, int], str]]:
+    """Function (url, model, number) -> address of a page that approves a version by itself."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+        def write(url: str, model: str, number: int) -> str:
+            (tmp_path / "index.html").write_text(ASKING % (url, model, number), encoding="utf-8")
+            return f"http://127.0.0.1:{server.server_port}/"
+
+        yield write
+        server.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from tests.house import until
 MOVED_SECONDS = 60
 """On a machine that is busy with other tests; alone it takes a few."""
 
+WRITE = bool(os.environ.get("CLR_WRITE_DOCS"))
 PICTURE = Path(__file__).parents[2] / "docs" / "images" / "review.png"
 LINKS = ["gate report", "Data Docs", "confusion matrix", "run"]
 HOSTILE = "<img src=x onerror=alert(1)> **bold** [link](javascript:alert(2)) https://evil.example"
@@ -61,7 +62,8 @@ def candidates(chromium, house, new_caps, tmp_path_factory):
         folder = new_caps(tmp_path_factory.mktemp("tasks") / name, colour, labels=labels)
         with (folder / "task.yaml").open("a", encoding="utf-8") as file:
             file.write(more)
-        onboarded = house.clr("tess", "onboard", folder, "--json")
+        limits = {"CLR_GATE_MAX_LATENCY_RATIO": "2"} if WRITE else {}  # as it is outside of tests
+        onboarded = house.clr("tess", "onboard", folder, "--json", **limits)
         assert onboarded.json["verdict"] == "passed", onboarded
         numbers[name] = onboarded.json["version"]
     made = prepare(house.call, "tess", "crafted")
@@ -95,9 +97,9 @@ def test_the_card_says_the_verdict_first_and_shows_every_earlier_task(sign_in, c
     assert shown.tag("clr.verdict") == "passed"
     assert re.fullmatch(r"[01]\.\d+ \[[01]\.\d+, [01]\.\d+\]", shown.tag("clr.accuracy"))
     assert re.fullmatch(r"(\d+) of \1 earlier tasks kept", shown.tag("clr.retention"))
-    if os.environ.get("CLR_WRITE_DOCS"):
+    if WRITE:
         PICTURE.parent.mkdir(exist_ok=True)
-        shown.photograph(PICTURE, 1500)
+        shown.photograph(PICTURE, 1185)
 
 
 def test_its_links_open_what_they_say(sign_in, candidates):
@@ -107,8 +109,10 @@ def test_its_links_open_what_they_say(sign_in, candidates):
         frame = opened.frame_locator("iframe")
         frame.get_by_text("Retention gate: violet-caps").wait_for()
         opened.goto(f"{shown.url}/{others['Data Docs']}")
+        opened.reload()
         frame.get_by_role("heading", name="Accepted").wait_for()
         opened.goto(f"{shown.url}/{others['confusion matrix']}")
+        opened.reload()
         opened.locator("img[src^=blob]").first.wait_for(state="attached")
         opened.goto(f"{shown.url}/{others['run']}")
         opened.get_by_text("Registered models").first.wait_for()
@@ -121,8 +125,8 @@ def test_its_links_open_what_they_say(sign_in, candidates):
         ("alice", lambda one: one.edit_tag("clr.verdict", "passed!"), "stays as it is"),
         ("alice", lambda one: one.remove_tag("review"), "cannot be removed"),
         ("alice", lambda one: one.add_tag("Review", "approved"), "Did you mean `review`?"),
-        ("alice", lambda one: one.promote_to("clr-red-caps"), "sets its tag `review` to"),
-        ("alice", lambda one: one.set_alias("champion"), "sets its tag `review` to `approved`"),
+        ("alice", lambda one: one.promote_to("clr-red-caps"), "`review` to `approved`"),
+        ("alice", lambda one: one.set_alias("champion"), "`review` to `approved`"),
         ("tess", lambda one: one.edit_tag("review", "approved"), "that is for its reviewers. Ask"),
     ],
     ids=[
@@ -160,6 +164,20 @@ def test_scripts_in_titles_classes_descriptions_and_tags_do_not_run(sign_in, can
         shown.page.evaluate("document.querySelectorAll('iframe[srcdoc], svg[onload]').length") == 0
     )
     assert shown.dialogs == []
+
+
+def test_a_page_from_elsewhere_cannot_act_for_a_reviewer(sign_in, candidates, house, neighbour):
+    """It is on another port of this machine, which MLflow alone takes for its own."""
+    shown = sign_in("alice").show(*candidates.violet)
+    before, last = house.tags(*candidates.violet), len(house.entries())
+    page = shown.page.context.new_page()
+    page.goto(neighbour(house.url, *candidates.violet))
+    assert until(lambda: page.title() == "asked")
+    page.close()
+    assert house.tags(*candidates.violet) == before
+    refused = [one for one in house.entries(last) if one.action == "refused"]
+    assert {one.actor for one in refused} == {"alice"}
+    assert "do it on the registry's own page" in refused[-1].payload["sentence"]
 
 
 @pytest.mark.parametrize(

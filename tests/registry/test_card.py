@@ -172,6 +172,15 @@ def test_what_was_derived_says_from_what_and_nothing_is_derived_from_nothing():
     assert "Pays back" not in without
 
 
+def test_an_investment_that_may_never_pay_back_says_so():
+    sure, dear = ({**ASSUMED, "error_cost": cost} for cost in (2.0, 0.0))
+    assert "never" not in model_card(facts(roi=case(**sure)))
+    assert "it does not; " in model_card(facts(roi=case(**dear)))
+    wide = case(**ASSUMED)
+    wide["payback_months"]["low"] = None
+    assert "months (low end: never); " in model_card(facts(roi=wide))
+
+
 def test_where_it_came_from_is_named_with_digests():
     card = model_card(facts())
     data = "- data: 600 training and 400 test images, 2 classes: good, bad; `md5:x`"
