@@ -90,13 +90,17 @@ class TestOfATask:
             wrong = State(VERSION, serving=replace(SERVING, tasks=tasks))
             assert alias("champion", wrong) == set()
         assert alias("champion", State(VERSION)) == set(), "nothing serves"
+        blank = replace(serves, tasks={"animals": (1, "")})
+        assert alias("champion", State(replace(VERSION, adapter=""), serving=blank)) == set()
         assert alias("champion", State(replace(VERSION, number=2), serving=serves)) == set()
 
     def test_and_is_removed_only_where_the_release_names_the_task_no_more(self):
         serves = State(VERSION, serving=replace(SERVING, tasks={"animals": (2, A)}))
         assert who_may(Kind.DELETE_ALIAS, serves, name="champion") == set()
         assert "clr retire" in refused("ruth", Kind.DELETE_ALIAS, serves, name="champion")
-        assert who_may(Kind.DELETE_ALIAS, NOW, name="champion") == {"ruth", "all"}
+        for retired in (NOW, State(VERSION)):
+            assert who_may(Kind.DELETE_ALIAS, retired, name="champion") == {"ruth", "all"}
+        assert who_may(Kind.DELETE_ALIAS, serves, name="previous") == {"ruth", "all"}
 
     def test_previous_is_a_version_that_served(self):
         assert alias("previous") == set()
@@ -269,6 +273,9 @@ class TestBack:
         assert "rejected" in self.back(
             replace(READY, reviews=(approve("bob", decision="rejected"),))
         )
+        nothing = replace(READY, adapter="", actual="")
+        empty = replace(self.SERVED, tasks={"animals": (1, "")})
+        assert "bytes" in self.back(nothing, target=empty)
         assert "not there" in self.back(None)
         assert "bytes" in self.back(READY, target=replace(self.SERVED, actual=A))
 

@@ -72,6 +72,9 @@ class TestReview:
         said = refused("alice", Kind.SET_VERSION_TAG, unknown, name="review", value="approved")
         assert "nobody knows who registered it" in said
         assert allowed("alice", Kind.SET_VERSION_TAG, unknown, name="review", value="rejected")
+        alone = replace(POLICY, four_eyes=False)
+        about = {"name": "review", "value": "approved"}
+        assert ask("alice", Kind.SET_VERSION_TAG, unknown, alone, **about).allowed
 
     def test_a_task_s_list_keeps_others_out(self):
         listed = replace(POLICY, tasks={"animals": TaskReview(reviewers=frozenset({"bob"}))})
