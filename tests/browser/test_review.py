@@ -19,6 +19,8 @@ from tests.house import until
 MOVED_SECONDS = 60
 """On a machine that is busy with other tests; alone it takes a few."""
 
+pytestmark = pytest.mark.usefixtures("chromium")  # before a server is started for nothing
+
 WRITE = bool(os.environ.get("CLR_WRITE_DOCS"))
 PICTURE = Path(__file__).parents[2] / "docs" / "images" / "review.png"
 LINKS = ["gate report", "Data Docs", "confusion matrix", "run"]
