@@ -42,6 +42,9 @@ LOG = logging.getLogger(__name__)
 TRAILING_SECONDS = 0.2
 _PAGE = 500
 
+_INSERT = TABLE.insert()
+_LAST = sa.select(TABLE.c.seq, TABLE.c.hash).order_by(TABLE.c.seq.desc()).limit(1)
+
 
 class Ledger:
     """An append-only record of acts; make one with `open_ledger`.
@@ -97,14 +100,14 @@ class Ledger:
         with self._store.writing() as connection:
             if key is not None and (there := _with_key(connection, key)) is not None:
                 return _same_act(there, action, subject)
-            last = _last(connection)
+            last = connection.execute(_LAST).mappings().first()
             self._check_tail(connection, last, signer)
             seq, previous = (last["seq"] + 1, last["hash"]) if last is not None else (1, GENESIS)
             row |= {"seq": seq, "previous": previous, "time": utc_now(), "key_id": signer.key_id}
             row["hash"] = digest(row)
             head = signer.sign(seq, row["hash"])
             row["signature"] = head.signature
-            connection.execute(TABLE.insert().values(row))
+            connection.execute(_INSERT, row)
         self._newest = head
         if self._trailing is not None:
             self._trailing.ask()
@@ -197,13 +200,15 @@ class Ledger:
         return self._signer
 
     def _check_tail(
-        self, connection: sa.Connection, last: Mapping[str, Any] | None, signer: Signer
+        self, connection: sa.Connection, last: sa.RowMapping | None, signer: Signer
     ) -> None:
         """Refuse to append to a ledger that lost or changed the head this machine has seen."""
         head = self.head()
         count = int(last["seq"]) if last is not None else 0
         at_head: str | None = GENESIS
-        if head is not None and head.seq:
+        if head is not None and last is not None and head.seq == count:
+            at_head = last["hash"]
+        elif head is not None and head.seq:
             query = sa.select(TABLE.c.hash).where(TABLE.c.seq == head.seq)
             at_head = connection.execute(query).scalar()
         elif head is None and not (count and self._knows(connection, signer)):
@@ -273,12 +278,6 @@ def _same_act(there: Entry, action: str, subject: str) -> Entry:
             seq=there.seq,
         )
     return there
-
-
-def _last(connection: sa.Connection) -> Mapping[str, Any] | None:
-    query = sa.select(TABLE.c.seq, TABLE.c.hash).order_by(TABLE.c.seq.desc()).limit(1)
-    row = connection.execute(query).mappings().first()
-    return None if row is None else dict(row)
 
 
 def _broken(problem: Problem) -> IntegrityBroken:

@@ -124,8 +124,12 @@ def aliases_of_release(act: Act, aliases: Mapping[str, int]) -> Mapping[str, int
 
 
 def _aliases(model: str) -> dict[str, int]:
-    found = _found(lambda: registry_store().get_registered_model(name=model))
-    return {alias: int(number) for alias, number in found.aliases.items()} if found else {}
+    from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelAlias as Alias
+
+    # asking for the model would read its latest versions with their tags as well
+    with registry_store().ManagedSessionMaker() as session:
+        query = session.query(Alias.alias, Alias.version).filter(Alias.name == model)
+        return {str(alias): int(number) for alias, number in query}
 
 
 def _found(look: Any) -> Any | None:
