@@ -176,8 +176,8 @@ class TestRegistration:
     def test_nothing_is_decided_at_birth(self, tags: dict[str, str]):
         assert not self.make("all", tags={**self.BORN, **tags}).allowed
 
-    def test_no_review_tag_or_pending_is_right(self):
-        for tags in ({"clr.adapter_digest": A}, self.BORN):
+    def test_no_review_tag_or_pending_is_right_and_evidence_may_grow(self):
+        for tags in ({"clr.adapter_digest": A}, self.BORN, {**self.BORN, "clr.new_fact": "x"}):
             assert self.make(tags=tags).allowed
 
     def test_the_card_has_at_most_5000_characters(self):

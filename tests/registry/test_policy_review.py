@@ -167,7 +167,12 @@ class TestTags:
         assert "alias" in refused("alice", Kind.SET_VERSION_TAG, name=key, value="true")
 
     def test_what_does_not_fit_is_refused(self):
-        for act in ({"name": ""}, {"name": "k" * 251}, {"name": "k", "value": "v" * 1_000_000}):
+        values = ("v" * 1_000_000, "a\0b", "\ud800", "\udfff")
+        for act in (
+            {"name": ""},
+            {"name": "k" * 251},
+            *({"name": "k", "value": v} for v in values),
+        ):
             assert who_may(Kind.SET_VERSION_TAG, **act) == set()
 
     def test_the_service_writes_what_a_gate_run_anew_found(self):
