@@ -420,7 +420,7 @@ def test_ten_thousand_images_take_seconds(tmp_path: Path) -> None:
         rows.append(replace(template, **values))
     rows.sort(key=lambda row: row.path)
     manifest = Manifest("big", tmp_path, tuple("abcdefghij"), False, tuple(rows))
-    validate(manifest, min_images_per_class=10, out=tmp_path / "warm")  # imports
-    start = time.perf_counter()
+    validate(replace(manifest, rows=tuple(rows[:500])), min_images_per_class=10, out=tmp_path)
+    start = time.process_time()
     assert validate(manifest, min_images_per_class=10, out=tmp_path / "report").success
-    assert time.perf_counter() - start < 15  # 3 s on a free core
+    assert time.process_time() - start < 10  # 2 s on a free core
