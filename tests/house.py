@@ -72,7 +72,8 @@ embedded_review: true
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of one house in one process, where tests run in several."""
     for item in items:
-        if "house" in getattr(item, "fixturenames", ()):
+        marked = item.get_closest_marker("xdist_group")
+        if "house" in getattr(item, "fixturenames", ()) and not marked:
             item.add_marker(pytest.mark.xdist_group("house"))
 
 

@@ -40,6 +40,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     places = {item: _place(item) for item in items}
     items.sort(key=lambda item: places[item])
+    for item in items:
+        _show_group(item)
 
 
 def _place(item: pytest.Item) -> int:
@@ -49,6 +51,27 @@ def _place(item: pytest.Item) -> int:
         item.add_marker(pytest.mark.xdist_group(group))
     ranks = (rank for rank, start in enumerate(LONGEST) if group.startswith(start))
     return next(ranks, len(LONGEST))
+
+
+def _show_group(item: pytest.Item) -> None:
+    """Write the group behind the test's id, where pytest-xdist looks for it.
+
+    It does so itself, but into an attribute that pytest reads no more since 9.2: without this,
+    every test goes to any worker.
+    """
+    marker = item.get_closest_marker("xdist_group")
+    if marker and hasattr(item, "_id"):
+        from _pytest.nodes import coerce_node_id
+
+        item._id = coerce_node_id(f"{item.nodeid}@{marker.args[0]}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Take the group away again where results are told and remembered (``--last-failed``)."""
+    test, at, _ = report.nodeid.rpartition("@")
+    if at and "PYTEST_XDIST_WORKER" not in os.environ and "]" not in report.nodeid[len(test) :]:
+        report.nodeid = test
 
 
 def _group(item: pytest.Item) -> str:

@@ -12,6 +12,8 @@ from tests.candidate import ADAPTER
 from tests.house import sentence, stop, until
 from tests.server.attempts.model import APPROVAL, FILES, VERSION, Stage
 
+pytestmark = pytest.mark.xdist_group("postgres")  # a house of its own
+
 USERS = {"tess": "trainer", "alice": "reviewer", "carol": "trainer reviewer", "otto": "auditor"}
 REFUSED = [
     ("tess", "POST", "model-versions/set-tag", APPROVAL, "may not review"),
