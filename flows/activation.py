@@ -77,6 +77,20 @@ def may_order(session: Session, actor: str) -> bool:
     return not session.registry.guarded or RELEASE in policy_of(session).roles(actor)
 
 
+def require_role(session: Session) -> None:
+    """See that whoever acts here may change what serves.
+
+    Raises:
+        ReviewRefused: a guarded server keeps the registry, and this user lacks the role.
+    """
+    actor, _ = provenance.identity(session.registry)
+    if not may_order(session, actor):
+        raise ReviewRefused(
+            f"{actor} may not change what serves: that takes the role release.",
+            fix="On the server's machine, leave MLFLOW_TRACKING_USERNAME unset; or ask who has it.",
+        )
+
+
 def complete(session: Session) -> Release | None:
     """Finish what a killed process left half done; return the release in force.
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from clr.errors import ClrError, GateRefused, IntegrityBroken, ReviewRefused
 from flows import provenance
-from flows.activation import ACTIVATED, complete, record
+from flows.activation import ACTIVATED, complete, record, require_role
 from flows.recheck import admit, champion_of
 from flows.session import GATE_FILE, Session
 from flows.standing import facts, require_standing, tally
@@ -54,7 +54,8 @@ def promote_version(session: Session, task: str, number: int) -> Result:
     Raises:
         UsageError: no such version.
         QuorumOpen: more people have to approve it; nothing has changed.
-        ReviewRefused: it was rejected, its gate did not pass, or the registry's policy says no.
+        ReviewRefused: it was rejected, its gate did not pass, the registry's policy says no, or
+            this user lacks the role release.
         GateRefused: against the release that serves now, its gate does not pass.
         IntegrityBroken: bytes are not those that were recorded.
         ServiceUnavailable: registry, ledger or disk cannot be used; call again.
@@ -62,6 +63,7 @@ def promote_version(session: Session, task: str, number: int) -> Result:
     from clr.registry.releases import StaleGate, promote
     from clr.registry.versions import get_version
 
+    require_role(session)
     with session.lock("promote"):
         version = get_version(session.registry, task, number)
         release, champion = complete(session), champion_of(version)

@@ -65,10 +65,13 @@ def _behind(session: Session, release: Release | None) -> tuple[str, ...]:
 
 
 def _decided(session: Session) -> tuple[tuple[str, int], ...]:
-    done, found = _done(session), dict[tuple[str, int], None]()
-    for subject, source in _reviewed(session):
-        if (subject, source) in done:
-            continue
+    """Return the versions with a decision that is due, the earliest decision first."""
+    approved, rejected = (_named(session, f"review.{one}") for one in ("approved", "rejected"))
+    over = _joined(session) | _named(session, REFUSED).keys()
+    closed = _named(session, CLOSED)
+    due = {key: seq for key, seq in approved.items() if key not in over} | rejected
+    found = dict[tuple[str, int], None]()
+    for subject, source in sorted(due.keys() - closed.keys(), key=lambda key: due[key]):
         model, _, number = subject.rpartition("/")
         decision = model.removeprefix("clr-"), int(number)
         if decision not in found and _is_due(session, *decision, source):
@@ -76,41 +79,34 @@ def _decided(session: Session) -> tuple[tuple[str, int], ...]:
     return tuple(found)
 
 
-def _reviewed(session: Session) -> list[tuple[str, str]]:
-    """Return (``clr-<task>/<number>``, source) of every review, in the order of the ledger."""
-    entries = [
-        entry
-        for decision in ("approved", "rejected")
-        for entry in session.ledger.entries(action=f"review.{decision}")
-    ]
-    entries.sort(key=lambda one: one.seq)
-    return [(one.subject, str(one.payload.get("source", ""))) for one in entries]
+def _named(session: Session, action: str) -> dict[tuple[str, str], int]:
+    """Return (``clr-<task>/<number>``, source) of entries about versions -> entry number."""
+    entries = session.ledger.entries(action=action)
+    return {(one.subject, str(one.payload.get("source", ""))): one.seq for one in entries}
 
 
-def _done(session: Session) -> set[tuple[str, str]]:
-    """Return the same of every version that served, was refused, or was closed.
+def _joined(session: Session) -> set[tuple[str, str]]:
+    """Return the same of every version that served.
 
-    A version that served and was taken back stays out of it until somebody promotes it by name.
+    One that was taken back stays out until somebody promotes it by name.
     """
-    done = {
+    return {
         (f"clr-{one['task']}/{one['version']}", str(one["source"]))
         for entry in session.ledger.entries(action=ACTIVATED)
         for one in entry.payload.get("joined", ())
     }
-    for action in (REFUSED, CLOSED):
-        for entry in session.ledger.entries(action=action):
-            done.add((entry.subject, str(entry.payload.get("source", ""))))
-    return done
 
 
 def _is_due(session: Session, task: str, number: int, source: str) -> bool:
     from clr.registry.versions import get_version
 
+    if not source:
+        return False  # written before sources were: nothing says what it was about
     try:
         version = get_version(session.registry, task, number)
     except UsageError:
         return False  # deleted since
-    if not source or version.source != source:
+    if version.source != source:
         return False
     counted = tally(session, facts(session, version))
     return bool(counted.rejections) or counted.reached
