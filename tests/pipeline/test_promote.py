@@ -119,6 +119,15 @@ def test_a_gate_that_no_longer_passes_refuses_says_so_and_closes_the_candidate(s
     assert version(stale).tags["clr.promotion"].startswith("release 5, ")
 
 
+def test_what_was_refused_can_still_be_rejected_with_a_reason(stale):
+    stale.clr("review", "violet-caps", 1, "approve", CLR_GATE_MAX_ADAPTER_MB="0.001")
+    approve(stale.session(), decision="rejected")
+    session = stale.session()
+    assert look(session).decided == (("violet-caps", 1),)
+    assert follow(session, "violet-caps", 1)["reason"] == "seen"
+    assert not look(session)
+
+
 def flip(path):
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
