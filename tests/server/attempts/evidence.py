@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import requests
 
 from tests.candidate import ADAPTER, creation, prepare
-from tests.house import House
+from tests.house import House, until
 from tests.server.attempts.births import files
 from tests.server.attempts.model import (
     BAD,
@@ -182,7 +182,10 @@ def slowly(stage: Stage) -> requests.Response:
         head += f"Authorization: {login['Authorization']}\r\nContent-Length: 10\r\n\r\n"
         line.sendall(head.encode() + b"other")
         time.sleep(0.5)  # so that it has begun
-        return house.call("tess", "POST", "model-versions/create", creation(made, "unborn"))
+        answer = house.call("tess", "POST", "model-versions/create", creation(made, "unborn"))
+    folder = house.plant.state / "artifacts" / made.folder
+    assert until(lambda: not [*folder.rglob(".*.uploading.*")]), "an upload that ended is left"
+    return answer
 
 
 RACES = [
