@@ -76,13 +76,15 @@ def any_registered(ids: Sequence[str]) -> bool:
 
 
 def experiment_registered(identifier: str) -> bool:
-    """Say whether a run of this experiment belongs to a version of any model."""
-    from mlflow.store.tracking.dbmodels.models import SqlRun
+    """Say whether a run or logged model of this experiment belongs to a version of any model."""
+    from mlflow.store.tracking.dbmodels.models import SqlLoggedModel, SqlRun
 
     if not identifier.isdecimal():
         return False
+    ids: list[str] = []
     with tracking_store().ManagedSessionMaker() as session:
-        query = session.query(SqlRun.run_uuid).filter(SqlRun.experiment_id == int(identifier))
-        runs = [row[0] for row in query]
-    parts = (runs[at : at + _CHUNK] for at in range(0, len(runs), _CHUNK))
+        for table, column in ((SqlRun, SqlRun.run_uuid), (SqlLoggedModel, SqlLoggedModel.model_id)):
+            query = session.query(column).filter(table.experiment_id == int(identifier))
+            ids += [row[0] for row in query]
+    parts = (ids[at : at + _CHUNK] for at in range(0, len(ids), _CHUNK))
     return any(any_registered(part) for part in parts)
