@@ -77,12 +77,27 @@ class Prepared:
 
 
 def prepare(
-    call: Call, by: str, task: str, data: bytes | None = None, file: str = ADAPTER
+    call: Call,
+    by: str,
+    task: str,
+    data: bytes | None = None,
+    file: str = ADAPTER,
+    files_in: str = "",
 ) -> Prepared:
-    """Make a run and a logged model with a file in it: the adapter, as a rule."""
+    """Make a run and a logged model with a file in it: the adapter, as a rule.
+
+    Args:
+        call: `tests.house.House.call`.
+        by: user.
+        task: names the experiment of the run.
+        data: bytes of the file; some of its own where None.
+        file: its name.
+        files_in: id of another experiment for the logged model.
+    """
     experiment = experiment_of(call, by, f"clr/{task}")
     run = ok(call(by, "POST", "runs/create", {"experiment_id": experiment}))["run"]["info"]
-    body = {"experiment_id": experiment, "name": f"clr-{task}", "source_run_id": run["run_id"]}
+    body = {"name": f"clr-{task}", "source_run_id": run["run_id"]}
+    body["experiment_id"] = files_in or experiment
     model = ok(call(by, "POST", "logged-models", body))["model"]["info"]
     model_id, content = model["model_id"], data or secrets.token_bytes(256)
     folder = model["artifact_uri"].removeprefix("mlflow-artifacts:/")
@@ -137,6 +152,7 @@ def make_candidate(
     verdict: str = "passed",
     data: bytes | None = None,
     tags: dict[str, str] | None = None,
+    files_in: str = "",
 ) -> Candidate:
     """Register a version of ``clr-<task>`` as the user `by`.
 
@@ -147,8 +163,9 @@ def make_candidate(
         verdict: what the tag ``clr.verdict`` shall say.
         data: bytes of the adapter file; some of its own where None.
         tags: further tags.
+        files_in: see `prepare`.
     """
-    made = prepare(call, by, task, data)
+    made = prepare(call, by, task, data, files_in=files_in)
     call(by, "POST", "registered-models/create", {"name": f"clr-{task}"})
     asked = creation(made, task, tags=born(made, verdict, **(tags or {})))
     found = ok(call(by, "POST", "model-versions/create", asked))["model_version"]

@@ -80,6 +80,12 @@ def test_there_are_enough():
     assert len(ATTEMPTS) >= 100
 
 
+def test_nobody_is_told_the_secret_of_a_webhook(house):
+    secret = (house.plant.state / "secrets" / "webhook.secret").read_text().strip()
+    for who in ("admin", "otto", "clr-release"):
+        assert secret not in house.call(who, "GET", "webhooks").text
+
+
 def test_the_ledger_of_all_this_is_unbroken(house):
     assert open_ledger(house.plant.state).verify() == []
 

@@ -82,6 +82,8 @@ ROWS = [
             then=is_candidate, shows="done"),
     Attempt("tess", "points `candidate` at a version that the gate refused", alias("candidate"),
             "gate", given=shared("failed", verdict="gate-refused")),
+    Attempt("tess", "points `candidate` of `clr-release` at a release", alias("candidate"),
+            "release", given=first_release),
     *(
         Attempt(who, "takes the alias `champion` from the model that serves",
                 drop_alias("champion"), sentence, given=pointed_at("clr-red-caps"))

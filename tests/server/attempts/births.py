@@ -94,6 +94,24 @@ def twin(house: House):
     return house.made["twin"]
 
 
+def born_again(stage: Stage) -> requests.Response:
+    """Register files that a version has already."""
+    first = stage.on
+    made = Prepared(first.experiment, first.run, first.model_id, first.digest, first.data)
+    return stage.call("POST", "model-versions/create", creation(made, "patient"))
+
+
+def nobody_approved(stage: Stage) -> None:
+    """The approval of the first version is none of the second."""
+    house, model = stage.house, stage.on.model
+    found = house.get("registered-models/get", name=model)["registered_model"]
+    number = int(found["latest_versions"][0]["version"])
+    assert number > stage.on.number
+    assert house.tags(model, number)["review"] == "pending"
+    assert "clr.approvals" not in house.tags(model, number)
+
+
+LOST = (BAD, 403, 409)
 COPY = {"name": "clr-elsewhere", "source": "models:/{model}/{number}", "tags": []}
 BUTTON = {**COPY, "name": "production"}
 
@@ -126,6 +144,12 @@ ROWS = [
             "models:/m-", given=files),
     Attempt("tess", "registers an address on the web",
             born_as(source="https://example.org/model"), "models:/m-", given=files),
+    Attempt("tess", "registers files with the run of another version as their origin",
+            lambda stage: born_as(run_id=stage.house.version("plain").run)(stage), "made by run",
+            given=files),
+    Attempt("tess", "registers files with another run as their origin, and no logged model named",
+            lambda stage: born_as(run_id=stage.house.version("plain").run, model_id="")(stage),
+            ".", LOST, given=files),
     Attempt("tess", "registers it as a prompt, whose source MLflow does not check",
             born_as(source="dummy", tags=[{"key": "mlflow.prompt.is_prompt", "value": "true"}]),
             "models:/m-|prompt|digest", given=files),
@@ -153,6 +177,9 @@ ROWS = [
     Attempt("tess", "copies the champion over her own model, by alias",
             post("model-versions/create", name="clr-plain",
                  source="models:/clr-red-caps@champion"), "review"),
+    Attempt("tess", "registers approved files once more, as another version", born_again,
+            given=approved_before, then=nobody_approved,
+            shows="done; the new version is `pending`"),
     Attempt("admin", "renames a model",
             post("registered-models/rename", name="{model}", new_name="clr-other"), "rename|name"),
     Attempt("tess", "renames a model to the name of one that serves",

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from tests.candidate import ADAPTER, creation, prepare
+from tests.candidate import ADAPTER, creation, experiment_of, prepare
 from tests.house import House, until
 from tests.server.attempts.births import files
 from tests.server.attempts.model import (
@@ -26,7 +26,7 @@ from tests.server.attempts.model import (
 
 MPU = "/api/2.0/mlflow-artifacts/mpu"
 OWN = "{folder}"
-LOST = (BAD, 403, 404)
+LOST = (BAD, 401, 403, 404)
 
 
 def own(stage: Stage, *, way: str) -> requests.Response:
@@ -71,7 +71,44 @@ MODELS = [
     ]
 ]  # fmt: skip
 
+ABOUT = {"key": "accuracy", "value": 1.0, "timestamp": 1, "step": 0}
+FOREIGN = [
+    Attempt("tess", f"{words}, from a run of her own", post(path, run_id="{own}", **body),
+            "registered|write-once", given=lambda house: besides(house))
+    for words, path, body in [
+        ("logs a metric about a registered model", "runs/log-metric",
+         {**ABOUT, "model_id": "{model_id}"}),
+        ("logs a batch about a registered model", "runs/log-batch",
+         {"metrics": [{**ABOUT, "model_id": "{model_id}"}]}),
+        ("names a registered model as what it made", "runs/outputs",
+         {"models": [{"model_id": "{model_id}", "step": 0}]}),
+    ]
+]  # fmt: skip
+
+
+def besides(house: House) -> dict[str, str]:
+    """A registered version, and a run of tess's that has nothing to do with it."""
+    return {"model_id": house.version("plain").model_id, "own": files(house).run}
+
+
+def astray(house: House) -> dict[str, str]:
+    """A version whose files lie in another experiment than its run."""
+    other = experiment_of(house.call, "tess", "clr/elsewhere")
+    house.version("astray", files_in=other)
+    return {"experiment": other}
+
+
 EXPERIMENTS = [
+    Attempt("tess", "deletes the experiment that holds only the files of a registered version",
+            post("experiments/delete", experiment_id="{experiment}"), "registered", given=astray),
+    *[
+        Attempt("tess", f"makes an experiment whose files lie in {place}",
+                post("experiments/create", name="clr/far", **{key: place}), "own store")
+        for key, place in [("artifact_location", "file:///etc"),
+                           ("artifactLocation", "s3://evil/bucket"),
+                           ("artifact_location", "mlflow-artifacts:/../secrets")]
+    ],
+] + [
     Attempt(who, words, post(path, experiment_id="{experiment}", **body), sentence)
     for who, words, path, body, sentence in [
         ("tess", "deletes the experiment of registered versions", "experiments/delete", {},
@@ -204,6 +241,21 @@ PLACES = [
 ]  # fmt: skip
 
 READS = [
+    Attempt(who, f"reads `{shown}`", raw("GET", target), ".", LOST, actor="-")
+    for who, shown, target in [
+        ("otto", "/get-artifact?path=../../mlflow.db",
+         "/get-artifact?run_id={run}&path=../../mlflow.db"),
+        ("otto", "/get-artifact?path=/etc/passwd", "/get-artifact?run_id={run}&path=/etc/passwd"),
+        ("otto", "/model-versions/get-artifact?path=..%2f..%2fmlflow.db",
+         "/model-versions/get-artifact?name={model}&version=1&path=..%2f..%2fmlflow.db"),
+        ("otto", "…/mlflow-artifacts/artifacts?path=../secrets", f"{FILES}?path=../secrets"),
+        ("otto", "…/artifacts/list?path=../../../..",
+         "/api/2.0/mlflow/artifacts/list?run_id={run}&path=../../../.."),
+        ("", "/static-files/../../../../etc/passwd", "/static-files/../../../../etc/passwd"),
+        ("", "/static-files/..%2f..%2f..%2f..%2fetc%2fpasswd",
+         "/static-files/..%2f..%2f..%2f..%2fetc%2fpasswd"),
+    ]
+] + [
     Attempt("otto", f"reads `{shown}` through the server", raw("GET", f"{FILES}/{target}"),
             "path|Invalid|not|No such|denied", LOST, actor="-")
     for shown, target in [
@@ -215,4 +267,4 @@ READS = [
     ]
 ]  # fmt: skip
 
-ROWS = [*RUNS, *MODELS, *EXPERIMENTS, *UPLOADS, *PLACES, *RACES, *CLIMBS, *READS]
+ROWS = [*RUNS, *MODELS, *FOREIGN, *EXPERIMENTS, *UPLOADS, *PLACES, *RACES, *CLIMBS, *READS]

@@ -155,6 +155,8 @@ ACCOUNTS = [
             send("DELETE", "users/delete", {"username": "alice"}), "clr users"),
     Attempt("admin", "deletes the release service's account",
             send("DELETE", "users/delete", {"username": "clr-release"}), "clr users"),
+    Attempt("admin", "deletes the account `admin`",
+            send("DELETE", "users/delete", {"username": "admin"}), "clr users"),
     Attempt("alice", "deletes a colleague's account",
             send("DELETE", "users/delete", {"username": "tom"}), "admin"),
     Attempt("admin", "deletes an account without a role",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.house import House
+from tests.house import House, until
 from tests.server.attempts.model import (
     PLAIN,
     UNAUTHENTICATED,
@@ -102,6 +102,14 @@ def no_longer_waiting(stage: Stage) -> None:
     assert stage.house.tags(stage.on.model, stage.on.number)["clr.approvals"].startswith("1 of 3")
 
 
+def not_promoted(stage: Stage) -> None:
+    """The release service says why not, and nothing serves."""
+    house, version = stage.house, stage.on
+    told = until(lambda: house.tags(version.model, version.number).get("clr.promotion", ""), 120)
+    assert told.startswith("refused: "), told
+    assert "champion" not in house.aliases(version.model)
+
+
 ROWS = [
     Attempt("alice", "approves a version, as the page's form does (the task asks for three)",
             approve, given=waiting("plain"), then=reviewed("1 of 3: alice", "alice"),
@@ -122,6 +130,9 @@ ROWS = [
             then=reviewed("1 of 3: carol", "carol"), shows="recorded"),
     Attempt("alice", "rejects, after writing her reason into `review.reason`",
             tag("review", "rejected"), given=with_reason, then=rejected, shows="closed, for good"),
+    Attempt("alice", "approves a version that tess registered without any training", approve,
+            given=shared("made-up"), then=not_promoted,
+            shows="recorded; the release service finds no evidence and promotes nothing"),
     Attempt("carol", "approves the version that she registered herself", approve, "four eyes",
             given=MINE),
     Attempt("tess", "approves her own version", approve, "may not review"),
