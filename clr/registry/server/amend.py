@@ -7,7 +7,7 @@ from mlflow.protos import model_registry_pb2 as proto
 
 from clr.audit.ledger import Ledger
 from clr.registry.acts import Act, Decision, Kind
-from clr.registry.reviews import APPROVED, REJECTED, tally
+from clr.registry.reviews import APPROVED, AUTHENTICATED, REJECTED, tally
 from clr.registry.roles import Policy
 from clr.registry.server.asked import Malformed
 from clr.registry.server.facts import version_facts
@@ -51,18 +51,21 @@ def _see(there: bool) -> None:
 def review_tags(act: Act, ledger: Ledger, policy: Policy) -> None:
     """Write how far the review of a version is: by whom, when, and whether it is enough.
 
-    Until enough people have approved, ``review`` says ``pending`` again.
+    Until enough people have approved, ``review`` says ``pending`` again. Decisions that were
+    all taken without a server have tags of their own.
     """
     version = version_facts(act.model, act.version, None, ledger)
     if version is None:
         return
     count = tally(version, policy)
     decided = [one for one in version.reviews if one.source == version.source]
+    if not any(one.authentication == AUTHENTICATED for one in decided):
+        return
     people = dict.fromkeys(one.reviewer for one in decided)
     word = REJECTED if count.rejections else APPROVED if count.reached else PENDING
     tags: dict[str, str] = {
         "clr.reviewed_by": ", ".join(people),
-        "clr.reviewed_at": decided[-1].time if decided else "",
+        "clr.reviewed_at": decided[-1].time,
         "clr.approvals": str(count),
         "review": word,
     }

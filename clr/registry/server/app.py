@@ -209,6 +209,7 @@ class Hooks:
 
     def _after(self, asked: Asked, user: str, decision: Decision, response: Response) -> None:
         from clr.registry.acts import Kind
+        from clr.registry.names import PROMOTION
         from clr.registry.server import amend, record
         from clr.registry.server.asked import plain
 
@@ -218,7 +219,8 @@ class Hooks:
             record.number_given(self._keeper.ledger, act, user, response.get_json(silent=True))
         if act.kind in (Kind.MANAGE_USER, Kind.SET_PASSWORD):
             self._keeper.users_changed()
-        if act.kind is Kind.SET_VERSION_TAG and decision.value:
+        # what became of a promotion follows a review whose tags a killed server may owe
+        if act.kind is Kind.SET_VERSION_TAG and (decision.value or act.name == PROMOTION):
             try:
                 amend.review_tags(act, self._keeper.ledger, self._keeper.policy())
             except Exception:  # the ledger has the review; these tags only repeat it
