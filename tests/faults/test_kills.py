@@ -53,8 +53,8 @@ REVIEW = [
     (f"{REGISTRY}.set_registered_model_alias", 1, "before"),
     (f"{REGISTRY}.set_registered_model_alias", 1, "after"),  # it serves
     ("clr.registry.releases:settle", 1, "after"),
-    ("flows.review:record_release", 1, "before"),
-    ("flows.review:record_release", 1, "after"),
+    ("flows.promote:record", 1, "before"),
+    ("flows.promote:record", 1, "after"),
 ]
 
 
