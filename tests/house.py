@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -274,8 +275,8 @@ def sentence(answer: requests.Response) -> str:
     """Return the words of a refusal, as MLflow's page shows them."""
     try:
         found = json.loads(answer.text)
-    except ValueError:
-        return answer.text.strip()
+    except ValueError:  # MLflow's pages about errors are HTML
+        return re.sub(r".*<title>(.*?)</title>.*", r"\1", answer.text, flags=re.DOTALL).strip()
     if isinstance(found, dict):
         return str(found.get("message") or found.get("detail") or found)
     return str(found)
