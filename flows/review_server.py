@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("clr")
 Result = dict[str, Any]
 WAIT_SECONDS, LOOK_SECONDS = 60.0, 0.5
+SAME_SECONDS = 20.0
+"""After so long a refusal that was there before was given again."""
+
 _SERVICES = ("clr-trainer", "clr-release")
 
 
@@ -95,8 +98,8 @@ def _wait(session: Session, version: Version, person: str) -> Result:
     from clr.registry.releases import current_release
 
     told_before = version.tags.get(PROMOTION, "")
-    end = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < end:
+    started = time.monotonic()
+    while (waited := time.monotonic() - started) < WAIT_SECONDS:
         now = _again(session, version)
         told = now.tags.get(PROMOTION, "")
         if "champion" in now.aliases:
@@ -104,7 +107,8 @@ def _wait(session: Session, version: Version, person: str) -> Result:
             if release is not None:
                 about = _about(now, "approve", person)
                 return {**about, **_serving(release), "already": False}
-        if told != told_before and told.startswith("refused"):
+        fresh = told != told_before or waited > SAME_SECONDS
+        if fresh and told.startswith("refused"):
             raise GateRefused(
                 f"{version.task} version {version.version} was {told}",
                 fix="Champions are unchanged.",

@@ -169,6 +169,7 @@ class Session:
                     f"not {release.router}.",
                     fix="Run `clr verify`; restore the evidence of the tasks that it names.",
                 )
+            self._routers.clear()  # a long-lived process sees many releases, one at a time
             self._routers[release.router] = router
         return self._routers[release.router]
 

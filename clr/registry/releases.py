@@ -113,14 +113,10 @@ def _read(registry: Registry, number: int) -> Release:
     digest = tags.get("clr.release_digest", "missing")
     release = parse_release(data, version=number, expected_digest=digest)
     if not registry.embedded:
+        if len(registry._releases) >= 16:  # a long-lived process sees many
+            registry._releases.pop(next(iter(registry._releases)))
         registry._releases[number] = release
     return release
-
-
-def champions(registry: Registry) -> dict[str, ChampionRef]:
-    """Return every task's champion, from the release that serves: two calls for any number."""
-    release = current_release(registry)
-    return dict(release.tasks) if release else {}
 
 
 def write_release(
@@ -214,11 +210,11 @@ def settle(registry: Registry, release: Release, *, everything: bool = False) ->
 
     Looks only at tasks that differ from the release before, unless `everything`.
     """
-    if everything:
+    before = None if everything else _before(registry, release)
+    if before is None:
         marked = {task for task, aliases in tasks(registry).items() if CHAMPION in aliases}
         suspects = marked | set(release.tasks)
     else:
-        before = _before(registry, release)
         suspects = {
             task
             for task in set(release.tasks) | set(before)
@@ -229,8 +225,12 @@ def settle(registry: Registry, release: Release, *, everything: bool = False) ->
     ]
 
 
-def _before(registry: Registry, release: Release) -> Mapping[str, ChampionRef]:
-    old = _release_at(registry, PREVIOUS)
+def _before(registry: Registry, release: Release) -> Mapping[str, ChampionRef] | None:
+    """Return the champions of the release before; None where its file is damaged."""
+    try:
+        old = _release_at(registry, PREVIOUS)
+    except IntegrityBroken:
+        return None
     return old.tasks if old is not None and old.version != release.version else {}
 
 

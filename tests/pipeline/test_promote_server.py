@@ -43,6 +43,13 @@ def tag(house, user, found, key, value):
     return house.call(user, "POST", "model-versions/set-tag", body)
 
 
+def runs(api, name):
+    """States of the Prefect flow runs of that name."""
+    wanted = {"flow_runs": {"name": {"any_": [name]}}}
+    found = requests.post(f"{api}/flow_runs/filter", json=wanted, timeout=30).json()
+    return [one["state_type"] for one in found]
+
+
 def champion(house, task):
     return house.aliases(f"clr-{task}").get("champion")
 
@@ -51,7 +58,7 @@ def serving(house):
     return house.aliases("clr-release")["champion"]
 
 
-def test_a_tag_set_in_the_page_is_a_release_within_seconds(office):
+def test_a_tag_set_in_the_page_is_a_release_within_seconds(office, prefect_api):
     found = register_sibling(office.plant.session(), "red-caps", 1)
     before = serving(office)
     started = time.monotonic()
@@ -68,6 +75,7 @@ def test_a_tag_set_in_the_page_is_a_release_within_seconds(office):
         {"reviewer": "alice", "authentication": "mlflow-basic-auth"}
     ]
     assert office.aliases("clr-red-caps") == {"champion": found.version, "previous": 1}
+    assert until(lambda: runs(prefect_api, f"promote-red-caps-{found.version}") == ["COMPLETED"])
 
 
 def test_a_rejection_closes_the_candidate_and_keeps_its_reason(office):

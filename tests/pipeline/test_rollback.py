@@ -116,6 +116,8 @@ def test_a_damaged_release_can_be_left(working):
     assert working.clr("status").code == IntegrityBroken.exit_code
     assert working.clr("rollback", *WHY, "--json").json["release"] == 2
     assert champions(working)["blue-caps"] is None
+    again = working.clr("retire", "green-caps", *WHY, "--json")  # and work goes on from there
+    assert (again.code, again.json["release"]) == (0, 4)
 
 
 def test_a_release_that_was_written_but_never_served_is_no_target(working):
