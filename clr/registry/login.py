@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 TRAINER = "clr-trainer"
 _USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
-_lent: list[str] = []
-"""The trainer's password that this process put into its environment, if it did."""
+_lent: set[str] = set()
+"""Trainers' passwords that this process put into its environment, whoever put them back there."""
 
 
 def sign_in(settings: Settings) -> None:
@@ -42,11 +42,10 @@ def sign_in(settings: Settings) -> None:
     password = find_secret(settings.state, TRAINER_PASSWORD)
     if password:
         os.environ.update({_USER: TRAINER, _PASSWORD: password})
-        _lent[:] = [password]
+        _lent.add(password)
 
 
 def forget() -> None:
     """Take back what an earlier call of this process lent for another workspace."""
-    if _lent and os.environ.get(_USER) == TRAINER and os.environ.get(_PASSWORD) == _lent[0]:
+    if os.environ.get(_USER) == TRAINER and os.environ.get(_PASSWORD) in _lent:
         del os.environ[_USER], os.environ[_PASSWORD]
-    _lent.clear()

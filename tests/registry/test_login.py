@@ -96,3 +96,16 @@ def test_unless_it_is_given_by_name(tmp_path, monkeypatch):
     monkeypatch.setenv("CLR_TRAINER_PASSWORD", "given by somebody")
     sign_in(settings)
     assert login() == ("clr-trainer", "given by somebody")
+
+
+def test_what_was_lent_stays_known_after_somebody_else_signed_in_between(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    sign_in(workspace(tmp_path / "a")[0])
+    with monkeypatch.context() as alice:  # puts the lent login back when it ends
+        alice.setenv(USER, "alice")
+        alice.setenv(PASSWORD, "hers")
+        sign_in(workspace(tmp_path / "a")[0])
+    settings, password = workspace(tmp_path / "b")
+    sign_in(settings)
+    assert login() == ("clr-trainer", password)
