@@ -244,13 +244,11 @@ def test_a_killed_server_is_started_again(up):
 
 def test_sigterm_stops_all_within_seconds(up):
     running, _ = up
-    start = time.monotonic()
     running.process.terminate()
     code, said = running.end()
     assert code == 0
     assert said.rstrip().endswith("stopped")
-    assert time.monotonic() - start < 15
-    assert running.family() == []
+    assert until(lambda: not running.family(), STOPPED)
 
 
 def test_nothing_outlives_a_killed_command_and_it_starts_again(up, workspace):
