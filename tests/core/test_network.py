@@ -6,7 +6,7 @@ import copy
 import gc
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -424,6 +424,16 @@ def storages() -> dict[int, int]:
     return found
 
 
+@pytest.fixture
+def only_new_objects() -> Iterator[None]:
+    """Keep the million objects of other tests and libraries from being looked at."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("only_new_objects")
 def test_adapters_never_copy_the_backbone(shaken: Shaken, batch: Tensor, fresh: Fresh) -> None:
     backbone = fresh()
     addresses = {n: t.data_ptr() for n, t in backbone.module.state_dict().items()}
@@ -438,6 +448,7 @@ def test_adapters_never_copy_the_backbone(shaken: Shaken, batch: Tensor, fresh: 
     assert {n: t.data_ptr() for n, t in backbone.module.state_dict().items()} == addresses
 
 
+@pytest.mark.usefixtures("only_new_objects")
 def test_a_detached_adapter_is_freed(shaken: Shaken, fresh: Fresh) -> None:
     backbone = fresh()
     network = ReprogrammedNetwork(backbone)

@@ -13,6 +13,7 @@ point ``*`` every function that changes registry or ledger counts (`CHANGING`).
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import json
@@ -153,5 +154,6 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         with redirect_stdout(sys.stderr):
             warm(Path(name))
+        gc.freeze()  # else each child copies all memory when it looks for garbage
         for line in sys.stdin:
             print(json.dumps(run(json.loads(line), Path(name))), flush=True)
