@@ -70,6 +70,19 @@ class VersionPage:
         self.page.get_by_placeholder("Value").last.fill(value)
         self.page.get_by_role("button", name="Add", exact=True).click()
 
+    def write_new_tag_until_shown(self, name: str, value: str) -> None:
+        """Do so until the list shows it: a page that is still loading empties its form again."""
+        from playwright.sync_api import TimeoutError as NotShown
+
+        for last in (False, False, True):
+            self.write_new_tag(name, value)
+            try:
+                self.row(name).wait_for(timeout=20_000)
+                return
+            except NotShown:
+                if last:
+                    raise
+
     def edit_tag(self, name: str, value: str) -> str:
         """Write a tag; return the message that follows."""
         self.write_tag(name, value)

@@ -194,8 +194,7 @@ def test_one_tag_set_in_the_page_and_the_adapter_serves(
     release = house.aliases("clr-release")["champion"]
     shown = sign_in("alice").show(model, number)
     if reason:
-        shown.write_new_tag("review.reason", reason)
-        shown.row("review.reason").wait_for()
+        shown.write_new_tag_until_shown("review.reason", reason)
     shown.write_tag("review", word)
     start = time.monotonic()
     moved = until(lambda: house.aliases(model).get("champion") == number, MOVED_SECONDS)

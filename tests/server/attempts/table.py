@@ -42,7 +42,9 @@ _CHANGING = (  # what differs from one run of the tests to the next
     (re.compile(r"(?<=ersion )\d+(?= of clr-(?:patient|red-caps|release)\b)"), "…"),
     (re.compile(r"(?<=Promote version )\d+"), "…"),
     (re.compile(r"(?<=elease )\d+|(?<=than )\d+(?=, which serves)"), "…"),
-    (re.compile(r"'\d+(?=['/])"), "'…"),
+    (re.compile(r"'(/?)\d+(?=['/])"), r"'\1…"),
+    # where a long path is cut depends on the digits of its experiment's number
+    (re.compile(r"('[^']*/artifacts[^']*[/\\%])[^'/\\%]*…'"), r"\1…'"),
 )
 
 
