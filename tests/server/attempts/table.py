@@ -43,6 +43,7 @@ _CHANGING = (  # what differs from one run of the tests to the next
     (re.compile(r"(?<=Promote version )\d+"), "…"),
     (re.compile(r"(?<=elease )\d+|(?<=than )\d+(?=, which serves)"), "…"),
     (re.compile(r"'(/?)\d+(?=['/])"), r"'\1…"),
+    (re.compile(r"(?<=/)\d+(?=/models/m-)"), "…"),
     # where a long path is cut depends on the digits of its experiment's number
     (re.compile(r"('[^']*/artifacts[^']*[/\\%])[^'/\\%]*…'"), r"\1…'"),
 )
