@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import time
 
 from clr.errors import ServiceUnavailable
 from clr.settings import Settings
-from flows.supervise import Child, answers
+from flows.supervise import Child, answers, free_port
 
 START_SECONDS = 180.0
 _API = "PREFECT_API_URL"
@@ -26,8 +25,7 @@ def start(settings: Settings) -> Child | None:
     """
     if os.environ.get(_API):
         return None
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     address = f"http://127.0.0.1:{port}/api"
     command = [
         *(sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"),

@@ -20,6 +20,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import ClrError, GateRefused, IntegrityBroken, ReviewRefused
+from clr.registry.names import PROMOTION
 from flows import provenance
 from flows.activation import ACTIVATED, complete, record, require_role
 from flows.recheck import admit, champion_of
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("clr")
 Result = dict[str, Any]
-PROMOTION = "clr.promotion"
-"""Tag of a version: what became of its approval."""
-
 REFUSED, CLOSED = "promotion.refused", "candidate.closed"
 _TAG_LIMIT = 1000
 

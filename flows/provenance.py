@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import clr
 from clr.core.files import canonical_json, sha256_bytes, sha256_file
+from clr.registry.acts import AUTHENTICATED, LOCAL
 
 if TYPE_CHECKING:
     from clr.registry.store import Registry
@@ -85,5 +86,5 @@ def identity(registry: Registry) -> tuple[str, str]:
     if registry.guarded:
         from mlflow.utils.credentials import read_mlflow_creds
 
-        return read_mlflow_creds().username or "-", "mlflow-basic-auth"
-    return local_user(), "local-os-user"
+        return read_mlflow_creds().username or "-", AUTHENTICATED
+    return local_user(), LOCAL

@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clr.errors import ClrError, UsageError
+from clr.errors import UsageError
 from flows.activation import ACTIVATED, complete, moves
 from flows.promote import CLOSED, REFUSED, close_rejected, promote_version
 from flows.session import Session
@@ -151,12 +151,8 @@ def repair(session: Session) -> None:
 
 def can_pass(error: BaseException) -> bool:
     """Say whether a failure may pass by itself, so that trying again helps."""
-    from clr.errors import DataRefused, IntegrityBroken, ReviewRefused
+    from clr.errors import DataRefused, GateRefused, IntegrityBroken, ReviewRefused
     from clr.registry.releases import StaleGate
 
-    if isinstance(error, StaleGate):
-        return True
-    if isinstance(error, ClrError):
-        final = UsageError | DataRefused | ReviewRefused | IntegrityBroken
-        return not isinstance(error, final) and error.exit_code != 4
-    return True
+    final = UsageError | DataRefused | GateRefused | ReviewRefused | IntegrityBroken
+    return isinstance(error, StaleGate) or not isinstance(error, final)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from clr.registry.acts import LOCAL
 from flows.activation import ACTIVATED, RETIRED, ROLLBACK
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Records:
             if one.payload.get("adapter") == version.adapter_digest
             and (
                 one.payload.get("source") == version.source
-                or (not one.payload.get("source") and one.authentication == "local-os-user")
+                or (not one.payload.get("source") and one.authentication == LOCAL)
             )
         )
 

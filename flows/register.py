@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clr.core.files import canonical_json, write_atomic
+from clr.registry.acts import LOCAL
 from flows import facts, provenance
 from flows.facts import RESULT_FILE
 from flows.job import Job, Result
@@ -29,8 +30,8 @@ def finished(job: Job) -> tuple[Version, Result] | None:
     What a killed process left undone after that is done here: the result was uploaded
     before the version was made.
     """
+    from clr.registry.fetch import fetch
     from clr.registry.local import scratch
-    from clr.registry.runs import fetch
     from clr.registry.versions import find_version
 
     registry = job.session.registry
@@ -216,6 +217,6 @@ def record(job: Job, version: Version, result: Result) -> None:
             "dirty": job.data.dirty,
         },
         actor=provenance.local_user(),
-        authentication="local-os-user",
+        authentication=LOCAL,
         key=f"registered:{job.key}",
     )

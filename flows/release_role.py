@@ -6,10 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from clr.registry.acts import RELEASE_USER
 from clr.settings import Settings
-
-RELEASE_USER = "clr-release"
-_NAMES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
 
 @contextmanager
@@ -21,18 +19,16 @@ def signed_in(settings: Settings) -> Iterator[None]:
     """
     from mlflow.utils.credentials import read_mlflow_creds
 
-    from clr.registry.login import forget
-    from clr.registry.server.config import is_loopback
+    from clr.registry.login import LOGIN, forget, is_own
     from clr.registry.server.secrets import RELEASE_PASSWORD, find_secret
 
     forget()  # what this process signed in with for reading
-    given, url, password = read_mlflow_creds(), settings.registry, ""
-    own = not settings.registry_url or is_loopback(url)
-    if url and own and not (given.username or given.password):
+    given, password = read_mlflow_creds(), ""
+    if settings.registry and is_own(settings) and not (given.username or given.password):
         password = find_secret(settings.state, RELEASE_PASSWORD) or ""
-    before = {name: os.environ.get(name) for name in _NAMES}
+    before = {name: os.environ.get(name) for name in LOGIN}
     if password:
-        os.environ.update(zip(_NAMES, (RELEASE_USER, password), strict=True))
+        os.environ.update(zip(LOGIN, (RELEASE_USER, password), strict=True))
     try:
         yield
     finally:

@@ -107,7 +107,8 @@ def _about(session: Session, version: Version, decision: str) -> Result:
 
 def _decide(session: Session, version: Version, decision: str, reason: str) -> None:
     """Record the decision: the ledger first, then what people see."""
-    from clr.registry.reviews import LOCAL, record_review
+    from clr.registry.acts import LOCAL
+    from clr.registry.reviews import record_review
     from clr.registry.store import model_name
     from clr.registry.versions import set_version_tags
 

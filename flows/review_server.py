@@ -10,8 +10,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import ClrError, GateRefused, ReviewRefused, ServiceUnavailable
+from clr.registry.acts import RELEASE_USER, TRAINER_USER
 from clr.registry.denial import denial
-from flows.promote import PROMOTION
+from clr.registry.names import PROMOTION
 from flows.recheck import champion_of
 from flows.session import Session
 
@@ -23,8 +24,6 @@ Result = dict[str, Any]
 WAIT_SECONDS, LOOK_SECONDS = 60.0, 0.5
 SAME_SECONDS = 20.0
 """After so long a refusal that was there before was given again."""
-
-_SERVICES = ("clr-trainer", "clr-release")
 
 
 def review_on_server(session: Session, version: Version, decision: str, reason: str) -> Result:
@@ -66,7 +65,7 @@ def _person() -> str:
     from mlflow.utils.credentials import read_mlflow_creds
 
     name = read_mlflow_creds().username or ""
-    if not name or name in _SERVICES:
+    if not name or name in (TRAINER_USER, RELEASE_USER):
         raise ReviewRefused(
             "The registry has to know who decides.",
             fix="Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to those of a "

@@ -129,8 +129,8 @@ class Session:
         """
         from clr.core.evidence import read_evidence
         from clr.core.files import sha256_file, write_atomic
+        from clr.registry.fetch import fetch
         from clr.registry.local import scratch
-        from clr.registry.runs import fetch
 
         digest = champion.evidence_digest
         copy = self.evidence_copy(digest)

@@ -87,6 +87,7 @@ def _review(
 
     And what the champion's approval rests on.
     """
+    from clr.registry.names import PROMOTION
     from flows.standing import tally, with_reviews
 
     said: Result = {"review": None, "approvals": None, "evidence": None, "promotion": None}
@@ -101,7 +102,7 @@ def _review(
         else version.tags.get("clr.approvals")  # a ledger that is elsewhere is told by the tags
         or f"0 of {policy.quorum_for(version.task)}"
     )
-    said["promotion"] = version.tags.get("clr.promotion")
+    said["promotion"] = version.tags.get(PROMOTION)
     serving = next((one for one in known if champion and one.version == champion.version), None)
     if serving is not None:
         said["evidence"] = _evidence(serving, reviews)
@@ -110,7 +111,8 @@ def _review(
 
 def _evidence(champion: Version, reviews: Mapping[str, tuple[Review, ...]]) -> str | None:
     """Return how the people are known who approved a champion, the strongest; None: nobody is."""
-    from clr.registry.reviews import APPROVED, AUTHENTICATED
+    from clr.registry.acts import AUTHENTICATED
+    from clr.registry.reviews import APPROVED
 
     kinds = {
         one.authentication
@@ -162,8 +164,8 @@ def read_roi(session: Session, task: str | None) -> Result:
         UsageError: no such task.
     """
     from clr.data.folder import task_name
+    from clr.registry.fetch import fetch
     from clr.registry.local import scratch
-    from clr.registry.runs import fetch
     from clr.registry.versions import get_version, tasks, versions
 
     cases: Result = {}

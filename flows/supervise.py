@@ -9,6 +9,7 @@ import logging.handlers
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +27,12 @@ STEADY_SECONDS = 60.0
 
 LOG_BYTES = 10_000_000
 _SET_PDEATHSIG = 1
+
+
+def free_port() -> int:
+    """Return a port of the loopback address that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 class Child:

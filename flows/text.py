@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from clr.registry.acts import AUTHENTICATED, LOCAL
+
 Result = dict[str, Any]
 
 
@@ -129,7 +131,7 @@ def rolled_back(result: Result) -> str:
     return f"{what} in place of release {result['from']}: {result['reason']}"
 
 
-EVIDENCE = {"mlflow-basic-auth": "server", "local-os-user": "local (weaker)"}
+EVIDENCE = {AUTHENTICATED: "server", LOCAL: "local (weaker)"}
 """How it is known who approved a champion, in a word."""
 
 

@@ -25,7 +25,7 @@ from clr.registry.roles import load_policy, policy_path, warnings
 from clr.registry.server import config, secrets
 from clr.settings import Settings
 from flows import output
-from flows.supervise import Child, answers, stop
+from flows.supervise import Child, answers, free_port, stop
 
 LOG = logging.getLogger("clr")
 READY_SECONDS = 180.0
@@ -79,7 +79,7 @@ def run_registry(settings: Settings, host: str, port: int, *, as_json: bool) -> 
         _warn(settings)
         _see_idle(settings)
         _see_port(host, port)
-        plan = Plan(settings, host, port, url, _free_port())
+        plan = Plan(settings, host, port, url, free_port())
         server, service = _server(plan), _service(plan)
         try:
             if _prepare(plan, server, stopping) and _wait(plan, server, service, stopping):
@@ -168,11 +168,6 @@ def _no_port(host: str, port: int, error: OSError) -> ClrError:
         f"The server cannot listen on {host}: {error.strerror or error}.",
         fix="Give an address of this machine: 127.0.0.1 for itself, 0.0.0.0 for the network.",
     )
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def _server(plan: Plan) -> Child:

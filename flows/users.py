@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from clr.errors import UsageError
+from clr.registry.acts import LOCAL
 from clr.registry.roles import (
     Policy,
     add_user,
@@ -20,7 +21,6 @@ from clr.registry.roles import (
     policy_path,
     remove_user,
 )
-from clr.registry.server.stamp import users_changed
 from clr.registry.server.users import checked_password, open_logins
 from flows.provenance import local_user
 from flows.session import Session
@@ -44,7 +44,6 @@ def add(session: Session, name: str, roles: tuple[str, ...]) -> Result:
         known = logins.has(name)
         if given or not known:
             logins.put(name, checked_password(given or _ask(name)))
-            users_changed(session.settings.state)
     wanted = sorted(before.union(roles))
     _record(session, "user.added", name, roles=wanted, password=bool(given or not known))
     if before != frozenset(wanted):
@@ -68,7 +67,6 @@ def remove(session: Session, name: str) -> Result:
             remove_user(policy_path(session.settings.workspace), name)
         _record(session, "user.removed", name, roles=sorted(roles))
         logins.remove(name)
-    users_changed(session.settings.state)
     return {"name": name, "roles": sorted(roles)}
 
 
@@ -97,7 +95,6 @@ def set_password(session: Session, name: str) -> Result:
         password = checked_password(os.environ.get(VARIABLE, "") or _ask(name))
         _record(session, "user.password", name)
         logins.put(name, password)
-    users_changed(session.settings.state)
     return {"name": name}
 
 
@@ -121,4 +118,4 @@ def _ask(name: str) -> str:
 
 
 def _record(session: Session, action: str, name: str, **facts: Any) -> None:
-    session.ledger.append(action, name, facts, actor=local_user(), authentication="local-os-user")
+    session.ledger.append(action, name, facts, actor=local_user(), authentication=LOCAL)

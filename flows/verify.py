@@ -141,9 +141,8 @@ def _versions(session: Session) -> Iterator[Version]:
 
 def _version(session: Session, version: Version, found: _Findings) -> None:
     from clr.core.files import sha256_file
-    from clr.registry.fetch import fetch_adapter
+    from clr.registry.fetch import fetch, fetch_adapter
     from clr.registry.local import scratch
-    from clr.registry.runs import fetch
 
     subject = f"clr-{version.task}/{version.version}"
     files = {"adapter": version.adapter_digest}

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from clr.registry.acts import AUTHENTICATED, LOCAL
 from flows.recorded import APPROVED, REJECTED, Records, subject
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from clr.registry.versions import Version
 
 Finding = tuple[str, str]
-LOCAL = "local-os-user"
 _TALLY = re.compile(r"(\d+) of (\d+)(?:: (.+))?")
 
 
@@ -83,7 +83,7 @@ def _champion(
     for one in decisions:
         if one.action == REJECTED and (joining is None or one.seq < joining.seq):
             yield True, name, f"is champion, but {one.actor} rejected it (entry {one.seq})"
-    if not approvers(decisions, creator_of(version, records), "mlflow-basic-auth"):
+    if not approvers(decisions, creator_of(version, records), AUTHENTICATED):
         yield False, name, f"approved by {', '.join(counted)} as {LOCAL}: weaker evidence"
     if len(counted) < policy.quorum_for(version.task):
         yield (
@@ -175,7 +175,7 @@ def _words(version: Version, decisions: Sequence[Entry], quorum: int) -> list[st
         return ["rejected"]
     if decisions[-1].authentication == LOCAL:
         return ["approved"]
-    able = approvers(decisions, "", "mlflow-basic-auth")
+    able = approvers(decisions, "", AUTHENTICATED)
     words = ["approved" if len(able) >= quorum else "pending"]
     # the policy may have been another when the last of them decided
     counted = _TALLY.fullmatch(version.tags.get("clr.approvals", ""))

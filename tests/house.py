@@ -12,7 +12,6 @@ import os
 import re
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from typing import Any
 import pytest
 import requests
 
+from flows.supervise import free_port
 from tests.candidate import Candidate, make_candidate
 from tests.photograph import photograph
 
@@ -169,14 +169,6 @@ class House:
         return self.plant.clr(*arguments, **{"CLR_REGISTRY_URL": self.url, **login, **settings})
 
 
-def until(true: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """Wait for what comes by itself; return it, or what there was instead in the end."""
-    end = time.monotonic() + seconds
-    while not (found := true()) and time.monotonic() < end:
-        time.sleep(0.1)
-    return found
-
-
 @pytest.fixture(scope="session")
 def new_house() -> Iterator[Callable[..., House]]:
     """Function (plant, policy, users) -> `House`, its server stopped at the end of the session."""
@@ -231,13 +223,6 @@ def _invite(house: House, name: str) -> None:
     known = {"username": name, "password": house.passwords[name]}
     answer = house.call("admin", "POST", "users/create", known)
     assert answer.status_code == 200, answer.text
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def _start(plant: Any, port: int, log: Path) -> subprocess.Popen[bytes]:

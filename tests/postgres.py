@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from flows.supervise import free_port
 
 USER = "clr"
 SECONDS = 60.0
@@ -112,7 +113,7 @@ def _initialise(programs: Path, folder: Path, password: str) -> None:
 
 def _start(programs: Path, folder: Path) -> tuple[subprocess.Popen[bytes], int]:
     for _ in range(5):  # somebody else may take the port between asking for it and using it
-        port = _free_port()
+        port = free_port()
         with (folder / "log").open("ab") as log:
             server = subprocess.Popen(
                 [
@@ -142,12 +143,6 @@ def _answers(server: subprocess.Popen[bytes], port: int) -> bool:
                 return True
         time.sleep(0.05)
     return False
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def _die_with_parent() -> None:

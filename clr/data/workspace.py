@@ -30,10 +30,10 @@ DVC_CONFIG = """\
 DVC_GITIGNORE = "/config.local\n/tmp\n/cache\n"
 GITIGNORE = ("/data", "/.clr/", "/incoming/", "/quarantine/")
 
-_OURS = frozenset(
-    {".git", ".dvc", ".dvcignore", ".gitignore", ".clr", "clr.env", "data", "data.dvc", "incoming"}
-    | {"mlflow"}
-)
+_OURS = frozenset({
+    ".git", ".dvc", ".dvcignore", ".gitignore", ".clr", "clr.env", "data", "data.dvc", "incoming",
+    "mlflow",
+})  # fmt: skip
 
 
 def init_workspace(directory: Path, files: Mapping[str, str] | None = None) -> list[Path]:

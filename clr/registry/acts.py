@@ -10,6 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+AUTHENTICATED, LOCAL = "mlflow-basic-auth", "local-os-user"
+"""How somebody is known: by the server's password check, or, weaker, by the operating system."""
+
+RELEASE_USER, TRAINER_USER = "clr-release", "clr-trainer"
+"""Users that the server makes for the release service and for the flows of its machine."""
+
 
 class Kind(StrEnum):
     """The kinds of act, as the ledger names them."""

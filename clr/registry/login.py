@@ -6,14 +6,16 @@ import os
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from clr.registry.acts import TRAINER_USER
 from clr.registry.server.config import is_loopback
 from clr.registry.server.secrets import TRAINER_PASSWORD, find_secret
 
 if TYPE_CHECKING:
     from clr.settings import Settings
 
-TRAINER = "clr-trainer"
-_USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+LOGIN = _USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+"""Where MLflow's client looks for a user's name and password."""
+
 _lent: set[str] = set()
 """Trainers' passwords that this process put into its environment, whoever put them back there."""
 
@@ -36,16 +38,21 @@ def sign_in(settings: Settings) -> None:
     if given.username or given.password or os.environ.get("MLFLOW_TRACKING_TOKEN"):
         return
     url = settings.registry
-    own = not settings.registry_url or is_loopback(url) or TRAINER_PASSWORD.variable in os.environ
-    if not own or urlsplit(url).username:
+    meant = is_own(settings) or TRAINER_PASSWORD.variable in os.environ
+    if not meant or urlsplit(url).username:
         return
     password = find_secret(settings.state, TRAINER_PASSWORD)
     if password:
-        os.environ.update({_USER: TRAINER, _PASSWORD: password})
+        os.environ.update({_USER: TRAINER_USER, _PASSWORD: password})
         _lent.add(password)
+
+
+def is_own(settings: Settings) -> bool:
+    """Say whether the server is on this machine, so that its secrets may be used with it."""
+    return not settings.registry_url or is_loopback(settings.registry)
 
 
 def forget() -> None:
     """Take back what an earlier call of this process lent for another workspace."""
-    if os.environ.get(_USER) == TRAINER and os.environ.get(_PASSWORD) in _lent:
+    if os.environ.get(_USER) == TRAINER_USER and os.environ.get(_PASSWORD) in _lent:
         del os.environ[_USER], os.environ[_PASSWORD]

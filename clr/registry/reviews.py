@@ -22,12 +22,10 @@ from typing import Any
 from clr.audit.chain import Entry
 from clr.audit.ledger import Ledger
 from clr.errors import UsageError
-from clr.registry.acts import Review, VersionFacts
+from clr.registry.acts import AUTHENTICATED, Review, VersionFacts
 from clr.registry.roles import Policy
 
 APPROVED, REJECTED = "approved", "rejected"
-AUTHENTICATED, LOCAL = "mlflow-basic-auth", "local-os-user"
-"""How a reviewer is known: by the server's password check, or, weaker, by the operating system."""
 
 WORDS: Mapping[str, str] = MappingProxyType({
     "approved": APPROVED, "approve": APPROVED, "承認": APPROVED, "承認済み": APPROVED,

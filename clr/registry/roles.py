@@ -15,7 +15,7 @@ from typing import Any
 
 from clr.core.files import sha256_bytes
 from clr.errors import UsageError
-from clr.registry.acts import Principal
+from clr.registry.acts import RELEASE_USER, TRAINER_USER, Principal
 from clr.registry.policy_file import POLICY_TEMPLATE as POLICY_TEMPLATE
 from clr.registry.policy_file import Reader, editing, flow_list, parse_yaml, read_text
 from clr.registry.store import model_name
@@ -24,7 +24,7 @@ SCHEMA = "clr.policy/1"
 ADMIN, TRAINER, REVIEWER, RELEASE, AUDITOR = "admin", "trainer", "reviewer", "release", "auditor"
 ROLES = (ADMIN, TRAINER, REVIEWER, RELEASE, AUDITOR)
 SERVICES: Mapping[str, str] = MappingProxyType(
-    {"admin": ADMIN, "clr-release": RELEASE, "clr-trainer": TRAINER}
+    {"admin": ADMIN, RELEASE_USER: RELEASE, TRAINER_USER: TRAINER}
 )
 """Users that the server makes itself; no file can give them another role."""
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from clr.registry.faults import calling
-from clr.registry.fetch import fetch as fetch
 from clr.registry.local import locked, scratch
 from clr.registry.store import (
     KEY_TAG,

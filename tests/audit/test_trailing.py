@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from clr.audit.ledger import open_ledger
+from tests.waiting import until
 
 WHO = {"actor": "ada", "authentication": "mlflow-basic-auth"}
 WRITER = """
@@ -33,13 +33,6 @@ def busy(state):
     return open_ledger(state, trailing=True)
 
 
-def until(true):
-    end = time.monotonic() + 20
-    while not true() and time.monotonic() < end:
-        time.sleep(0.02)
-    return true()
-
-
 def writer(state, seconds, then):
     return subprocess.Popen(
         [sys.executable, "-c", WRITER, state, str(seconds), then], stdout=subprocess.PIPE
@@ -50,9 +43,9 @@ def test_the_head_follows_by_itself_and_the_chain_is_sound_meanwhile(busy, state
     for number in range(1, 4):
         busy.append("act", f"s/{number}", **WHO)
         assert open_ledger(state).verify() == []
-    assert until(lambda: busy.head().seq == 3)
+    assert until(lambda: busy.head().seq == 3, 20)
     busy.append("act", "s/4", **WHO)
-    assert until(lambda: busy.head().seq == 4)
+    assert until(lambda: busy.head().seq == 4, 20)
 
 
 def test_an_ended_process_has_left_nothing_undone(state):
@@ -77,7 +70,7 @@ def test_threads_of_a_server_append_at_once(busy):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: busy.append("act", f"s/{n}", **WHO), range(40)))
     assert [one.seq for one in busy.entries()] == list(range(1, 41))
-    assert until(lambda: busy.head().seq == 40)
+    assert until(lambda: busy.head().seq == 40, 20)
     assert busy.verify() == []
 
 
@@ -88,7 +81,7 @@ def test_a_forked_child_has_a_trail_of_its_own(busy):
         code = 1
         try:
             busy.append("act", "s/2", **WHO)
-            code = 0 if until(lambda: busy.head().seq == 2) else 2
+            code = 0 if until(lambda: busy.head().seq == 2, 20) else 2
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

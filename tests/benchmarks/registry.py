@@ -27,8 +27,9 @@ import psutil
 import requests
 
 from clr.settings import Settings
+from flows.supervise import free_port
 from tests.candidate import make_candidate
-from tests.house import API, free_port
+from tests.house import API
 
 VERSIONS = 30
 PAIRS = int(os.environ.get("CLR_BENCH_PAIRS", "200"))

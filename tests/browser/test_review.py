@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.candidate import Candidate, born, creation, ok, prepare
-from tests.house import until
+from tests.waiting import until
 
 MOVED_SECONDS = 60
 """On a machine that is busy with other tests; alone it takes a few."""

@@ -17,8 +17,8 @@ import requests
 
 from clr.registry.releases import current_release
 from flows.reconcile import look
-from tests.house import until
 from tests.siblings import register_sibling
+from tests.waiting import until
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 

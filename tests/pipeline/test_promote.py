@@ -7,9 +7,10 @@ import json
 import pytest
 
 from clr.errors import GateRefused, IntegrityBroken, ReviewRefused
+from clr.registry.acts import LOCAL
 from clr.registry.fetch import adapter_path
 from clr.registry.releases import current_release
-from clr.registry.reviews import LOCAL, record_review
+from clr.registry.reviews import record_review
 from clr.registry.versions import get_version, tasks
 from flows.reconcile import Found, follow, look, repair
 

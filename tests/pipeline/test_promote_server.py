@@ -12,8 +12,9 @@ import requests
 from clr.errors import ReviewRefused
 from clr.registry import webhook
 from clr.registry.releases import current_release, find_release
-from tests.house import USERS, sentence, until
+from tests.house import USERS, sentence
 from tests.siblings import register_sibling
+from tests.waiting import until
 
 REVIEWERS = ("alice", "bob", "carol", "dora")
 PROMOTED_SECONDS = 15.0

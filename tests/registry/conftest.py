@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from flows.supervise import free_port
 
 HERE = Path(__file__).parent
 QUIET = {
@@ -104,9 +105,7 @@ def somebody_else() -> Callable[[], AbstractContextManager[None]]:
 def starting_server(tmp_path_factory) -> Iterator[tuple[str, subprocess.Popen[bytes], Path]]:
     """Start ``mlflow server`` on a free port, without waiting for it."""
     folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
     command += ["--port", str(port), "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
     command += ["--artifacts-destination", str(folder / "artifacts")]

@@ -9,11 +9,9 @@ import pytest
 
 from clr.audit.ledger import Ledger, open_ledger
 from clr.errors import UsageError
-from clr.registry.acts import Review, VersionFacts
+from clr.registry.acts import AUTHENTICATED, LOCAL, Review, VersionFacts
 from clr.registry.reviews import (
     APPROVED,
-    AUTHENTICATED,
-    LOCAL,
     REJECTED,
     approvals,
     read_reviews,

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from clr.errors import IntegrityBroken
-from clr.registry import runs
+from clr.registry import fetch, runs
 
 KEY = "sha256:" + "1" * 64
 
@@ -99,7 +99,7 @@ def test_files_of_a_run_come_back_as_they_went(registry, task, tmp_path):
         "gate.json": b"{1}",
         "data_docs/index.html": "<p>é</p>".encode(),
     }.items():
-        assert runs.fetch(registry, run.id, name, tmp_path / "back").read_bytes() == data
+        assert fetch.fetch(registry, run.id, name, tmp_path / "back").read_bytes() == data
     assert list((registry.cache / "scratch").iterdir()) == []
 
 
@@ -123,6 +123,6 @@ def test_nothing_is_printed_where_a_command_prints_its_result(registry, task, ca
 def test_a_file_that_a_run_does_not_have_is_named(registry, task, tmp_path):
     run = runs.find_or_start_run(registry, task, KEY)
     with pytest.raises(IntegrityBroken, match=r"no file gate/gate\.json"):
-        runs.fetch(registry, run.id, "gate/gate.json", tmp_path)
+        fetch.fetch(registry, run.id, "gate/gate.json", tmp_path)
     with pytest.raises(IntegrityBroken, match=r"no file gate/gate\.json"):
-        runs.fetch(registry, "0" * 32, "gate/gate.json", tmp_path)
+        fetch.fetch(registry, "0" * 32, "gate/gate.json", tmp_path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import os
-import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from clr.errors import IntegrityBroken, ServiceUnavailable, UsageError
 from clr.registry import store
 from clr.registry.store import experiment_name, model_name, open_registry
 from clr.settings import Settings
+from flows.supervise import free_port
 
 
 def settings(state, url=""):
@@ -85,9 +85,7 @@ def test_an_address_that_is_not_a_server_is_refused(tmp_path, url):
 
 
 def test_a_server_that_is_not_there_is_said_so_at_once_and_without_its_password(tmp_path):
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
+    port = free_port()
     start = time.monotonic()
     with pytest.raises(ServiceUnavailable, match="does not answer") as caught:
         open_registry(settings(tmp_path, f"http://ada:secret@127.0.0.1:{port}"))
@@ -97,9 +95,7 @@ def test_a_server_that_is_not_there_is_said_so_at_once_and_without_its_password(
 
 
 def test_once_a_server_was_started_here_its_database_is_not_opened_beside_it(tmp_path):
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     (tmp_path / "registry.json").write_text(f'{{"url": "{url}"}}')
     with pytest.raises(ServiceUnavailable, match=url) as caught:
         open_registry(settings(tmp_path))

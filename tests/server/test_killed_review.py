@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from clr.audit.ledger import open_ledger
-from clr.registry.reviews import AUTHENTICATED, record_review
+from clr.registry.acts import AUTHENTICATED
+from clr.registry.reviews import record_review
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import pytest
 
 from clr.audit.ledger import open_ledger
 from tests.candidate import ADAPTER
-from tests.house import sentence, stop, until
+from tests.house import sentence, stop
 from tests.server.attempts.model import APPROVAL, FILES, VERSION, Stage
+from tests.waiting import until
 
 pytestmark = pytest.mark.xdist_group("postgres")  # a house of its own
 

@@ -14,6 +14,7 @@ import pytest
 
 from flows import supervise
 from flows.supervise import Child, stop
+from tests.waiting import until
 
 STUBBORN = """
 import signal, subprocess, sys, time
@@ -52,20 +53,13 @@ def alive(pid: int) -> bool:
         return False
 
 
-def until(true, seconds: float = 10.0):
-    end = time.monotonic() + seconds
-    while not (found := true()) and time.monotonic() < end:
-        time.sleep(0.02)
-    return found
-
-
 def test_what_it_writes_is_in_its_log_and_on_stderr_under_its_name(child, capfd):
     one = child(sys.executable, "-c", "import sys; print('a'); print('b\\033[2J', file=sys.stderr)")
     one.start()
-    assert until(lambda: not one.running)
+    assert until(lambda: not one.running, 10)
     assert one.tail().splitlines()[0] == "a"
     assert one.log.read_text().startswith("a\nb")
-    assert until(lambda: "one | a\none | b\\x1b[2J\n" in capfd.readouterr().err)
+    assert until(lambda: "one | a\none | b\\x1b[2J\n" in capfd.readouterr().err, 10)
 
 
 def test_who_ends_is_started_again_each_time_later(child, monkeypatch):
@@ -83,7 +77,7 @@ def test_who_ends_is_started_again_each_time_later(child, monkeypatch):
         return len(starts) == 4
 
     times = [time.monotonic()]
-    assert until(keep)
+    assert until(keep, 10)
     pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert pauses[0] >= 0.1
     assert pauses[1] >= 0.2
@@ -103,25 +97,25 @@ def test_who_runs_is_left_alone(child):
 def test_who_does_not_stop_is_killed_with_all_that_it_started(child):
     one = child(sys.executable, "-c", STUBBORN)
     one.start()
-    assert until(lambda: "ready" in one.tail())
+    assert until(lambda: "ready" in one.tail(), 10)
     inner = int(one.tail().split()[-1])
     start = time.monotonic()
     stop([one], 0.5)
     assert time.monotonic() - start < 5
     assert not one.running
-    assert until(lambda: not alive(inner))
+    assert until(lambda: not alive(inner), 10)
 
 
 def test_what_a_dead_process_left_is_gone_before_it_is_started_again(child):
     one = child(sys.executable, "-c", STUBBORN)
     one.start()
-    assert until(lambda: "ready" in one.tail())
+    assert until(lambda: "ready" in one.tail(), 10)
     inner = int(one.tail().split()[-1])
     os.kill(one.process.pid, signal.SIGKILL)
-    assert until(lambda: not one.running)
+    assert until(lambda: not one.running, 10)
     assert alive(inner)
     one.start()
-    assert until(lambda: not alive(inner))
+    assert until(lambda: not alive(inner), 10)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can say it")
@@ -133,7 +127,7 @@ def test_nothing_outlives_a_killed_parent(tmp_path):
     assert alive(inner)
     parent.kill()
     parent.wait()
-    assert until(lambda: not alive(inner))
+    assert until(lambda: not alive(inner), 10)
 
 
 def test_a_terminal_that_nobody_reads_stops_no_server(child, monkeypatch):
@@ -141,5 +135,5 @@ def test_a_terminal_that_nobody_reads_stops_no_server(child, monkeypatch):
     monkeypatch.setattr(supervise, "_SCREEN", supervise._Screen())
     one = child(sys.executable, "-c", "for number in range(5000): print(number)")
     one.start()
-    assert until(lambda: not one.running)
+    assert until(lambda: not one.running, 10)
     assert one.tail(1) == "4999"

@@ -6,11 +6,9 @@ import json
 import os
 import re
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -23,6 +21,8 @@ from clr.registry.server.templates import TEMPLATES
 from clr.registry.store import open_registry
 from clr.settings import load_settings
 from flows.cli import main
+from flows.supervise import free_port
+from tests.waiting import until
 
 pytestmark = pytest.mark.xdist_group("up")
 READY, STOPPED = 180, 30
@@ -31,19 +31,6 @@ schema: clr.webhooks/1
 webhooks:
   - {name: chat, url: "http://127.0.0.1:9/chat", events: [model_version_alias.created]}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def until(true, seconds: float):
-    end = time.monotonic() + seconds
-    while not (found := true()) and time.monotonic() < end:
-        time.sleep(0.1)
-    return found
 
 
 class Up:

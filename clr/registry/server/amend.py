@@ -6,8 +6,8 @@ from mlflow.entities.model_registry import ModelVersionTag
 from mlflow.protos import model_registry_pb2 as proto
 
 from clr.audit.ledger import Ledger
-from clr.registry.acts import Act, Decision, Kind
-from clr.registry.reviews import APPROVED, AUTHENTICATED, REJECTED, tally
+from clr.registry.acts import AUTHENTICATED, Act, Decision, Kind
+from clr.registry.reviews import APPROVED, REJECTED, tally
 from clr.registry.roles import Policy
 from clr.registry.server.asked import Malformed
 from clr.registry.server.facts import version_facts

@@ -8,7 +8,6 @@ is not done.
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -87,7 +86,7 @@ class Hooks:
     def _judge(self, endpoint: str, user: str, *, doing: bool = True) -> Response | None:
         from mlflow.exceptions import MlflowException
 
-        from clr.registry.server.asked import Malformed, Refusal
+        from clr.registry.server.asked import UNDECIDED, Malformed, Refusal
 
         try:
             return self._decide(endpoint, user, doing)
@@ -105,11 +104,7 @@ class Hooks:
             return _answer(503, "TEMPORARILY_UNAVAILABLE", f"Nothing was done. {error}")
         except Exception:
             LOG.exception("An act of %s could not be decided.", endpoint)
-            return _answer(
-                503,
-                "TEMPORARILY_UNAVAILABLE",
-                "Nothing was done: this could not be decided. The server's log says why.",
-            )
+            return _answer(503, "TEMPORARILY_UNAVAILABLE", UNDECIDED)
 
     def _decide(self, endpoint: str, user: str, doing: bool) -> Response | None:
         from flask import g, request
@@ -212,13 +207,14 @@ class Hooks:
         from clr.registry.names import PROMOTION
         from clr.registry.server import amend, record
         from clr.registry.server.asked import plain
+        from clr.registry.server.stamp import users_changed
 
         act = asked.act
         if act.kind is Kind.CREATE_VERSION:
             self._keeper.places.forget(plain((asked.run_id, asked.model_id)))
             record.number_given(self._keeper.ledger, act, user, response.get_json(silent=True))
         if act.kind in (Kind.MANAGE_USER, Kind.SET_PASSWORD):
-            self._keeper.users_changed()
+            users_changed(self._keeper.settings.state)
         # what became of a promotion follows a review whose tags a killed server may owe
         if act.kind is Kind.SET_VERSION_TAG and (decision.value or act.name == PROMOTION):
             try:
@@ -279,5 +275,6 @@ def _read(endpoint: str) -> Asked:
 def _answer(status: int, code: str, sentence: str) -> Response:
     from flask import Response
 
-    body = json.dumps({"error_code": code, "message": sentence}, ensure_ascii=False)
-    return Response(body, status=status, mimetype="application/json")
+    from clr.registry.server.asked import error_body
+
+    return Response(error_body(code, sentence), status=status, mimetype="application/json")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from clr.registry.acts import Act
@@ -27,6 +29,17 @@ class Asked:
     experiment: str = ""
     run_id: str = ""
     model_id: str = ""
+
+
+Reader = Callable[[str], Asked]
+"""Reads the present request to an endpoint, named as MLflow names it."""
+
+UNDECIDED = "Nothing was done: this could not be decided. The server's log says why."
+
+
+def error_body(code: str, sentence: str) -> str:
+    """Return the body of an answer that says no, as MLflow's page and client read it."""
+    return json.dumps({"error_code": code, "message": sentence}, ensure_ascii=False)
 
 
 def plain(ids: tuple[str, ...]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from clr.errors import UsageError
+from clr.registry.acts import RELEASE_USER
 from clr.registry.faults import redact
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ def service_environment(
         **common_environment(settings, given),
         "CLR_REGISTRY_URL": url,
         "CLR_WEBHOOK_SECRET": webhook_secret,
-        "MLFLOW_TRACKING_USERNAME": "clr-release",
+        "MLFLOW_TRACKING_USERNAME": RELEASE_USER,
         "MLFLOW_TRACKING_PASSWORD": password,
     }
 

@@ -12,7 +12,6 @@ closed until somebody puts it here. ``tests/server/test_endpoints.py`` names wha
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from flask import request
@@ -21,7 +20,7 @@ from mlflow.protos import model_registry_pb2 as proto
 from clr.registry.acts import Act, Kind
 from clr.registry.server import readers as read
 from clr.registry.server import tracking as track
-from clr.registry.server.asked import Asked
+from clr.registry.server.asked import Asked, Reader
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -50,8 +49,6 @@ READS = frozenset(
 
 NOT_SAFE = frozenset({"_graphql", "signup"})
 """Endpoints that are decided about even when they are asked by GET."""
-
-Reader = Callable[[str], Asked]
 
 ACTS: dict[str, Reader] = {
     # registered models

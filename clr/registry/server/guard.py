@@ -9,7 +9,6 @@ to Flask, whose hooks decide.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import IO, Any
@@ -23,7 +22,7 @@ from clr.errors import ClrError
 from clr.registry.acts import Act, Kind, State
 from clr.registry.policy import decide
 from clr.registry.server import record
-from clr.registry.server.asked import Asked, plain
+from clr.registry.server.asked import UNDECIDED, Asked, error_body, plain
 from clr.registry.server.endpoints import SAFE_METHODS
 from clr.registry.server.keeper import Keeper
 from clr.registry.server.origin import foreign_page
@@ -102,11 +101,7 @@ class Guard:
             return _refusal(503, "TEMPORARILY_UNAVAILABLE", f"Nothing was done. {error}")
         except Exception:
             LOG.exception("An act of %s could not be decided.", path)
-            return _refusal(
-                503,
-                "TEMPORARILY_UNAVAILABLE",
-                "Nothing was done: this could not be decided. The server's log says why.",
-            )
+            return _refusal(503, "TEMPORARILY_UNAVAILABLE", UNDECIDED)
 
     def _decide(
         self, user: str, request: Request, reads: bool, held: list[IO[bytes]]
@@ -150,5 +145,4 @@ def native_act(method: str, path: str, reads: bool) -> Asked:
 
 
 def _refusal(status: int, code: str, sentence: str) -> Response:
-    body = json.dumps({"error_code": code, "message": sentence}, ensure_ascii=False)
-    return Response(body, status, media_type="application/json")
+    return Response(error_body(code, sentence), status, media_type="application/json")

@@ -19,7 +19,7 @@ from clr.audit.ledger import Ledger, open_ledger
 from clr.errors import ClrError, ServiceUnavailable
 from clr.registry.roles import Policy, load_policy, policy_path, warnings
 from clr.registry.server.places import Places
-from clr.registry.server.stamp import stamp_path, users_changed
+from clr.registry.server.stamp import stamp_path
 from clr.settings import Settings
 
 LOG = logging.getLogger("mlflow.clr")
@@ -111,10 +111,6 @@ class Keeper:
             self.ledger.append("policy.loaded", "policy", payload, key=key, **_SERVER)
         except ClrError as error:
             LOG.error("The policy in force could not be recorded: %s", error)
-
-    def users_changed(self) -> None:
-        """Tell all processes of the server to forget the passwords that they remember."""
-        users_changed(self.settings.state)
 
     def turn(self, seconds: float = _TURN_SECONDS) -> Turn:
         """Wait for the right to change the registry; one holder among all processes.

@@ -15,13 +15,11 @@ from flask import request
 from mlflow.protos import model_registry_pb2 as proto
 
 from clr.registry.acts import Act, Kind
-from clr.registry.server.asked import Asked, Malformed
+from clr.registry.server.asked import Asked, Malformed, Reader
 from clr.registry.server.inside import request_json, request_message, whole
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _MODEL_SOURCE = re.compile(r"models:/m-[0-9a-f]{32}")
-
-Reader = Callable[[str], Asked]
 
 
 def body() -> dict[str, Any]:

@@ -7,13 +7,12 @@ from typing import Any
 
 from clr.audit.ledger import Ledger
 from clr.errors import ClrError
-from clr.registry.acts import Act, Decision, Kind, Principal, State
+from clr.registry.acts import AUTHENTICATED, Act, Decision, Kind, Principal, State
 from clr.registry.names import REASON, REVIEW
 from clr.registry.reviews import record_review
 from clr.registry.roles import Policy
 
 LOG = logging.getLogger("mlflow.clr")
-AUTHENTICATION = "mlflow-basic-auth"
 
 REGISTRY = frozenset(
     {
@@ -61,7 +60,7 @@ def before(
         text(act.subject),
         _payload(act, state, policy, _WORDS if words else _CUT),
         actor=text(who.name),
-        authentication=AUTHENTICATION,
+        authentication=AUTHENTICATED,
     )
     return entry.seq
 
@@ -83,7 +82,7 @@ def _review(
         decision=decision.value,
         reason=dict(stored.tags or {}).get(REASON, "") if stored else "",
         actor=who.name,
-        authentication=AUTHENTICATION,
+        authentication=AUTHENTICATED,
         four_eyes=policy.four_eyes,
     )
     return entry.seq
@@ -138,7 +137,7 @@ def refusal(ledger: Ledger, act: Act, who: str, sentence: str) -> None:
     payload = {k: text(v, 1000) if k == "sentence" else text(v) for k, v in about.items() if v}
     try:
         ledger.append(
-            "refused", text(act.subject), payload, actor=text(who), authentication=AUTHENTICATION
+            "refused", text(act.subject), payload, actor=text(who), authentication=AUTHENTICATED
         )
     except ClrError as error:
         LOG.error("A refusal could not be recorded: %s", error)
@@ -149,7 +148,7 @@ def failure(ledger: Ledger, act: Act, who: str, seq: int, status: int) -> None:
     payload = {"entry": seq, "kind": act.kind.value, "status": status}
     try:
         ledger.append(
-            "act.failed", text(act.subject), payload, actor=text(who), authentication=AUTHENTICATION
+            "act.failed", text(act.subject), payload, actor=text(who), authentication=AUTHENTICATED
         )
     except ClrError as error:
         LOG.error("A failed act (entry %d) could not be recorded: %s", seq, error)
@@ -174,7 +173,7 @@ def number_given(ledger: Ledger, act: Act, who: str, answer: Any) -> None:
             text(f"{act.model}/{given}"),
             payload,
             actor=text(who),
-            authentication=AUTHENTICATION,
+            authentication=AUTHENTICATED,
         )
     except ClrError as error:
         LOG.error("The number of a version could not be recorded: %s", error)

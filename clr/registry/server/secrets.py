@@ -1,15 +1,19 @@
 """The server's secrets: from the environment, or made once into files that only their owner reads.
 
-================================  ==================  ========================================
-environment                       ``secrets/…``       what for
-================================  ==================  ========================================
-MLFLOW_FLASK_SERVER_SECRET_KEY    flask.key           MLflow's sign-up form
-MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY  webhook.key     webhook secrets in the database (Fernet)
-CLR_WEBHOOK_SECRET                webhook.secret      signatures from server to release service
-MLFLOW_AUTH_ADMIN_PASSWORD        admin.password      user ``admin``
-CLR_RELEASE_PASSWORD              release.password    user ``clr-release``, the release service
-CLR_TRAINER_PASSWORD              trainer.password    user ``clr-trainer``, the flows
-================================  ==================  ========================================
+====================================  ================  =================================
+environment                           ``secrets/…``     what for
+====================================  ================  =================================
+MLFLOW_FLASK_SERVER_SECRET_KEY        flask.key         MLflow's sign-up form
+MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY  webhook.key       webhook secrets in the database
+                                                        (Fernet)
+CLR_WEBHOOK_SECRET                    webhook.secret    signatures from server to release
+                                                        service
+MLFLOW_AUTH_ADMIN_PASSWORD            admin.password    user ``admin``
+CLR_RELEASE_PASSWORD                  release.password  user ``clr-release``, the release
+                                                        service
+CLR_TRAINER_PASSWORD                  trainer.password  user ``clr-trainer``, the flows
+PREFECT_SERVER_API_AUTH_STRING        prefect.auth      ``user:password`` of Prefect's server
+====================================  ================  =================================
 
 What the environment gives is never written down; what a file holds is never printed.
 """
@@ -75,6 +79,15 @@ def _random_text() -> str:
     return secrets.token_urlsafe(32)
 
 
+def _random_login() -> str:
+    return f"clr:{_random_text()}"
+
+
+def _login_problem(login: str) -> str:
+    user, colon, password = login.partition(":")
+    return password_problem(password) if user and colon else "it is not user:password"
+
+
 def _random_key() -> str:
     return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode("ascii")
 
@@ -92,6 +105,9 @@ RELEASE_PASSWORD = Secret(
 )
 TRAINER_PASSWORD = Secret(
     "trainer.password", "CLR_TRAINER_PASSWORD", _random_text, password_problem
+)
+PREFECT_AUTH = Secret(
+    "prefect.auth", "PREFECT_SERVER_API_AUTH_STRING", _random_login, _login_problem
 )
 ALL = (
     FLASK_KEY, WEBHOOK_KEY, WEBHOOK_SECRET, ADMIN_PASSWORD, RELEASE_PASSWORD, TRAINER_PASSWORD,

@@ -5,13 +5,13 @@ Ids are taken from wherever they stand in a request: more than the handler uses,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flask import request
 
 from clr.registry.acts import Act, Kind
-from clr.registry.server.asked import Asked, Malformed, Refusal
+from clr.registry.server.asked import Asked, Malformed, Reader, Refusal
 from clr.registry.server.paths import ids_in, logical
 from clr.registry.server.readers import body
 
@@ -20,8 +20,6 @@ _IDS = frozenset({
     "model_id", "modelId", "source_run_id", "sourceRunId",
 })  # fmt: skip
 _MOST_IDS = 100
-
-Reader = Callable[[str], Asked]
 
 
 def tracked(kind: Kind) -> Reader:

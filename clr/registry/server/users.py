@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import UsageError
+from clr.registry.acts import RELEASE_USER, TRAINER_USER
 from clr.registry.faults import calling
 from clr.registry.roles import SERVICES
 from clr.registry.server.config import users_url
@@ -33,21 +34,24 @@ if TYPE_CHECKING:
 ADMIN = "admin"
 SERVICE_PASSWORDS = {
     ADMIN: ADMIN_PASSWORD,
-    "clr-release": RELEASE_PASSWORD,
-    "clr-trainer": TRAINER_PASSWORD,
+    RELEASE_USER: RELEASE_PASSWORD,
+    TRAINER_USER: TRAINER_PASSWORD,
 }
 
 
 class Logins:
     """The database of users; make one with `open_logins`.
 
+    A running server forgets within a second what it remembers of whoever is written here.
+
     Attributes:
         url: of the database, for SQLAlchemy.
     """
 
-    def __init__(self, store: Any, url: str) -> None:
-        """Use MLflow's `store`."""
+    def __init__(self, store: Any, url: str, state: Path) -> None:
+        """Use MLflow's `store` of the installation whose ``CLR_HOME`` is `state`."""
         self._store = store
+        self._state = state
         self.url = url
 
     def names(self) -> tuple[str, ...]:
@@ -77,6 +81,7 @@ class Logins:
                 self._store.update_user(name, password=password, is_admin=admin)
             else:
                 self._store.create_user(name, password, is_admin=admin)
+        users_changed(self._state)
 
     def is_right(self, name: str, password: str) -> bool:
         """Say whether `name` can sign in with `password`."""
@@ -88,6 +93,7 @@ class Logins:
         with calling(self.url, f"remove the user {name}"):
             if self._store.has_user(name):
                 self._store.delete_user(name)
+        users_changed(self._state)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -111,12 +117,11 @@ def open_logins(settings: Settings) -> Iterator[Logins]:
             _private_file(Path(url.removeprefix("sqlite:///")))
         store = _import_store()()
         store.init_db(url)
-    logins = Logins(store, url)
+    logins = Logins(store, url, settings.state)
     try:
         yield logins
     finally:
         logins.close()
-        users_changed(settings.state)
 
 
 def _import_store() -> Callable[[], Any]:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import requests
 
 from tests.candidate import ADAPTER, creation, experiment_of, prepare
-from tests.house import House, until
+from tests.house import House
 from tests.server.attempts.births import files
 from tests.server.attempts.model import (
     BAD,
@@ -23,6 +23,7 @@ from tests.server.attempts.model import (
     raw,
     send,
 )
+from tests.waiting import until
 
 MPU = "/api/2.0/mlflow-artifacts/mpu"
 OWN = "{folder}"

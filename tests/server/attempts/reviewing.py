@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.house import House, until
+from tests.house import House
 from tests.server.attempts.model import (
     PLAIN,
     UNAUTHENTICATED,
@@ -14,6 +14,7 @@ from tests.server.attempts.model import (
     shared,
     tag,
 )
+from tests.waiting import until
 
 WAITING = {"task": "patient"}  # its quorum is 3: an approval promotes nothing
 MINE = shared("carols", task="patient", by="carol")
