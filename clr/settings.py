@@ -38,7 +38,47 @@ class Settings(BaseSettings):
         30.0, gt=0, description="how often approvals whose webhook was lost are looked for"
     )
     ledger_url: str = Field("", description="ledger: postgresql://…; empty: SQLite under CLR_HOME")
+    registry_artifacts: str = Field(
+        "", description="where its files are: s3://bucket/path; empty: CLR_HOME/artifacts"
+    )
+    release_service: str = Field(
+        "", description="address of the release service; empty: what clr up wrote"
+    )
+    prefect_host: str = Field("127.0.0.1", description="address that the Prefect server listens on")
     prefect_port: int = Field(4200, ge=1, le=65535, description="port of the Prefect server")
+    prefect_database: str = Field(
+        "", description="its database: postgresql://…; empty: SQLite under CLR_HOME"
+    )
+    metrics_port: int = Field(
+        9108, ge=0, le=65535, description="port of /metrics for Prometheus; 0: none"
+    )
+    log_format: Literal["text", "json"] = Field("text", description="lines of the log on stderr")
+
+    incoming: Path | None = Field(None, description="folder that is watched; default incoming/")
+    settle_seconds: float = Field(
+        5.0, gt=0, description="a folder there without READY is complete when unchanged so long"
+    )
+    git_remote: str = Field("", description="git repository watched for a new data.dvc, too")
+    git_poll_seconds: float = Field(30.0, gt=0, description="how often git is looked at")
+    archive_max_mb: int = Field(20_000, ge=1, description="unpacked size of an archive, at most")
+    archive_max_files: int = Field(500_000, ge=1, description="files in an archive, at most")
+
+    parallel: int = Field(
+        0, ge=0, description="onboardings at once on this machine; 0: half the cores, at most 4"
+    )
+    run_attempts: int = Field(5, ge=1, description="how often a run that died is started in all")
+    step_minutes: float = Field(60.0, gt=0, description="time-out of a step other than training")
+    train_minutes: float = Field(1440.0, gt=0, description="time-out of training")
+    task_runner: Literal["threads", "dask", "ray"] = Field(
+        "threads", description="what gate replays and bulk work fan out through"
+    )
+    task_runner_address: str = Field("", description="of the Dask scheduler or Ray cluster")
+    replay_cron: str = Field(
+        "0 3 * * 0", description="when every task is evaluated again; empty: never"
+    )
+    drift_cron: str = Field("0 4 * * *", description="when drift is looked for; empty: never")
+    keep_days: int = Field(90, ge=1, description="files that nothing names are kept so long")
+
     serve_port: int = Field(8080, ge=1, le=65535, description="port of the prediction server")
     dvc_remote: str = Field("", description="DVC remote (folder or s3://…); empty: CLR_HOME/remote")
 

@@ -11,6 +11,7 @@ import os
 
 from clr.errors import ServiceUnavailable
 from clr.settings import Settings
+from flows import running
 
 
 def prepare(settings: Settings) -> None:
@@ -44,3 +45,4 @@ def prepare(settings: Settings) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    running.use_prefect(settings)
