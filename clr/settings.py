@@ -129,6 +129,16 @@ class Settings(BaseSettings):
         return (self.home or self.workspace / ".clr").absolute()
 
     @property
+    def inbox(self) -> Path:
+        """Absolute folder where data is dropped (``CLR_INCOMING``, relative to the workspace)."""
+        return self.workspace.absolute() / (self.incoming or Path("incoming")).expanduser()
+
+    @property
+    def unpacked(self) -> Path:
+        """Absolute folder of what came in an archive or a commit, until it is onboarded."""
+        return self.state / "unpacked"
+
+    @property
     def registry(self) -> str:
         """Address of the registry server; empty where the registry is a file under ``CLR_HOME``.
 
