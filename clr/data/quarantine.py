@@ -1,8 +1,8 @@
 """Keep what was refused: the report, a message for people, and the images if they came in.
 
-A refusal changes nothing else. Images are moved only out of the workspace's ``incoming``
-folder, so that the next look at it does not find them again; from anywhere else they stay
-where their owner put them.
+A refusal changes nothing else. Images are moved only out of the folder ``incoming``, so that
+the next look at it does not find them again, and out of what was unpacked for this; from
+anywhere else they stay where their owner put them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from clr.core.files import write_atomic
+from clr.data.archive_names import suffix_of
 from clr.data.folder import printable, task_name
 from clr.data.suite import Finding, Validation
-from clr.errors import ServiceUnavailable
+from clr.errors import DataRefused, ServiceUnavailable
 from clr.settings import Settings
 
 MESSAGE = "message.txt"
 IMAGES = "images"
+ARCHIVE = "archive"
 
 
 def quarantine(
@@ -46,7 +48,7 @@ def quarantine(
     """
     workspace = settings.workspace.absolute()
     source = Path(task_path).absolute()
-    moves = _came_in(source, workspace / "incoming")
+    moves = any(_came_in(source, place) for place in (settings.inbox, settings.unpacked))
     home = workspace / "quarantine" / task_name(name)
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -69,6 +71,54 @@ def quarantine(
         raise ServiceUnavailable(
             f"The refused task {name} cannot be put into quarantine: {error}.",
             fix=f"Make {home} writable, free some space, and run the same again.",
+            task=name,
+        ) from error
+    return target
+
+
+def quarantine_archive(archive: Path, name: str, refusal: DataRefused, settings: Settings) -> Path:
+    """Move a refused archive into ``quarantine/<task>/<UTC time>/``, beside ``message.txt``.
+
+    Args:
+        archive: the file, in the folder ``incoming``.
+        name: a name of a task that its report is kept under.
+        refusal: why it was refused.
+        settings: names the workspace.
+
+    Returns:
+        The new folder.
+
+    Raises:
+        UsageError: `name` cannot name a task.
+        ServiceUnavailable: the workspace cannot be written; the archive is where it was.
+    """
+    home = settings.workspace.absolute() / "quarantine" / task_name(name)
+    called = printable(archive.name)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        target = _free(home)
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=home))
+        try:
+            kept = target / f"{ARCHIVE}{suffix_of(archive.name)}"
+            lines = [
+                f"The archive {called} was refused. Nothing was unpacked, nothing else was changed.",
+                f"It is in {printable(str(kept))}.",
+                "",
+                refusal.message,
+                f"What to do: {refusal.fix}",
+                "",
+            ]
+            write_atomic(partial / MESSAGE, "\n".join(lines).encode())
+            partial.chmod(0o755)
+            partial.rename(target)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        shutil.move(archive, kept)
+    except OSError as error:
+        raise ServiceUnavailable(
+            f"The refused archive {called} cannot be put into quarantine: {error}.",
+            fix=f"Make {home} writable and free some space; it is tried again.",
             task=name,
         ) from error
     return target

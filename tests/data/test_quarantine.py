@@ -13,9 +13,9 @@ import pytest
 
 from clr.data.folder import read_task
 from clr.data.manifest import scan
-from clr.data.quarantine import quarantine
+from clr.data.quarantine import quarantine, quarantine_archive
 from clr.data.suite import Validation, validate
-from clr.errors import ServiceUnavailable, UsageError
+from clr.errors import DataRefused, ServiceUnavailable, UsageError
 from clr.settings import Settings
 
 Judge = Callable[[Path], Validation]
@@ -83,6 +83,32 @@ def test_images_that_came_in_move_into_the_quarantine(
     assert not source.exists()
     assert files_below(kept / "images") == before
     assert str(kept / "images") in (kept / "message.txt").read_text()
+
+
+def test_another_incoming_and_what_was_unpacked_count_as_well(
+    bad_task: Path, judge: Judge, settings: Settings, tmp_path: Path
+) -> None:
+    inbox = tmp_path / "inbox"
+    moved = settings.model_copy(update={"incoming": inbox})
+    for place in (inbox, settings.unpacked / "0123"):
+        source = place / "cells"
+        shutil.copytree(bad_task, source)
+        kept = quarantine(source, "cells", judge(source), moved)
+        assert not source.exists()
+        assert files_below(kept / "images") == files_below(bad_task)
+
+
+def test_a_refused_archive_moves_beside_the_reason(settings: Settings) -> None:
+    archive = settings.inbox / "cells.tar.gz"
+    archive.write_bytes(b"no archive")
+    refusal = DataRefused("It is damaged.", fix="Copy it again.")
+    kept = quarantine_archive(archive, "cells", refusal, settings)
+    assert kept.parent == settings.workspace / "quarantine" / "cells"
+    assert files_below(kept) == {"message.txt", "archive.tar.gz"}
+    assert not archive.exists()
+    message = (kept / "message.txt").read_text()
+    assert "It is damaged." in message
+    assert "Copy it again." in message
 
 
 def test_a_link_in_incoming_does_not_move_what_it_names(
