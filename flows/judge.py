@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clr.core.files import canonical_json, sha256_bytes
-from flows.measure import numeric_environment
-from flows.replay import Predict, replay, replay_is_due, test_folder
+from flows.replay import Look, Predict, Question, look, look_through, replay_is_due, test_folder
+from flows.runners import fan_out
 from flows.session import Session
 
 if TYPE_CHECKING:
@@ -68,11 +68,17 @@ def judge(session: Session, newcomer: Evidence, release: Release | None) -> Judg
         Router({one.task: one.statistics for one in (*others.values(), newcomer)}),
     )
     earlier = []
-    for task, one in others.items():
-        assert release is not None
-        shown = earlier_task(session, release, release.tasks[task], one, routers)
-        LOG.info("gate      %s: %s", task, "replayed" if shown.replay_due else "canaries")
-        earlier.append(shown)
+    if release is not None:
+        asked = [
+            Question(release.tasks[one], replay_is_due(session, release, one)) for one in others
+        ]
+        looks = fan_out(session, look, asked, what="gate")
+        earlier = [
+            _shown(release, before[one.champion.task], seen, routers)
+            for one, seen in zip(asked, looks, strict=True)
+        ]
+        replays = sum(one.replayed is not None for one in looks)
+        LOG.info("gate      %d earlier tasks looked at, %d replayed", len(looks), replays)
     offer = Offer(
         newcomer=_newcomer(session, newcomer, before.get(newcomer.task), release, routers[1]),
         earlier=tuple(earlier),
@@ -123,49 +129,50 @@ def earlier_task(
         predict: logits of (batch, task) in place of the network that serves.
         backbone: digest of the backbone behind `predict`.
     """
-    from clr.core.evidence import (
-        attached_digest,
-        canary_logits,
-        logits_digest,
-        preprocessing_digest,
-    )
+    due = replay_is_due(session, release, champion.task)
+    seen = look_through(session, Question(champion, due), evidence, predict)
+    return _shown(release, evidence, seen, routers, backbone)
+
+
+def _shown(
+    release: Release,
+    evidence: Evidence,
+    seen: Look,
+    routers: tuple[Router, Router] | None,
+    backbone: str = "",
+) -> EarlierTask:
+    """Put what was recorded of a task beside what is seen of it today."""
     from clr.gate.evidence import EarlierTask, Snapshot
 
-    task, network = champion.task, session.champion_network(champion)
-    spec = network.adapter(task).spec
     after = Snapshot(
-        backbone=backbone or session.backbone.digest,
-        adapter=attached_digest(network, task),
-        preprocessing=preprocessing_digest(spec.preprocessing),
-        environment=numeric_environment(session),
-        canary="" if predict else logits_digest(canary_logits(network, task)),
+        backbone or seen.backbone,
+        seen.adapter,
+        seen.preprocessing,
+        seen.environment,
+        seen.canary,
     )
     before = Snapshot(
         backbone=release.backbone,
-        adapter=champion.adapter_digest,
+        adapter=release.tasks[evidence.task].adapter_digest,
         preprocessing=str(evidence.about["preprocessing"]),
         environment=str(evidence.about["environment"]),
         canary=evidence.canary_digest,
     )
-    due = bool(predict) or replay_is_due(session, release, task)
-    due = due or before.environment != after.environment
-    with test_folder(session, task, champion.data_digest) as folder:
-        test, replayed = replay(session, folder, evidence, spec, predict, due)
-    after_answers = evidence.predicted if replayed is None else replayed
+    answers = evidence.predicted if seen.replayed is None else seen.replayed
     routed = [
-        _routed(router, evidence, answers)
-        for router, answers in zip(routers or (), (evidence.predicted, after_answers), strict=False)
+        _routed(router, evidence, known)
+        for router, known in zip(routers or (), (evidence.predicted, answers), strict=False)
     ]
     return EarlierTask(
-        task=task,
+        task=evidence.task,
         before=before,
         after=after,
         test_before=str(evidence.about["test"]),
-        test_after=test,
+        test_after=seen.test,
         labels=evidence.labels,
         stored=evidence.predicted,
-        replayed=replayed,
-        replay_due=due,
+        replayed=seen.replayed,
+        replay_due=seen.due,
         routed_before=routed[0] if routed else None,
         routed_after=routed[1] if routed else None,
     )

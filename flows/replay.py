@@ -1,4 +1,8 @@
-"""Find the test images of a task, and run all of them through what would serve."""
+"""Look at an earlier task today: its adapter, canaries, test images, and where due a replay.
+
+This is the part of a gate that grows with the number of tasks, and may run on other machines
+(flows/runners.py): what it is given and what it answers is small.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +10,106 @@ import logging
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import DataRefused
-from flows.measure import test_digest
+from flows.measure import numeric_environment, test_digest
 from flows.session import Session
 
 if TYPE_CHECKING:
     from clr.core.evidence import Evidence
     from clr.gate.evidence import Ints
-    from clr.registry.release import Release
+    from clr.registry.release import ChampionRef, Release
 
 LOG = logging.getLogger("clr")
 Predict = Callable[[Any, str], Any]
 """Logits [N, classes] of (float images [N, 3, H, W], task)."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which earlier task to look at.
+
+    Attributes:
+        champion: its entry in the release.
+        due: whether policy wants its whole test set replayed.
+    """
+
+    champion: ChampionRef
+    due: bool
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is seen of an earlier task today.
+
+    Attributes:
+        backbone: digest of the backbone behind it.
+        adapter: digest of its adapter as it is attached.
+        preprocessing: digest of its preprocessing.
+        environment: what equal numbers may depend on, where it was looked at.
+        canary: digest of the canary logits; empty where none were taken.
+        due: whether a replay was due, by policy or since the environment has changed.
+        test: digest of its test images; empty where some are missing.
+        replayed: int64 [n], what was answered; None where not run.
+    """
+
+    backbone: str
+    adapter: str
+    preprocessing: str
+    environment: str
+    canary: str
+    due: bool
+    test: str
+    replayed: Ints | None
+
+
+def look(session: Session, asked: Question) -> Look:
+    """Look at one task through the network that would serve; runs where a worker is.
+
+    Raises:
+        IntegrityBroken: its adapter or evidence is not what was recorded.
+    """
+    return look_through(session, asked, session.evidence(asked.champion), None)
+
+
+def look_through(
+    session: Session, asked: Question, evidence: Evidence, predict: Predict | None
+) -> Look:
+    """Look at one task, perhaps through something else than the network that serves.
+
+    Args:
+        session: the workspace.
+        asked: which task.
+        evidence: recorded with it.
+        predict: logits of (batch, task) in place of that network; then all is replayed, and
+            no canary taken.
+    """
+    from clr.core.evidence import (
+        attached_digest,
+        canary_logits,
+        logits_digest,
+        preprocessing_digest,
+    )
+
+    champion, task = asked.champion, asked.champion.task
+    network = session.champion_network(champion)
+    spec, environment = network.adapter(task).spec, numeric_environment(session)
+    due = asked.due or bool(predict) or str(evidence.about["environment"]) != environment
+    with test_folder(session, task, champion.data_digest) as folder:
+        test, replayed = replay(session, folder, evidence, spec, predict, due)
+    return Look(
+        backbone=session.backbone.digest,
+        adapter=attached_digest(network, task),
+        preprocessing=preprocessing_digest(spec.preprocessing),
+        environment=environment,
+        canary="" if predict else logits_digest(canary_logits(network, task)),
+        due=due,
+        test=test,
+        replayed=replayed,
+    )
 
 
 @contextmanager

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from tests.benchmarks import gate, registry
+from tests.benchmarks import gate, growth, registry
 
-BENCHMARKS = {"gate": gate.main, "registry": registry.main}
+BENCHMARKS = {"gate": gate.main, "growth": growth.main, "registry": registry.main}
 
 
 def main() -> None:
