@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clr.errors import UsageError
+from clr.secret_files import adopt
 
 
 class Settings(BaseSettings):
@@ -196,9 +197,12 @@ def find_workspace(start: Path | None = None) -> Path:
 def load_settings(workspace: Path | None = None) -> Settings:
     """Read the settings of a workspace: environment over ``clr.env`` over defaults.
 
+    Secrets that the environment gives as files are read, too (clr/secret_files.py).
+
     Raises:
         UsageError: no workspace, or a setting has a bad value or an unknown name.
     """
+    adopt()
     root = find_workspace() if workspace is None else workspace.absolute()
     try:
         return Settings(_env_file=root / "clr.env", workspace=root)
