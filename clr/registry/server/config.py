@@ -35,6 +35,8 @@ default_permission = MANAGE
 auth_cache_ttl_seconds = 300
 """
 
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)*")
+
 _LEFT_OUT = (
     # the users' own: a server is none of them
     "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD",
@@ -59,6 +61,23 @@ def server_folder(state: Path) -> Path:
 def artifacts_folder(state: Path) -> Path:
     """Return the folder of the files that the registry holds."""
     return state / "artifacts"
+
+
+def artifacts_url(settings: Settings) -> str:
+    """Return where the server keeps its files: ``CLR_REGISTRY_ARTIFACTS``, or its folder.
+
+    Raises:
+        UsageError: the setting is not of the form s3://bucket/path.
+    """
+    url = settings.registry_artifacts.rstrip("/")
+    if not url:
+        return artifacts_folder(settings.state).as_uri()
+    if not _BUCKET.fullmatch(url):
+        raise UsageError(
+            f"CLR_REGISTRY_ARTIFACTS is not a place in S3: {url[:200]!r}.",
+            fix="Write s3://bucket/path, or unset it for a folder under CLR_HOME.",
+        )
+    return url
 
 
 def auth_path(workspace: Path) -> Path:
@@ -244,7 +263,7 @@ def server_arguments(settings: Settings, host: str, port: int) -> list[str]:
     return [
         *("server", "--app-name", APP, "--host", host, "--port", str(port)),
         *("--workers", str(settings.registry_workers), "--serve-artifacts"),
-        *("--artifacts-destination", artifacts_folder(settings.state).as_uri()),
+        *("--artifacts-destination", artifacts_url(settings)),
         *("--default-artifact-root", "mlflow-artifacts:/"),
         # a request that hangs does not keep the server from stopping
         *("--uvicorn-opts", "--timeout-graceful-shutdown 5"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import posixpath
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mlflow.exceptions import MlflowException
 
 from clr.core.files import sha256_bytes
+from clr.errors import ServiceUnavailable
 from clr.registry.package import ADAPTER_FILE
 from clr.registry.release import RELEASE_FILE
 from clr.registry.server.inside import handlers, registry_store, tracking_store
@@ -43,10 +46,28 @@ def _read(location: str, name: str) -> bytes | None:
         local = files.get_local_path(path)
         if local is not None:
             return Path(local).read_bytes()
-        with tempfile.TemporaryDirectory() as folder:
-            return Path(files.download_artifacts(path, folder)).read_bytes()
     except (MlflowException, OSError):
         return None
+    return _download(files, str(path))
+
+
+def _download(files: Any, path: str) -> bytes | None:
+    """Return a file's bytes from elsewhere; None only where the store says that it has none.
+
+    Raises:
+        ServiceUnavailable: it cannot be read now. That is no missing file, which would be
+            told as one that somebody removed.
+    """
+    try:
+        if path not in {one.path for one in files.list_artifacts(posixpath.dirname(path))}:
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            return Path(files.download_artifacts(path, folder)).read_bytes()
+    except Exception as error:  # each store's library has exceptions of its own
+        raise ServiceUnavailable(
+            f"The store of files cannot be read: {' '.join(str(error).split())[:300]}",
+            fix="See that it runs; then try again.",
+        ) from error
 
 
 def actual(model: str, source: str) -> str:

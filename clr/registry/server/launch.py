@@ -20,6 +20,7 @@ from clr.registry.faults import redact
 from clr.registry.server import secrets
 from clr.registry.server.config import database_url, server_arguments
 from clr.registry.server.database import ensure_release_model, prepare_database
+from clr.registry.server.destination import check_destination
 from clr.registry.server.subscriptions import (
     load_subscriptions,
     promotions,
@@ -78,12 +79,15 @@ def prepare(settings: Settings, url: str, service: str, tell: Tell) -> None:
     """
     listed = load_subscriptions(webhooks_path(settings.workspace))
     secret = secrets.ensure_secret(settings.state, secrets.WEBHOOK_SECRET)
+    files = check_destination(settings)
     # first of all: from here on no command opens the database beside the server
     write_atomic(settings.registry_file, canonical_json({"url": url}) + b"\n")
     rewritten = prepare_database(settings)
     ensure_release_model(database_url(settings))
     database = redact(database_url(settings))
     tell("database", database + (f", {rewritten} addresses of files rewritten" * bool(rewritten)))
+    if settings.registry_artifacts:
+        tell("files", files)
     with open_logins(settings) as logins:
         changed = ensure_services(settings, logins)
         known = len(logins.names())
