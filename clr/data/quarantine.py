@@ -101,7 +101,7 @@ def quarantine_archive(archive: Path, name: str, refusal: DataRefused, settings:
         try:
             kept = target / f"{ARCHIVE}{suffix_of(archive.name)}"
             lines = [
-                f"The archive {called} was refused. Nothing was unpacked, nothing else was changed.",
+                f"The archive {called} was refused. Nothing else was changed.",
                 f"It is in {printable(str(kept))}.",
                 "",
                 refusal.message,

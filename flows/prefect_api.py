@@ -1,0 +1,56 @@
+"""The few calls to Prefect's server that need no Prefect: importing it costs 4 s and 100 MB."""
+
+from __future__ import annotations
+
+import base64
+import os
+from typing import Any
+from urllib.parse import urlsplit
+
+from clr.errors import ServiceUnavailable
+from clr.settings import Settings
+from flows import running
+
+SECONDS = 15.0
+
+
+def post(settings: Settings, path: str, body: Any) -> Any:
+    """Send JSON to the server in use, and return what it answers; None for an empty answer.
+
+    The server is that of ``PREFECT_API_URL``, else the one that `clr up` of this workspace runs.
+
+    Args:
+        settings: of the workspace.
+        path: below the API, as ``/events``.
+        body: JSON-serialisable.
+
+    Raises:
+        ServiceUnavailable: there is none, it does not answer, or it answers an error.
+    """
+    import httpx
+
+    known = {**running.prefect_environment(settings, os.environ)}
+    api = os.environ.get(running.API) or known.get(running.API, "")
+    if not api:
+        raise ServiceUnavailable(
+            "There is no Prefect server to tell.", fix="Start `clr up`, or set PREFECT_API_URL."
+        )
+    auth = os.environ.get(running.AUTH) or known.get(running.AUTH, "")
+    headers = {"Authorization": f"Basic {base64.b64encode(auth.encode()).decode()}"} if auth else {}
+    near = urlsplit(api).hostname in ("127.0.0.1", "localhost", "::1")
+    try:
+        answer = httpx.post(
+            api.rstrip("/") + path,
+            json=body,
+            headers=headers,
+            timeout=SECONDS,
+            trust_env=not near,  # no proxy stands before this machine
+        )
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        said = f": {answer.text[:200]}" if isinstance(error, httpx.HTTPStatusError) else ""
+        raise ServiceUnavailable(
+            f"Prefect's server at {api} does not take {path}: {error}{said}.",
+            fix="See that it runs and that PREFECT_API_AUTH_STRING is right; it is tried again.",
+        ) from error

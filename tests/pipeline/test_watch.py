@@ -1,0 +1,227 @@
+"""The watcher, a real process over a real folder: what it takes, when, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clr.data.content import content_digest
+from clr.data.workspace import init_workspace
+from clr.settings import Settings
+from flows import arrivals
+from flows.supervise import free_port
+from tests.data.bad_archives import GOOD, tarred, with_name, zipped
+from tests.pipeline.watching import copied, known, slowly, watcher
+from tests.waiting import until
+
+pytestmark = pytest.mark.xdist_group("watch")
+SETTLE = 0.6
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, Path]]:
+    """A workspace with a watcher that no Prefect server answers, and its log."""
+    root = tmp_path_factory.mktemp("watched")
+    init_workspace(root)
+    settings = Settings(workspace=root, settle_seconds=SETTLE, git_poll_seconds=3600)
+    with watcher(settings) as log:
+        yield settings, log
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A folder of the form of a task, its content this test's own."""
+    root = tmp_path / "source"
+    for name, data in GOOD.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data + str(tmp_path).encode() * 200)
+    return root
+
+
+def arrived(settings: Settings, task: str, seconds: float = 20.0) -> arrivals.Arrival:
+    found = until(lambda: known(settings).get(task), seconds)
+    assert found, (settings.workspace / "watch.log").read_text()
+    return found
+
+
+def test_a_folder_that_rests_arrives_with_the_digest_of_its_content(
+    watched: tuple[Settings, Path], source: Path
+) -> None:
+    settings, _ = watched
+    place = copied(source, settings.inbox / "resting")
+    found = arrived(settings, "resting")
+    assert found.digest == content_digest(place, "resting")
+    assert (found.state, found.source, found.path) == ("seen", "folder", "incoming/resting")
+
+
+def test_a_folder_that_is_copied_slowly_arrives_once_and_whole(
+    watched: tuple[Settings, Path], source: Path
+) -> None:
+    settings, _ = watched
+    copying = threading.Thread(target=slowly, args=(source, settings.inbox / "slow", SETTLE / 2))
+    copying.start()
+    while copying.is_alive():
+        assert "slow" not in known(settings)
+        time.sleep(0.05)
+    found = arrived(settings, "slow")
+    assert found.digest == content_digest(source, "slow")
+    time.sleep(2 * SETTLE)
+    assert [one.task for one in arrivals.read_all(settings)].count("slow") == 1
+
+
+def test_what_is_not_finished_never_arrives(watched: tuple[Settings, Path], source: Path) -> None:
+    settings, log = watched
+    hidden = copied(source, settings.inbox / ".hidden")
+    for name in ("half.part", "half.tmp"):
+        copied(source, settings.inbox / name)
+    (settings.inbox / "half.zip.part").write_bytes(zipped(GOOD))
+    copied(source, settings.inbox / "inside")
+    (settings.inbox / "inside/train/good/3.png.part").write_bytes(b"half")
+    (settings.inbox / "empty" / "train").mkdir(parents=True)
+    assert until(lambda: "3.png.part is not copied" in log.read_text())
+    time.sleep(2 * SETTLE)
+    assert not {"hidden", "half", "inside", "empty"} & known(settings).keys()
+    (settings.inbox / "inside/train/good/3.png.part").rename(
+        settings.inbox / "inside/train/good/3.png"
+    )
+    arrived(settings, "inside")
+    started = time.monotonic()
+    hidden.rename(settings.inbox / "renamed")
+    arrived(settings, "renamed")
+    assert time.monotonic() - started < 20
+
+
+def test_what_is_ready_does_not_wait(tmp_path: Path, source: Path) -> None:
+    """With an hour to settle only ``READY`` and a rename can have brought them in."""
+    init_workspace(tmp_path / "plant")
+    settings = Settings(workspace=tmp_path / "plant", settle_seconds=3600)
+    with watcher(settings):
+        (settings.inbox / "READY").write_bytes(b"")
+        brought = copied(source, settings.inbox / "brought-along")
+        (brought / "READY").write_bytes(b"")
+        os.utime(brought / "READY")
+        time.sleep(0.05)
+        (brought / "train/good/late.png").write_bytes(b"written after READY")
+        copied(source, settings.inbox / "waiting")
+        hidden = copied(source, settings.inbox / ".upload")
+        ready = copied(source, settings.inbox / "ready")
+        (ready / "READY").write_bytes(b"")
+        found = arrived(settings, "ready")
+        assert found.digest == content_digest(source, "ready")
+        hidden.rename(settings.inbox / "renamed")
+        arrived(settings, "renamed")
+        assert known(settings).keys() == {"ready", "renamed"}
+
+
+def test_the_same_again_is_one_arrival_and_another_content_is_another(
+    watched: tuple[Settings, Path], source: Path
+) -> None:
+    settings, _ = watched
+    place = copied(source, settings.inbox / "again")
+    first = arrived(settings, "again")
+    shutil.rmtree(place)
+    (settings.inbox / "again.zip").write_bytes(
+        zipped({name: (source / name).read_bytes() for name in GOOD})
+    )
+    copied(source, place)
+    time.sleep(3 * SETTLE)
+    (place / "train/good/9.png").write_bytes(b"more")
+
+    def two() -> bool:
+        return [one.task for one in arrivals.read_all(settings)].count("again") == 2
+
+    assert until(two, 20)
+    assert arrivals.get(settings, first.digest) == first or first.origin == ""
+    assert not any(settings.unpacked.glob("*/again"))
+
+
+def test_what_was_refused_and_is_dropped_again_arrives_again(
+    watched: tuple[Settings, Path], source: Path
+) -> None:
+    settings, _ = watched
+    place = copied(source, settings.inbox / "improved")
+    first = arrived(settings, "improved")
+    arrivals.update(settings, first.digest, state="refused", result={"verdict": "data-refused"})
+    shutil.rmtree(place)
+    # an event or the next look at everything tells that it is gone
+    assert until(lambda: not place.exists())
+    time.sleep(SETTLE)
+    arrivals.update(settings, first.digest, left=True)
+    copied(source, place)
+    assert until(lambda: arrivals.get(settings, first.digest).state == "seen", 20)  # type: ignore[union-attr]
+
+
+def test_archives_are_unpacked_below_home_and_bad_ones_go_into_quarantine(
+    watched: tuple[Settings, Path],
+) -> None:
+    settings, log = watched
+    (settings.inbox / "good.tar.gz").write_bytes(tarred(GOOD, kind="gz"))
+    (settings.inbox / "bad.zip").write_bytes(with_name("../../escape.png")())
+    found = arrived(settings, "good")
+    assert found.source == "archive"
+    assert arrivals.location(settings, found).parent.parent == settings.unpacked
+    refused = arrived(settings, "bad")
+    assert refused.state == "refused"
+    assert refused.result is not None
+    (message,) = (settings.workspace / "quarantine" / "bad").glob("*/message.txt")
+    assert "leads out of the folder" in message.read_text()
+    assert refused.result["reports"]["message"] == str(message)
+    assert not (settings.inbox / "bad.zip").exists()
+    assert not list(settings.workspace.parent.rglob("escape.png"))
+    assert "leads out of the folder" in log.read_text()
+
+
+def test_a_name_that_is_none_is_told_once_and_stays(
+    watched: tuple[Settings, Path], source: Path
+) -> None:
+    settings, log = watched
+    place = copied(source, settings.inbox / "Batch 7")
+    found = arrived(settings, "incoming/Batch 7")
+    assert found.state == "refused"
+    assert found.result is not None
+    assert "batch-7" in found.result["fix"]
+    (place / "train/good/4.png").write_bytes(b"one more")
+    (settings.inbox / "linked").symlink_to(source)
+    arrived(settings, "incoming/linked")
+    time.sleep(2 * SETTLE)
+    assert log.read_text().count("'Batch 7' cannot name a task") == 1
+    assert place.is_dir()
+    place.rename(settings.inbox / "batch-7")
+    arrived(settings, "batch-7")
+
+
+def test_what_came_while_nobody_watched_is_found_and_a_killed_watcher_takes_nothing_twice(
+    tmp_path: Path, source: Path
+) -> None:
+    init_workspace(tmp_path / "plant")
+    settings = Settings(workspace=tmp_path / "plant", settle_seconds=0.3)
+    copied(source, settings.inbox / "early")
+    (settings.inbox / "packed.zip").write_bytes(zipped(GOOD))
+    port = free_port()
+    with watcher(settings, port=port):
+        arrived(settings, "early")
+        arrived(settings, "packed")
+        before = arrivals.read_all(settings)
+        health = until(lambda: _health(port), 20)
+        assert "Prefect" in health["failing"]["announce"]
+        assert "incoming" not in health["failing"]
+    with watcher(settings) as log:
+        copied(source, settings.inbox / "later")
+        arrived(settings, "later")
+        assert [one for one in arrivals.read_all(settings) if one.task != "later"] == before
+        assert log.read_text().count("arrived   early") == 1
+
+
+def _health(port: int) -> dict[str, dict[str, str]]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+        health: dict[str, dict[str, str]] = json.load(answer)
+    return health if health["failing"] else {}
