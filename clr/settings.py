@@ -50,6 +50,7 @@ class Settings(BaseSettings):
     prefect_database: str = Field(
         "", description="its database: postgresql://…; empty: SQLite under CLR_HOME"
     )
+    metrics_host: str = Field("127.0.0.1", description="address that /metrics listens on")
     metrics_port: int = Field(
         9108, ge=0, le=65535, description="port of /metrics for Prometheus; 0: none"
     )

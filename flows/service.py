@@ -1,7 +1,7 @@
 """The release service: hears of reviews, and carries them out one after another.
 
-``python -m flows.service --port N`` listens on the loopback address. MLflow's webhook only
-puts a version into a queue; one worker takes it from there and looks at registry and ledger
+``python -m flows.service --port N`` listens on the loopback address by default. MLflow's webhook
+only puts a version into a queue; one worker takes it from there and looks at registry and ledger
 itself. What no webhook told is found by looking every ``CLR_RECONCILE_SECONDS``.
 """
 
@@ -213,8 +213,9 @@ async def _body(request: Request) -> bytes:
 def main(arguments: list[str] | None = None) -> None:
     """Run the service until SIGTERM or SIGINT; what is in work is finished first."""
     parser = argparse.ArgumentParser(prog="python -m flows.service", description=__doc__)
-    parser.add_argument("--port", type=int, required=True, help="on 127.0.0.1")
-    port = parser.parse_args(arguments).port
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, required=True)
+    given = parser.parse_args(arguments)
     output.log_to_stderr()
     try:
         session = open_session()
@@ -231,8 +232,8 @@ def main(arguments: list[str] | None = None) -> None:
     with signed_in(session.settings):
         uvicorn.run(
             app,
-            host="127.0.0.1",
-            port=port,
+            host=given.host,
+            port=given.port,
             log_level="warning",
             access_log=False,
             server_header=False,

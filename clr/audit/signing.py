@@ -24,10 +24,11 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from clr.errors import IntegrityBroken, ServiceUnavailable
+from clr.errors import IntegrityBroken, ServiceUnavailable, UsageError
 
 SCHEMA = "clr.ledger-head/1"
 PRIVATE_NAME = "ledger.key"
+_END = "-----END PUBLIC KEY-----"
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Signer:
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
-        self.key_id = key_id(private.public_key())
+        self.public = private.public_key()
+        self.key_id = key_id(self.public)
 
     def sign(self, seq: int, entry_hash: str) -> Head:
         """Return the signed head for entry `seq` with hash `entry_hash`."""
@@ -134,7 +136,7 @@ def load_signer(folder: Path) -> Signer:
             path=str(path),
         )
     signer = Signer(_parse_private(data, path))
-    _publish(signer, folder)
+    _publish(signer.public, folder)
     return signer
 
 
@@ -166,29 +168,91 @@ def trusted_keys(folder: Path) -> dict[str, Ed25519PublicKey]:
     return keys
 
 
+def new_key(private: str = "") -> tuple[str, str]:
+    """Return a private key and its public one, both as PEM; the key `private` where one is given.
+
+    Raises:
+        IntegrityBroken: `private` is no Ed25519 key.
+    """
+    key = (
+        _parse_private(private.encode(), Path("the key"))
+        if private
+        else Ed25519PrivateKey.generate()
+    )
+    return _private_pem(key).decode(), _public_pem(key.public_key()).decode()
+
+
+def place_keys(folder: Path, private: str, trusted: str) -> None:
+    """Put keys that were made elsewhere into `folder`; putting them again changes nothing.
+
+    Args:
+        folder: of the keys of this installation.
+        private: its own, PEM.
+        trusted: public keys of all who write to the same ledger, PEM after PEM.
+
+    Raises:
+        UsageError: the folder has another private key.
+        IntegrityBroken: something is no Ed25519 key.
+        ServiceUnavailable: the folder cannot be written.
+    """
+    key, path = _parse_private(private.encode(), Path("the given key")), folder / PRIVATE_NAME
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.exists():
+            _place(path, _private_pem(key), 0o600)
+    except OSError as error:
+        raise ServiceUnavailable(
+            f"The keys of the ledger cannot be written to {folder}: {error.strerror or error}.",
+            fix="Make the folder writable for this user.",
+        ) from error
+    signer = load_signer(folder)
+    if signer.key_id != key_id(key.public_key()):
+        raise UsageError(
+            f"{path} is another key than the one given, which is {key_id(key.public_key())}.",
+            fix="Give the key that this installation signed with so far.",
+        )
+    for pem in trusted.split(_END)[:-1]:
+        try:
+            public = serialization.load_pem_public_key((pem + _END).encode())
+        except (ValueError, UnsupportedAlgorithm):
+            public = None
+        if not isinstance(public, Ed25519PublicKey):
+            raise IntegrityBroken(
+                "Among the trusted keys is one that is no Ed25519 public key.",
+                fix="Give the public keys of all who write to the ledger, in PEM form.",
+            )
+        _publish(public, folder)
+
+
 def _message(seq: int, entry_hash: str) -> bytes:
     return rfc8785.dumps({"schema": SCHEMA, "seq": seq, "hash": entry_hash})
 
 
 def _create(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    pem = Ed25519PrivateKey.generate().private_bytes(
+    _place(path, _private_pem(Ed25519PrivateKey.generate()), 0o600)
+
+
+def _private_pem(key: Ed25519PrivateKey) -> bytes:
+    return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    _place(path, pem, 0o600)
 
 
-def _publish(signer: Signer, folder: Path) -> None:
-    path = folder / f"{signer.key_id.removeprefix('sha256:')[:16]}.pub"
-    if path.exists():
-        return
-    pem = signer._private.public_key().public_bytes(
+def _public_pem(key: Ed25519PublicKey) -> bytes:
+    return key.public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+
+
+def _publish(public: Ed25519PublicKey, folder: Path) -> None:
+    path = folder / f"{key_id(public).removeprefix('sha256:')[:16]}.pub"
+    if path.exists():
+        return
     try:
-        _place(path, pem, 0o644)
+        _place(path, _public_pem(public), 0o644)
     except OSError as error:
         raise ServiceUnavailable(
             f"The public key {path} cannot be written: {error.strerror or error}.",

@@ -1,7 +1,8 @@
 """The process that becomes the MLflow server: prepares database, users and webhooks, then serves.
 
-``clr up registry`` starts it (flows/up.py). Both in one process, since importing MLflow takes
-longer than all the preparing. It reports over a pipe: a JSON object a line,
+``clr up registry`` (flows/up.py) or a container (flows/entry.py) starts it. Both in one process,
+since importing MLflow takes longer than all the preparing. It reports over a pipe, or on stderr:
+a JSON object a line,
 ``{"stage": …, "text": …}``, or ``{"error": …}`` with which it ends.
 """
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from clr.settings import Settings
 
 Tell = Callable[[str, str], None]
+_STDERR = 2
 
 
 def main() -> None:
@@ -43,10 +45,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--url", required=True, help="address that clients of this machine use")
     parser.add_argument("--service", required=True, help="address of the release service")
-    parser.add_argument("--report", type=int, required=True, help="descriptor of a pipe")
+    parser.add_argument("--report", type=int, default=_STDERR, help="descriptor of a pipe; stderr")
     given = parser.parse_args()
     settings = load_settings()
-    with os.fdopen(given.report, "w", encoding="utf-8", buffering=1) as report:
+    descriptor = os.dup(_STDERR) if given.report == _STDERR else given.report
+    with os.fdopen(descriptor, "w", encoding="utf-8", buffering=1) as report:
         try:
             prepare(settings, given.url, given.service, lambda stage, text: print(
                 json.dumps({"stage": stage, "text": text}), file=report))  # fmt: skip

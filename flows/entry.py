@@ -1,0 +1,130 @@
+"""One process of the system, by its name: what the containers run.
+
+``python -m flows.entry NAME`` takes everything else from the environment, where secrets may be
+named as files (clr/secret_files.py), and becomes that process:
+
+===================  =======================================================================
+``registry``         the MLflow server with the policy
+``release-service``  promotes what was approved
+``prefect``          Prefect's server
+``deployments``      writes work pools, deployments and automations to it, and ends
+``worker POOL``      runs flows of the pool cpu, gpu or registry
+``watcher``          sees what arrives; ``/metrics``
+``buckets``          makes the buckets of ``CLR_REGISTRY_ARTIFACTS`` and ``CLR_DVC_REMOTE``,
+                     and ends
+``secrets FOLDER``   writes new secrets for a first start into FOLDER, and ends
+``healthy URL``      says by its exit code whether URL answers 200
+===================  =======================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import urllib.request
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clr.settings import Settings
+    from flows.processes import Start
+
+HEALTH_PORT = 8081
+"""Of a worker, on loopback."""
+
+_KEY, _TRUSTED = "CLR_LEDGER_KEY", "CLR_LEDGER_TRUSTED"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Become the process that the first argument names."""
+    name, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
+    if name == "healthy":
+        sys.exit(0 if _answers(rest[0]) else 1)
+    from clr.errors import ClrError
+    from flows import output
+
+    output.log_to_stderr()
+    try:
+        if name == "secrets":
+            from flows.provision import provision
+
+            provision(rest[0])
+            return
+        _run(name, rest[0])
+    except ClrError as error:
+        output.fail(error, as_json=False)
+        sys.exit(error.exit_code)
+
+
+def _answers(url: str) -> bool:
+    """Say whether `url` answers 200, asked without a proxy."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (OSError, ValueError):
+        return False
+
+
+def _run(name: str, about: str) -> None:
+    from clr.secret_files import adopt
+    from clr.settings import load_settings
+
+    if name == "buckets":
+        from clr.registry.server.destination import make_buckets
+
+        adopt()  # no workspace is needed for this
+        made = make_buckets(*(os.environ.get(one, "") for one in
+                              ("CLR_REGISTRY_ARTIFACTS", "CLR_DVC_REMOTE")))  # fmt: skip
+        print(f"buckets   {', '.join(made)}")
+        return
+    settings = load_settings()
+    _place_keys(settings)
+    start = _start(settings, name, about)
+    os.chdir(settings.workspace)
+    os.execve(start.command[0], start.command, start.environment)  # noqa: S606
+
+
+def _start(settings: Settings, name: str, about: str) -> Start:
+    from clr.errors import UsageError
+    from flows import processes
+
+    given = os.environ
+    if name == "registry":
+        return processes.registry(settings, given, settings.registry, settings.release_service)
+    if name == "release-service":
+        return processes.release_service(settings, given, settings.registry)
+    if name == "prefect":
+        return processes.prefect_server(settings, given)
+    if name == "deployments":
+        return processes.deployments(settings, given)
+    if name == "watcher":
+        return processes.watcher(settings, given)
+    if name == "worker":
+        limit = settings.parallel or min(4, max(1, (os.cpu_count() or 1) // 2))
+        return processes.worker(settings, given, about, limit, HEALTH_PORT)
+    raise UsageError(
+        f"There is no process {name!r}.", fix="See `python -c 'help(\"flows.entry\")'`."
+    )
+
+
+def _place_keys(settings: Settings) -> None:
+    """Put the keys of the ledger that the environment gives where the ledger looks for them.
+
+    Several processes with a ``CLR_HOME`` each write to one ledger; so each has a key of its
+    own, and trusts the public keys of the others.
+
+    Raises:
+        UsageError: ``CLR_HOME`` has another key already.
+        IntegrityBroken: it is no key.
+    """
+    private, trusted = os.environ.pop(_KEY, ""), os.environ.pop(_TRUSTED, "")
+    if not private:
+        return
+    from clr.audit.signing import place_keys
+
+    place_keys(settings.state / "keys", private, trusted)
+
+
+if __name__ == "__main__":
+    main()

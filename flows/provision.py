@@ -1,0 +1,105 @@
+"""The secrets of a first start with containers: each in a file of its own, made at random.
+
+A folder that has them already is completed, and nothing in it is replaced. The files can be read
+by every user, since a container's user is not the one who made them; the folder by its owner
+alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+
+from clr.audit.signing import new_key
+from clr.errors import ServiceUnavailable, UsageError
+from clr.registry.server.secrets import ALL, PREFECT_AUTH
+
+ARTIFACTS, DATA = "clr-artifacts", "clr-data"
+"""Buckets of registered files and of DVC."""
+
+WRITERS = ("registry", "release", "trainer")
+"""Who writes to the ledger, each with a key of its own."""
+
+DATABASE = "postgres:5432"
+_ROLES = {"registry": "clr", "ledger": "clr", "append": "clr", "prefect": "prefect"}
+"""Roles of PostgreSQL, ``clr_…``, and the database of each; see docker/postgres/init.sh."""
+
+
+def provision(folder: str) -> None:
+    """Write what is missing into `folder`.
+
+    Raises:
+        UsageError: no folder is named.
+        ServiceUnavailable: it cannot be written.
+    """
+    if not folder:
+        raise UsageError("Name the folder of the secrets.", fix="python -m flows.entry secrets DIR")
+    place = Path(folder)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        place.chmod(0o700)
+        made = [name for name, text in _all(place).items() if _write(place / name, text)]
+    except OSError as error:
+        raise ServiceUnavailable(
+            f"{place} cannot be written: {error.strerror}.", fix="Name a folder of yours."
+        ) from error
+    print(f"secrets   {len(made)} made in {place}")
+
+
+def _all(place: Path) -> dict[str, str]:
+    """Return content by file name; what refers to another file takes what that one holds."""
+    found = {one.file: one.make() for one in (*ALL, PREFECT_AUTH)}
+    found |= {f"postgres.{role}": _random() for role in ("admin", *_ROLES)}
+    found |= {f"s3.{user}.{part}": _random() for user in ("admin", "registry", "data")
+              for part in ("id", "key")}  # fmt: skip
+    public = []
+    for who in WRITERS:
+        private, pem = new_key(_kept(place / f"ledger.{who}.key"))
+        found[f"ledger.{who}.key"] = private
+        public.append(pem)
+    known = {name: _kept(place / name) or text for name, text in found.items()}
+    for role, database in _ROLES.items():
+        login = f"clr_{role}:{known[f'postgres.{role}']}"
+        found[f"postgres.{role}.url"] = f"postgresql://{login}@{DATABASE}/{database}"
+    return {**found, "ledger.trusted": "".join(public), "s3.json": _s3(known)}
+
+
+def _s3(known: dict[str, str]) -> str:
+    """Return who may do what in SeaweedFS, see its wiki page "Amazon S3 API"."""
+    rights = {
+        "admin": ["Admin"],
+        "registry": [f"{act}:{ARTIFACTS}" for act in ("Read", "Write", "List")],
+        "data": [f"{act}:{DATA}" for act in ("Read", "Write", "List")],
+    }
+    identities = [
+        {
+            "name": name,
+            "credentials": [
+                {"accessKey": known[f"s3.{name}.id"], "secretKey": known[f"s3.{name}.key"]}
+            ],
+            "actions": actions,
+        }
+        for name, actions in rights.items()
+    ]
+    return json.dumps({"identities": identities}, indent=1)
+
+
+def _random() -> str:
+    return secrets.token_hex(20)
+
+
+def _kept(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _write(path: Path, text: str) -> bool:
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
+    except FileExistsError:
+        return False
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text.rstrip("\n") + "\n")
+        os.fchmod(file.fileno(), 0o444)  # whatever the umask
+    return True
