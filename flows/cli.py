@@ -13,7 +13,7 @@ import click
 
 from clr import __version__
 from clr.errors import ClrError, DataRefused, GateRefused, IntegrityBroken
-from flows import cli_registry, cli_release, output, text
+from flows import cli_operations, cli_registry, cli_release, output, text
 from flows.command import Commands, as_json
 
 
@@ -225,6 +225,10 @@ main.add_command(cli_registry.users)
 main.add_command(cli_release.promote)
 main.add_command(cli_release.rollback)
 main.add_command(cli_release.retire)
+
+main.add_command(cli_operations.backup)
+main.add_command(cli_operations.restore)
+main.add_command(cli_operations.prune)
 
 if __name__ == "__main__":
     main()

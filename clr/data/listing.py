@@ -13,6 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import yaml
@@ -46,10 +47,7 @@ def pinned_oid(workspace: Path) -> str:
     """
     path = workspace / "data.dvc"
     try:
-        (out,) = yaml.safe_load(path.read_text(encoding="utf-8"))["outs"]
-        oid = out["md5"]
-        if out["path"] == "data" and out.get("hash") == "md5" and oid.endswith(".dir"):
-            return _checked_oid(oid)
+        return _pinned(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         pass
     raise IntegrityBroken(
@@ -59,8 +57,22 @@ def pinned_oid(workspace: Path) -> str:
     )
 
 
+def is_oid(name: str) -> bool:
+    """Say whether `name` can be that of an object: ``<32 hex>`` or ``<32 hex>.dir``."""
+    return _OID.fullmatch(name) is not None
+
+
+@lru_cache(maxsize=4)  # thousands of tasks ask for it
+def _pinned(text: str) -> str:
+    (out,) = yaml.safe_load(text)["outs"]
+    oid: str = out["md5"]
+    if out["path"] == "data" and out.get("hash") == "md5" and oid.endswith(".dir"):
+        return _checked_oid(oid)
+    raise ValueError("not as DVC 3 writes it")
+
+
 def _checked_oid(oid: str) -> str:
-    if _OID.fullmatch(oid) is None:
+    if not is_oid(oid):
         raise ValueError(f"not an object id: {oid!r}")
     return oid
 

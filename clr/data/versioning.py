@@ -94,7 +94,7 @@ def version_task(task: TaskFolder, manifest: Manifest, settings: Settings) -> Da
     """
     workspace = settings.workspace.absolute()
     sources = _sources(task, manifest)
-    with _exclusive(workspace), dvc.open_repo(settings) as repo:
+    with exclusive(workspace), dvc.open_repo(settings) as repo:
         with dvc.translated("repair what a killed run left", workspace):
             swap.recover(workspace)
             (workspace / "data").mkdir(exist_ok=True)
@@ -146,7 +146,7 @@ def require_pinned(settings: Settings) -> str:
         IntegrityBroken: it does not; the message names what differs.
     """
     workspace = settings.workspace.absolute()
-    with _exclusive(workspace), dvc.open_repo(settings) as repo:
+    with exclusive(workspace), dvc.open_repo(settings) as repo:
         with dvc.translated("repair what a killed run left", workspace):
             swap.recover(workspace)
             (workspace / "data").mkdir(exist_ok=True)
@@ -217,7 +217,7 @@ def _require_exact(task: str, wanted: Listing, pinned: Listing) -> None:
 
 
 @contextmanager
-def _exclusive(workspace: Path) -> Iterator[None]:
+def exclusive(workspace: Path) -> Iterator[None]:
     """One version at a time in a workspace; the system frees the lock of a killed process."""
     from filelock import FileLock, Timeout
 

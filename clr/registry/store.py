@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from clr.errors import ServiceUnavailable, UsageError
 from clr.registry.faults import calling, redact, unreachable
 from clr.registry.login import sign_in
+from clr.registry.moved import follow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -183,6 +184,7 @@ def _open_embedded(state: Path, cache: Path) -> Registry:
         state.mkdir(parents=True, exist_ok=True)
         if file.exists():
             check_database(file)
+            follow(file, state / "artifacts")
         else:
             create_database(file, artifacts)
         from mlflow import MlflowClient

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from clr.errors import ServiceUnavailable
 from clr.registry.faults import calling, redact
+from clr.registry.moved import LOCATIONS, follow
 from clr.registry.server.config import artifacts_folder, database_url
 from clr.registry.store import (
     RELEASE_DESCRIPTION,
@@ -25,13 +26,6 @@ if TYPE_CHECKING:
     from clr.settings import Settings
 
 SERVED = "mlflow-artifacts:"
-_LOCATIONS = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("model_versions", "storage_location"),
-    ("model_versions", "source"),
-)
 
 
 def prepare_database(settings: Settings) -> int:
@@ -51,7 +45,9 @@ def prepare_database(settings: Settings) -> int:
     url = database_url(settings)
     with calling(url, "prepare the database of the registry"):
         if url.startswith("sqlite:"):
-            _prepare_file(Path(url.removeprefix("sqlite:///")))
+            file = Path(url.removeprefix("sqlite:///"))
+            _prepare_file(file)
+            follow(file, artifacts_folder(settings.state))
         else:
             _prepare_postgresql(url)
         engine = sa.create_engine(url)
@@ -121,7 +117,7 @@ def _serve_files(connection: Any, folder: Path) -> int:
     import sqlalchemy as sa
 
     count = 0
-    for table, column in _LOCATIONS:
+    for table, column in LOCATIONS:
         place = sa.table(table, sa.column(column))
         old = place.c[column]
         for prefix in dict.fromkeys((folder.as_uri(), f"file://{folder}", str(folder))):
