@@ -1,10 +1,235 @@
-"""New commits that change ``data.dvc``: the tasks that they change arrive."""
+"""New commits that change ``data.dvc``: the tasks that they change arrive.
+
+`poll` only asks git where a repository is. What a new commit holds is read by a process of
+its own (``python -m flows.git_arrivals REV``), since DVC and MLflow take memory that a watcher
+of months should not hold; a post-receive hook starts the same. The commit that was read last
+is remembered: what it pins is known, and what changed since arrives. Where the registry's
+champion or candidate of a task has that data already, as after a commit of what the pipeline
+itself pinned, nothing arrives.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clr.core.files import canonical_json, sha256_bytes, write_atomic
+from clr.errors import ClrError, ServiceUnavailable, UsageError
 from clr.settings import Settings
+from flows import arrivals, git_look
+from flows.arrivals import Arrival
+from flows.git_look import Place
+
+if TYPE_CHECKING:
+    from clr.data.listing import Listing
+    from flows.session import Session
+
+LOG = logging.getLogger("clr")
+PLACES: tuple[Place, ...] = ("workspace", "remote")
 
 
 def poll(settings: Settings) -> bool:
-    """Look for a new commit; return whether something arrived."""
-    return False
+    """Ask git for new commits, and have each read.
+
+    Returns:
+        whether one was read.
+
+    Raises:
+        ServiceUnavailable: a repository cannot be reached, or the commit could not be read.
+    """
+    found = False
+    for place in PLACES:
+        commit = git_look.head(settings, place)
+        seen = _seen(settings, place)
+        if not commit or commit == seen.get("commit"):
+            continue
+        if seen and git_look.pinned_at(settings, place, commit) == seen.get("oid"):
+            _write_seen(settings, place, {**seen, "commit": commit})
+            continue
+        command = [sys.executable, "-m", "flows.git_arrivals", commit, "--place", place]
+        done = subprocess.run(
+            [*command, "--first-is-known"],
+            cwd=settings.workspace,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        for line in done.stderr.splitlines():
+            LOG.info("git       %s", line)
+        if done.returncode:
+            raise ServiceUnavailable(
+                f"Commit {commit[:12]} of the {place} could not be read (exit code "
+                f"{done.returncode}).",
+                fix="The lines before say why; it is tried again.",
+            )
+        found = True
+    return found
+
+
+def take_commit(
+    session: Session, commit: str, place: Place, *, first_is_known: bool = False
+) -> list[Arrival]:
+    """Let the tasks arrive whose data a commit changed since the last one that was read.
+
+    Args:
+        session: the workspace.
+        commit: what git calls it.
+        place: repository that has it.
+        first_is_known: where none was read before, what the workspace's commit pins counts as
+            known; of the remote's, what the workspace pins does.
+
+    Returns:
+        What is new, in state ``seen``.
+
+    Raises:
+        UsageError: no such commit.
+        IntegrityBroken: ``data.dvc`` or an object is damaged.
+        ServiceUnavailable: the remote of git or DVC, or the registry, cannot be used; call again.
+    """
+    from flows.git_restore import tasks_of
+
+    settings = session.settings
+    with session.lock("git"):
+        oid = git_look.pinned_at(settings, place, commit)
+        files = tasks_of(settings, oid)
+        tasks = _digests(files)
+        before = _seen(settings, place).get("tasks")
+        if before is None and first_is_known and place == "workspace":
+            before = tasks
+        if before is None:
+            before = _known_first(session, place, commit)
+        changed = sorted(name for name in tasks if before.get(name) != tasks[name])
+        made: list[Arrival] = []
+        failures: list[ClrError] = []
+        for task in changed:
+            try:
+                made += _take_task(session, task, tasks[task], files[task], commit)
+            except ClrError as error:
+                LOG.warning("%s of commit %s: %s", task, commit[:12], error)
+                failures.append(error)
+        if failures:
+            raise failures[0]  # the commit stays unread; what is claimed already is not again
+        _write_seen(settings, place, {"commit": commit, "oid": oid, "tasks": tasks})
+    LOG.info("commit %s: %d of %d tasks changed", commit[:12], len(changed), len(tasks))
+    return made
+
+
+def _known_first(session: Session, place: Place, commit: str) -> Mapping[str, str]:
+    """What counts as known where no commit was read before."""
+    from clr.data.listing import pinned_oid
+    from flows.git_restore import tasks_of
+
+    settings = session.settings
+    if place == "workspace":
+        before = git_look.parent(settings, commit)
+        oid = git_look.pinned_at(settings, place, before) if before else ""
+    else:
+        oid = pinned_oid(settings.workspace)
+    return _digests(tasks_of(settings, oid))
+
+
+def _digests(tasks: Mapping[str, Listing]) -> dict[str, str]:
+    """Return the digest (``<32 hex>.dir``) of each task."""
+    from clr.data.listing import dir_object
+
+    return {task: dir_object(files)[0] for task, files in tasks.items()}
+
+
+def _take_task(session: Session, task: str, oid: str, files: Listing, commit: str) -> list[Arrival]:
+    from clr.data.folder import printable, task_name
+    from flows.git_restore import restore
+
+    try:
+        task_name(task)
+    except UsageError as error:
+        LOG.warning("%s in commit %s: %s", printable(task), commit[:12], error)
+        return []
+    if _is_registered(session, task, oid):
+        LOG.info("%s is registered with this data already", task)
+        return []
+    settings = session.settings
+    home = settings.unpacked / sha256_bytes(f"{task} {oid}".encode())[7:23]
+    folder = restore(settings, task, files, home)
+    digest = arrivals.digest_folder(settings, folder, task)
+    new = arrivals.claim(settings, task, folder, digest, "git", origin=commit)
+    if new is not None:
+        LOG.info("arrived   %s (git) %s", task, digest[:23])
+        return [new]
+    old = arrivals.get(settings, digest)
+    if old is None or arrivals.location(settings, old) != folder:
+        shutil.rmtree(home, ignore_errors=True)
+    LOG.info("%s is known already%s", task, f": {old.state}" if old else "")
+    return []
+
+
+def _is_registered(session: Session, task: str, oid: str) -> bool:
+    from clr.registry.versions import CANDIDATE, CHAMPION, versions
+
+    if not session.settings.registry and not (session.settings.state / "mlflow.db").exists():
+        return False
+    return any(
+        one.data_digest == f"md5:{oid}" and {CANDIDATE, CHAMPION} & set(one.aliases)
+        for one in versions(session.registry, task)
+    )
+
+
+def _file(settings: Settings) -> Path:
+    return settings.state / "git.json"
+
+
+def _read(settings: Settings) -> dict[str, Any]:
+    try:
+        state = json.loads(_file(settings).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def _seen(settings: Settings, place: Place) -> dict[str, Any]:
+    seen = _read(settings).get(place)
+    return seen if isinstance(seen, dict) else {}
+
+
+def _write_seen(settings: Settings, place: Place, seen: dict[str, Any]) -> None:
+    write_atomic(_file(settings), canonical_json({**_read(settings), place: seen}))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Let arrive what a commit changed; for a post-receive hook (docs/arrivals.md)."""
+    parser = argparse.ArgumentParser(prog="python -m flows.git_arrivals", description=main.__doc__)
+    parser.add_argument("commit", help="what git calls it")
+    parser.add_argument("--place", choices=PLACES, help="the repository that has it")
+    parser.add_argument("--first-is-known", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    from flows import output
+    from flows.announce import announce
+    from flows.session import open_session
+
+    output.log_to_stderr()
+    try:
+        session = open_session()
+        place = given.place or git_look.place_of(session.settings, given.commit)
+        new = take_commit(session, given.commit, place, first_is_known=given.first_is_known)
+    except Exception as error:
+        known = output.as_clr_error(error)
+        output.fail(known, as_json=False)
+        sys.exit(known.exit_code)
+    for one in new:
+        try:
+            announce(session.settings, one)
+        except ClrError as error:
+            LOG.warning("%s: the watcher tells it later (%s)", one.task, error.message)
+
+
+if __name__ == "__main__":
+    main()
