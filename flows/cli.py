@@ -74,23 +74,28 @@ def demo(as_json: bool) -> None:
 def onboard(path: Path, name: str | None, as_json: bool) -> None:
     """Bring the task in folder PATH through validation, training and the retention gate.
 
-    PATH holds train/CLASS/IMAGES and, if there is one, test/CLASS/IMAGES.
+    PATH holds train/CLASS/IMAGES and, if there is one, test/CLASS/IMAGES. Where `clr up` runs,
+    one of its workers does it, and this command follows; Ctrl-C ends the following alone.
 
     \b
     Examples:
       clr onboard ~/pictures/solder-joints
       clr onboard "incoming/batch 7" --name solder-joints --json
     """
+    from flows import follow
     from flows.asked import check_request
     from flows.session import open_session
 
     output.log_to_stderr()
     session = open_session()  # before Prefect is imported, which reads its settings then
-    check_request(session, path, name)  # a slip is told before Prefect starts
-    output.LOG.info("start     …")
-    from flows.onboard import run_onboard
+    if follow.is_possible(session.settings):
+        result = follow.onboard(session.settings, path, name)
+    else:
+        check_request(session, path, name)  # a slip is told before Prefect starts
+        output.LOG.info("start     …")
+        from flows.onboard import run_onboard
 
-    result = run_onboard(path, name, session)
+        result = run_onboard(path, name, session)
     refusal: ClrError | None = None
     if result["verdict"] == "data-refused":
         refusal = DataRefused(result["message"], fix=result["fix"])
