@@ -12,9 +12,28 @@ from flows.command import Commands, as_json
 ROLE = click.Choice(["trainer", "reviewer", "release", "auditor", "admin"])
 
 
-@click.group(cls=Commands)
-def up() -> None:
-    """Start servers and keep them running."""
+@click.group(cls=Commands, invoke_without_command=True)
+@click.option("--free-ports", is_flag=True, help="Let the system choose all ports.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON line on stdout when ready.")
+@click.pass_context
+def up(ctx: click.Context, free_ports: bool, as_json: bool) -> None:
+    """Start all servers of one machine and keep them running; `registry`: that one alone.
+
+    Registry, Prefect, release service, workers and the watcher of incoming/ run until
+    Ctrl-C or `kill`. Ports: CLR_REGISTRY_PORT, CLR_PREFECT_PORT, CLR_METRICS_PORT.
+    Docs: docs/up.md.
+
+    \b
+    Examples:
+      clr up
+      clr up --free-ports --json
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    from clr.settings import load_settings
+    from flows.factory import run_all
+
+    run_all(load_settings(), free_ports=free_ports, as_json=as_json)
 
 
 @up.command()

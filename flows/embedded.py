@@ -28,14 +28,21 @@ def prepare(settings: Settings) -> None:
             f"The folder of all state cannot be made: {home}: {error.strerror}.",
             fix="Set CLR_HOME to a folder that is writable and has room.",
         ) from error
-    defaults = {
+    for name, value in defaults(settings).items():
+        os.environ.setdefault(name, value)
+    running.use_prefect(settings)
+
+
+def defaults(settings: Settings) -> dict[str, str]:
+    """Return the environment in which these libraries work for a workspace."""
+    return {
         "DO_NOT_TRACK": "1",
         "DVC_NO_ANALYTICS": "1",
         "GX_ANALYTICS_ENABLED": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         # threads that spin at a barrier stall for whole time slices where cores are shared
         "OMP_WAIT_POLICY": "passive",
-        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_HOME": str(settings.state / "prefect"),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "clr",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
@@ -43,6 +50,3 @@ def prepare(settings: Settings) -> None:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-    running.use_prefect(settings)

@@ -27,8 +27,6 @@ def post(settings: Settings, path: str, body: Any) -> Any:
     Raises:
         ServiceUnavailable: there is none, it does not answer, or it answers an error.
     """
-    import httpx
-
     known = {**running.prefect_environment(settings, os.environ)}
     api = os.environ.get(running.API) or known.get(running.API, "")
     if not api:
@@ -36,6 +34,24 @@ def post(settings: Settings, path: str, body: Any) -> Any:
             "There is no Prefect server to tell.", fix="Start `clr up`, or set PREFECT_API_URL."
         )
     auth = os.environ.get(running.AUTH) or known.get(running.AUTH, "")
+    return send(api, auth, path, body)
+
+
+def send(api: str, auth: str, path: str, body: Any, seconds: float = SECONDS) -> Any:
+    """Send JSON to a server, and return what it answers; None for an empty answer.
+
+    Args:
+        api: its address, with ``/api``.
+        auth: ``user:password``, or empty.
+        path: below the API.
+        body: JSON-serialisable.
+        seconds: how long it may take to answer.
+
+    Raises:
+        ServiceUnavailable: it does not answer, or it answers an error.
+    """
+    import httpx
+
     headers = {"Authorization": f"Basic {base64.b64encode(auth.encode()).decode()}"} if auth else {}
     near = urlsplit(api).hostname in ("127.0.0.1", "localhost", "::1")
     try:
@@ -43,7 +59,7 @@ def post(settings: Settings, path: str, body: Any) -> Any:
             api.rstrip("/") + path,
             json=body,
             headers=headers,
-            timeout=SECONDS,
+            timeout=seconds,
             trust_env=not near,  # no proxy stands before this machine
         )
         answer.raise_for_status()

@@ -41,6 +41,11 @@ def path(settings: Settings) -> Path:
     return settings.state / "up.json"
 
 
+def parts_path(settings: Settings) -> Path:
+    """Return where `clr up` writes since when each of its processes runs."""
+    return settings.state / "server" / "parts.json"
+
+
 def lock_path(settings: Settings) -> Path:
     """Return the file whose lock `clr up` holds as long as it runs."""
     return settings.state / "server" / "up.lock"

@@ -16,6 +16,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from flows import output
@@ -44,6 +45,8 @@ class Child:
         log: file that gets its output; older parts beside it as ``.1`` to ``.3``.
         environment: it gets exactly this.
         process: the running or ended process.
+        started_at: UTC time of its last start, ISO 8601; empty before the first.
+        restarts: how often it was started again.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Child:
         self.process: subprocess.Popen[bytes] | None = None
         self._delay, self._due = FIRST_DELAY, 0.0
         self._started = 0.0
+        self.started_at, self.restarts = "", 0
         self._pump: threading.Thread | None = None
 
     def start(
@@ -89,6 +93,7 @@ class Child:
             preexec_fn=_die_with_parent(os.getpid()),
         )
         self._started = time.monotonic()
+        self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._pump = threading.Thread(target=self._copy_output, daemon=True)
         self._pump.start()
 
@@ -113,6 +118,7 @@ class Child:
             self._delay = min(self._delay * 2, LONGEST_DELAY)
         elif now >= self._due:
             self._due = 0.0
+            self.restarts += 1
             self.start()
 
     def tail(self, lines: int = 12) -> str:
@@ -168,11 +174,11 @@ def stop(children: Iterable[Child], seconds: float) -> None:
         child.end(deadline - time.monotonic())
 
 
-def answers(url: str) -> bool:
-    """Say whether `url` answers 200."""
+def answers(url: str, seconds: float = 5.0) -> bool:
+    """Say whether `url` answers 200 within so many seconds."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with direct.open(url, timeout=5) as answer:
+        with direct.open(url, timeout=seconds) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import logging
 import os
 import select
-import signal
-import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from clr import errors
-from clr.errors import ClrError, ServiceUnavailable, UsageError
-from clr.registry.roles import load_policy, policy_path, warnings
+from clr.errors import ServiceUnavailable
 from clr.registry.server import config, secrets
 from clr.settings import Settings
-from flows import output
+from flows import output, running
+from flows.running import Running
+from flows.starting import only_one, see_idle, see_port, stop_on_signals, warn
 from flows.supervise import Child, answers, free_port, stop
 
 LOG = logging.getLogger("clr")
 READY_SECONDS = 180.0
 STOP_SECONDS = 10.0
-PORT_SECONDS = 5.0
-"""How long a server that was killed a moment ago may still hold its port."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +66,17 @@ def run_registry(settings: Settings, host: str, port: int, *, as_json: bool) -> 
             reachable, or it does not start.
     """
     output.log_to_stderr()
-    stopping = _stop_on_signals()
+    stopping = stop_on_signals()
     url = config.reachable_url(host, port)
-    with _only_one(config.server_folder(settings.state), url):
-        _warn(settings)
-        _see_idle(settings)
-        _see_port(host, port)
+    with only_one(settings, url):
+        warn(settings)
+        see_idle(settings)
+        see_port(host, port, "Choose another: clr up registry --port P.")
         plan = Plan(settings, host, port, url, free_port())
-        server, service = _server(plan), _service(plan)
+        server, service = registry_child(plan), service_child(plan)
         try:
             if _prepare(plan, server, stopping) and _wait(plan, server, service, stopping):
+                running.write(settings, Running(os.getpid(), plan.url, plan.service_url))
                 _announce(plan, as_json)
                 while not stopping.wait(0.2):
                     server.keep()
@@ -93,84 +87,8 @@ def run_registry(settings: Settings, host: str, port: int, *, as_json: bool) -> 
     LOG.info("stopped")
 
 
-def _stop_on_signals() -> threading.Event:
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stopping.set())
-    return stopping
-
-
-@contextmanager
-def _only_one(folder: Path, url: str) -> Iterator[None]:
-    """Hold the lock of this workspace's server; the system frees it if this process dies."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / "up.lock").open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            raise ServiceUnavailable(
-                f"The registry server of this workspace runs already: {lock.read().strip()}.",
-                fix="Use that one, or stop it first: `kill` with its process number.",
-            ) from error
-        lock.truncate(0)
-        lock.write(f"{url}, process {os.getpid()}")
-        lock.flush()
-        yield
-
-
-def _warn(settings: Settings) -> None:
-    for warning in warnings(load_policy(policy_path(settings.workspace))):
-        LOG.warning("policy    %s", warning)
-    embedded = settings.state / "mlflow.db"
-    if settings.registry_database and embedded.exists():
-        LOG.warning("database  %s is not used: the registry is in PostgreSQL", embedded)
-
-
-def _see_idle(settings: Settings) -> None:
-    """At the first start, let no command go on in the registry that was embedded so far."""
-    from filelock import FileLock, Timeout
-
-    if settings.registry_file.exists():
-        return
-    for file in sorted((settings.state / "locks").glob("*.lock")):
-        try:
-            with FileLock(file, timeout=0):
-                pass
-        except Timeout as error:
-            raise ServiceUnavailable(
-                f"A clr command works in this workspace ({file.stem}).",
-                fix="Wait for it to end: from now on the registry is the server's.",
-            ) from error
-
-
-def _see_port(host: str, port: int) -> None:
-    deadline = time.monotonic() + PORT_SECONDS
-    while True:
-        try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            socket.create_server((host, port), family=family).close()
-            return
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
-                time.sleep(0.2)
-                continue
-            raise _no_port(host, port, error) from error
-
-
-def _no_port(host: str, port: int, error: OSError) -> ClrError:
-    if error.errno in (errno.EADDRINUSE, errno.EACCES):
-        why = "is taken" if error.errno == errno.EADDRINUSE else "may not be used by this user"
-        return ServiceUnavailable(
-            f"Port {port} of {host} {why}.", fix="Choose another: clr up registry --port P."
-        )
-    return UsageError(
-        f"The server cannot listen on {host}: {error.strerror or error}.",
-        fix="Give an address of this machine: 127.0.0.1 for itself, 0.0.0.0 for the network.",
-    )
-
-
-def _server(plan: Plan) -> Child:
+def registry_child(plan: Plan) -> Child:
+    """Return the registry server; `start_preparing` starts it the first time."""
     state = plan.settings.state
     config.write_auth(plan.settings)
     environment = config.server_environment(
@@ -190,7 +108,8 @@ def _server(plan: Plan) -> Child:
     )
 
 
-def _service(plan: Plan) -> Child:
+def service_child(plan: Plan, more: Mapping[str, str] | None = None) -> Child:
+    """Return the release service, not started; `more` comes into its environment."""
     state = plan.settings.state
     environment = config.service_environment(
         plan.settings,
@@ -199,6 +118,7 @@ def _service(plan: Plan) -> Child:
         secrets.ensure_secret(state, secrets.RELEASE_PASSWORD),
         secrets.ensure_secret(state, secrets.WEBHOOK_SECRET),
     )
+    environment.update(more or {})
     command = [sys.executable, "-m", "flows.service", "--port", str(plan.service_port)]
     return Child(
         "release-service",
@@ -209,8 +129,12 @@ def _service(plan: Plan) -> Child:
     )
 
 
-def _prepare(plan: Plan, server: Child, stopping: threading.Event) -> bool:
-    """Start the server's process and tell what it prepares; False if a signal came."""
+def start_preparing(plan: Plan, server: Child) -> BinaryIO:
+    """Start the process that prepares database, users and webhooks and becomes the server.
+
+    Returns:
+        its report: see `preparing`.
+    """
     read, write = os.pipe()
     command = [
         *(sys.executable, "-m", "clr.registry.server.launch", "--report", str(write)),
@@ -220,18 +144,36 @@ def _prepare(plan: Plan, server: Child, stopping: threading.Event) -> bool:
     given = {one.variable: os.environ[one.variable] for one in secrets.ALL
              if os.environ.get(one.variable)}  # fmt: skip
     LOG.info("prepare   …")
-    with os.fdopen(read, "rb") as report:
-        try:
-            server.start(command, {**server.environment, **given}, (write,))
-        finally:
-            os.close(write)
+    try:
+        server.start(command, {**server.environment, **given}, (write,))
+    except BaseException:
+        os.close(read)
+        raise
+    finally:
+        os.close(write)
+    return os.fdopen(read, "rb")
+
+
+def preparing(report: BinaryIO, seconds: float) -> bool:
+    """Tell the next line of the report, if one comes in time; say whether more is to come.
+
+    Raises:
+        ClrError: what the process said is in the way.
+    """
+    if not select.select([report], [], [], seconds)[0]:
+        return True
+    line = report.readline()
+    if line:
+        _tell(json.loads(line))
+    return bool(line)
+
+
+def _prepare(plan: Plan, server: Child, stopping: threading.Event) -> bool:
+    """Prepare the registry; False if a signal came. Whether it serves is seen next."""
+    with start_preparing(plan, server) as report:
         while not stopping.is_set():
-            if not select.select([report], [], [], 0.2)[0]:
-                continue
-            line = report.readline()
-            if not line:
-                return True  # all told; whether it serves is seen next
-            _tell(json.loads(line))
+            if not preparing(report, 0.2):
+                return True
     return False
 
 
@@ -253,7 +195,7 @@ def _wait(plan: Plan, server: Child, service: Child, stopping: threading.Event) 
     deadline = time.monotonic() + READY_SECONDS
     while waiting and not stopping.wait(0.3):
         if not server.running:
-            raise _dead(server, "ended while it was starting")
+            raise dead(server, "ended while it was starting")
         service.keep()
         for name, url in list(waiting.items()):
             if answers(url):
@@ -261,11 +203,12 @@ def _wait(plan: Plan, server: Child, service: Child, stopping: threading.Event) 
                 LOG.info("%-9s answers", name)
         if waiting and time.monotonic() > deadline:
             late = server if "server" in waiting else service
-            raise _dead(late, f"did not answer within {READY_SECONDS:.0f} s")
+            raise dead(late, f"did not answer within {READY_SECONDS:.0f} s")
     return not waiting
 
 
-def _dead(child: Child, what: str) -> ServiceUnavailable:
+def dead(child: Child, what: str) -> ServiceUnavailable:
+    """Return an error that shows the end of the log of a child."""
     return ServiceUnavailable(
         f"The {child.name} {what}. The end of its log:\n{child.tail()}",
         fix=f"Read {child.log}, put right what it names, and start again.",
@@ -277,13 +220,17 @@ def _announce(plan: Plan, as_json: bool) -> None:
         known = {"url": plan.url, "service": plan.service_url, "pid": os.getpid()}
         print(json.dumps(known), flush=True)
         return
-    secret = secrets.ADMIN_PASSWORD
-    folder = secrets.secrets_folder(plan.settings.state)
-    given = os.environ.get(secret.variable)
-    where = f"what {secret.variable} holds" if given else f"in {folder / secret.file}"
     lines = (
         f"registry  {plan.url} ready",
-        f"sign in   as a user of `clr users add`, or as admin; its password is {where}",
+        f"sign in   as a user of `clr users add`, or as admin; its password is "
+        f"{place_of(plan.settings, secrets.ADMIN_PASSWORD)}",
         f"stop      Ctrl-C, or kill {os.getpid()}",
     )
     print("\n".join(lines), flush=True)
+
+
+def place_of(settings: Settings, secret: secrets.Secret) -> str:
+    """Say where a person finds a secret."""
+    if os.environ.get(secret.variable):
+        return f"what {secret.variable} holds"
+    return f"in {secrets.secrets_folder(settings.state) / secret.file}"

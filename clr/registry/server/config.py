@@ -50,6 +50,8 @@ _LEFT_OUT = (
     "MLFLOW_WORKSPACE_STORE_URI", "MLFLOW_AUTH_ADMIN_PASSWORD",
     # secrets that one process gets by name
     "CLR_RELEASE_PASSWORD", "CLR_TRAINER_PASSWORD", "CLR_WEBHOOK_SECRET",
+    "CLR_PREFECT_DATABASE", "PREFECT_SERVER_API_AUTH_STRING",
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL",
 )  # fmt: skip
 
 
@@ -220,8 +222,10 @@ def server_environment(
     settings: Settings, given: Mapping[str, str], flask_key: str, webhook_key: str
 ) -> dict[str, str]:
     """Return the environment of the MLflow server."""
+    common = common_environment(settings, given)
+    common.pop("PREFECT_API_AUTH_STRING", None)
     return {
-        **common_environment(settings, given),
+        **common,
         **_allowed_hosts(given),
         "MLFLOW_AUTH_ADMIN_USERNAME": "admin",
         "MLFLOW_AUTH_CONFIG_PATH": str(server_folder(settings.state) / "auth.ini"),

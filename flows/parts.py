@@ -1,0 +1,228 @@
+"""The services of ``clr up``: what each is started with, and what it may know.
+
+Only the release service gets the release password; the registry server and Prefect's server
+get their own secrets; nobody else gets any of these. Flows sign in at the registry as
+``clr-trainer``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from clr.errors import ServiceUnavailable
+from clr.registry.server import secrets
+from clr.registry.server.config import common_environment
+from clr.settings import Settings
+from flows import embedded, prefect_server
+from flows.prefect_api import send
+from flows.running import API, AUTH
+from flows.supervise import Child
+from flows.up import Plan, registry_child, service_child
+
+MOST_AT_ONCE = 4
+REGISTRY_RUNS = 2
+"""Flow runs at once in the pool ``registry``, which wait more than they work."""
+
+_OF_SERVERS = frozenset(
+    {
+        "CLR_PREFECT_DATABASE",
+        "CLR_REGISTRY_DATABASE",
+        secrets.FLASK_KEY.variable,
+        secrets.WEBHOOK_KEY.variable,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where everything is to be.
+
+    Attributes:
+        plan: of the registry server and its release service.
+        prefect_host: address that Prefect's server listens on; empty: one elsewhere is used.
+        prefect_port: on it.
+        prefect: its address, without ``/api``.
+        metrics_port: of the watcher, on the loopback address; 0: none.
+        serve_port: of the prediction server.
+    """
+
+    plan: Plan
+    prefect_host: str
+    prefect_port: int
+    prefect: str
+    metrics_port: int
+    serve_port: int
+
+    @property
+    def settings(self) -> Settings:
+        """Of the workspace."""
+        return self.plan.settings
+
+
+@dataclass(eq=False)
+class Part:
+    """One service.
+
+    Attributes:
+        child: its process.
+        address: for people and other programs; empty: it has none.
+        health: answers 200 when it works; empty: it works while it runs.
+        online: says whether it works, where no address does.
+        after: parts that have to work before it is started.
+        once: it is to end, with exit code 0, and then has done its work.
+        up: it has worked since this command began.
+    """
+
+    child: Child
+    address: str = ""
+    health: str = ""
+    online: Callable[[Child], bool] | None = None
+    after: tuple[str, ...] = ()
+    once: bool = False
+    up: bool = False
+
+
+def parts(at: Addresses) -> dict[str, Part]:
+    """Return all services by name, none started, in the order in which they start.
+
+    Raises:
+        UsageError: a setting or secret cannot be used.
+        ServiceUnavailable: a secret cannot be written or read.
+    """
+    plan, settings = at.plan, at.settings
+    auth = os.environ.get(AUTH, "") if not at.prefect_host else _own_auth(settings)
+    known = {API: f"{at.prefect}/api", **({AUTH: auth} if auth else {})}
+    made: dict[str, Part] = {}
+    if at.prefect_host:
+        server = prefect_server.lasting(
+            settings, at.prefect_host, at.prefect_port, at.prefect, auth
+        )
+        made["prefect"] = Part(server, at.prefect, f"{at.prefect}/api/health")
+    made["registry"] = Part(registry_child(plan), plan.url, f"{plan.url}/health")
+    service = service_child(plan, {**embedded.defaults(settings), **known})
+    _without(service.environment, _OF_SERVERS)
+    made["release-service"] = Part(service, plan.service_url, f"{plan.service_url}/health")
+    common = _flow_environment(plan, known)
+    later = ("prefect",) if at.prefect_host else ()
+    if importlib.util.find_spec("flows.deployments"):
+        child = _child(settings, "deployments", ["flows.deployments"], common)
+        made["deployments"] = Part(child, after=later, once=True)
+        later = ("deployments",)
+    for pool in pools(settings):
+        child, online = _worker(settings, pool, common), _polls(pool, known[API], auth)
+        made[f"worker-{pool}"] = Part(child, online=online, after=later)
+    if importlib.util.find_spec("flows.watch"):
+        command = ["flows.watch", "--port", str(at.metrics_port)]
+        address = f"http://127.0.0.1:{at.metrics_port}" if at.metrics_port else ""
+        child = _child(settings, "watcher", command, common)
+        made["watcher"] = Part(child, address, address and f"{address}/health", after=later)
+    if importlib.util.find_spec("clr.serving"):
+        address = f"http://127.0.0.1:{at.serve_port}"
+        command = ["flows.cli", "serve", "--port", str(at.serve_port)]
+        made["serving"] = Part(_child(settings, "serving", command, common), address)
+    return made
+
+
+def pools(settings: Settings) -> tuple[str, ...]:
+    """Return the work pools that this machine has workers for."""
+    return ("gpu", "cpu", "registry") if _has_cuda(settings) else ("cpu", "registry")
+
+
+def at_once(settings: Settings) -> int:
+    """Return how many onboardings this machine runs at once."""
+    return settings.parallel or min(MOST_AT_ONCE, max(1, _cores() // 2))
+
+
+def _own_auth(settings: Settings) -> str:
+    return secrets.ensure_secret(settings.state, secrets.PREFECT_AUTH)
+
+
+def _has_cuda(settings: Settings) -> bool:
+    if settings.device in ("cpu", "mps") or not Path("/dev/nvidiactl").exists():
+        return settings.device == "cuda"
+    import torch  # takes seconds: only where there is a driver
+
+    return bool(torch.cuda.is_available())
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _flow_environment(plan: Plan, known: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of whatever runs or starts flows."""
+    settings, given = plan.settings, os.environ
+    environment = {
+        **common_environment(settings, given),
+        **embedded.defaults(settings),
+        "CLR_REGISTRY_URL": plan.url,
+        "CLR_RELEASE_SERVICE": settings.release_service or plan.service_url,
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        **known,
+    }
+    for secret in (secrets.TRAINER_PASSWORD,):
+        if given.get(secret.variable):
+            environment[secret.variable] = given[secret.variable]
+    _without(environment, _OF_SERVERS)
+    return environment
+
+
+def _without(environment: dict[str, str], names: frozenset[str]) -> None:
+    for name in [one for one in environment if one in names or one.startswith("PREFECT_SERVER_")]:
+        if name != "PREFECT_SERVER_ANALYTICS_ENABLED":
+            del environment[name]
+
+
+def _worker(settings: Settings, pool: str, common: Mapping[str, str]) -> Child:
+    limit = REGISTRY_RUNS if pool == "registry" else at_once(settings)
+    environment = {
+        **common,
+        "CLR_THREADS": str(settings.threads or max(1, _cores() // at_once(settings))),
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",
+        "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
+        "PREFECT_WORKER_QUERY_SECONDS": "1.5",
+    }
+    secret = secrets.WEBHOOK_SECRET  # signs what asks the release service to look
+    if pool == "registry" and os.environ.get(secret.variable):
+        environment[secret.variable] = os.environ[secret.variable]
+    command = [
+        *("prefect", "worker", "start", "--type", "process", "--pool", pool),
+        *("--limit", str(limit), "--name", _machine()),
+    ]
+    return _child(settings, f"worker-{pool}", command, environment)
+
+
+def _machine() -> str:
+    return platform.node() or "clr"
+
+
+def _polls(pool: str, api: str, auth: str) -> Callable[[Child], bool]:
+    """Return what says whether Prefect's server has heard of a worker since it was started."""
+
+    def online(child: Child) -> bool:
+        try:
+            found = send(api, auth, f"/work_pools/{pool}/workers/filter", {}, 2.0)
+        except ServiceUnavailable:
+            return False
+        heard = (one["last_heartbeat_time"] for one in found if one["name"] == _machine())
+        return any(
+            datetime.fromisoformat(time) >= datetime.fromisoformat(child.started_at)
+            for time in heard
+            if time
+        )
+
+    return online
+
+
+def _child(
+    settings: Settings, name: str, command: list[str], environment: Mapping[str, str]
+) -> Child:
+    log = settings.state / "logs" / f"{name}.log"
+    return Child(name, [sys.executable, "-m", *command], environment, settings.workspace, log)
