@@ -52,7 +52,7 @@ from PIL import Image  # noqa: E402
 from tests.templates import compile_once, migrate_once  # noqa: E402
 
 compile_once()
-pytest_plugins = ["tests.workers", "tests.house", "tests.postgres"]
+pytest_plugins = ["tests.workers", "tests.house", "tests.postgres", "tests.factory"]
 
 ARCHITECTURE = "test_resnet"
 WEIGHTS = f"{ARCHITECTURE}.safetensors"
