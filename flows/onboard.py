@@ -12,15 +12,16 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from prefect import flow
+from prefect.states import Completed
 
 from clr.errors import ServiceUnavailable
-from flows import output, register
+from flows import output, register, tracking
 from flows.asked import check_request
 from flows.job import Job, Result
-from flows.session import Session, open_session
+from flows.session import Session
 from flows.stages import (
     measure_adapter,
     measure_before,
@@ -49,7 +50,7 @@ def run_onboard(path: Path, name: str | None, session: Session) -> Result:
     output.log_to_stderr()
     arguments = str(Path(path).absolute()), name, str(session.settings.workspace)
     try:
-        result: Result = onboard(*arguments)
+        result = cast("Result", onboard(*arguments))
     except RuntimeError as error:
         if "API" not in str(error):
             raise
@@ -60,16 +61,43 @@ def run_onboard(path: Path, name: str | None, session: Session) -> Result:
     return result
 
 
-@flow(name="onboard", flow_run_name="onboard-{path}", validate_parameters=False)
-def onboard(path: str, name: str | None = None, workspace: str | None = None) -> Result:
+def _run_name() -> str:
+    from prefect.runtime import flow_run
+
+    given = flow_run.parameters
+    return f"onboard-{given.get('name') or Path(given['path']).name}"
+
+
+@flow(name="onboard", flow_run_name=_run_name, validate_parameters=False)
+def onboard(
+    path: str,
+    name: str | None = None,
+    workspace: str | None = None,
+    arrival: str | None = None,
+) -> Any:
     """Bring one task folder through the pipeline; data that is refused changes nothing.
 
     Args:
-        path: task folder.
-        name: task name where the folder's is not one.
-        workspace: folder that holds ``data.dvc``; default: around the current folder.
+        path: task folder: train/<class>/ and test/<class>/ with images. Absolute, or relative
+            to the workspace. A worker reads what lies in incoming/ and in the workspace only.
+        name: task name, where the folder's is not one: lower-case letters, digits, hyphens.
+        workspace: folder that holds data.dvc. Leave it empty: it is the worker's.
+        arrival: digest of the content, as the event clr.task.arrived tells it. The same content
+            is onboarded once; leave it empty to onboard whatever the folder holds.
     """
-    session = open_session(workspace)
+    session = tracking.opened(workspace)
+    tracking.say_where()
+    place = tracking.folder(session.settings, path, arrival)
+    if not arrival:
+        return _onboard(session, place, name)
+    over = tracking.take(session.settings, arrival, name or place.name, place)
+    if over:
+        LOG.info("onboard   nothing to do: %s", over)
+        return Completed(name="Duplicate", message=f"Nothing to do: {over}.")
+    return tracking.through(session.settings, arrival, lambda: _onboard(session, place, name))
+
+
+def _onboard(session: Session, path: Path, name: str | None) -> Result:
     folder = check_request(session, path, name)
     with session.lock(f"task-{folder.name}"):
         session.sweep(folder.name)

@@ -2,7 +2,8 @@
 
 ``python -m flows.service --port N`` listens on the loopback address by default. MLflow's webhook
 only puts a version into a queue; one worker takes it from there and looks at registry and ledger
-itself. What no webhook told is found by looking every ``CLR_RECONCILE_SECONDS``.
+itself. What no webhook told is found by looking every ``CLR_RECONCILE_SECONDS``, or when the
+deployments ``promote`` and ``reconcile`` ask for it (flows/asking.py).
 """
 
 from __future__ import annotations
@@ -42,6 +43,14 @@ class Inbox:
     _hints: OrderedDict[Hint, None] = field(default_factory=OrderedDict)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     closed: bool = False
+    busy: bool = False
+    _asked: bool = False
+
+    def look(self) -> None:
+        """Let the next `take` return None at once."""
+        with self._changed:
+            self._asked = True
+            self._changed.notify()
 
     def put(self, hint: Hint) -> None:
         """Add a version unless it is waiting already."""
@@ -50,10 +59,16 @@ class Inbox:
             self._changed.notify()
 
     def take(self, seconds: float) -> Hint | None:
-        """Return the next version; None if none came in time, or the inbox was closed."""
+        """Return the next version; None if none came in time, or the inbox was closed.
+
+        Until the next call it counts as busy.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._hints or self.closed, seconds)
+            self.busy = False
+            self._changed.wait_for(lambda: self._hints or self._asked or self.closed, seconds)
+            self.busy = not self.closed
             if self.closed or not self._hints:
+                self._asked = False
                 return None
             return self._hints.popitem(last=False)[0]
 
@@ -64,7 +79,7 @@ class Inbox:
             self._changed.notify_all()
 
     def __len__(self) -> int:
-        return len(self._hints)
+        return len(self._hints) + self._asked
 
 
 @dataclass(eq=False)
@@ -149,7 +164,7 @@ def create_app(inbox: Inbox, secret: str, worker: Worker | None = None) -> Starl
 
     Args:
         inbox: where versions to look at go.
-        secret: of the webhook.
+        secret: of the webhook; who asks for a look signs with it, too.
         worker: started and stopped with it.
     """
     from starlette.applications import Starlette
@@ -171,9 +186,22 @@ def create_app(inbox: Inbox, secret: str, worker: Worker | None = None) -> Starl
             inbox.put(found)
         return JSONResponse({"queued": found is not None}, 202)
 
+    async def look(request: Request) -> JSONResponse:
+        try:
+            body = await _body(request)
+            delivery = webhook.check(secret, request.headers, body, time.time())
+            asked = webhook.request(body)
+            seen.note(delivery, time.monotonic())
+        except WebhookRefused as error:
+            LOG.warning("look      refused with %d: %s", error.status, error.message)
+            return JSONResponse({"message": error.message}, error.status)
+        inbox.put(asked) if asked else inbox.look()
+        return JSONResponse({"queued": True}, 202)
+
     async def health(_: Request) -> JSONResponse:
         ready = worker is not None and worker.ready.is_set()
-        return JSONResponse({"status": "ok", "ready": ready, "waiting": len(inbox)})
+        told = {"status": "ok", "ready": ready, "waiting": len(inbox), "busy": inbox.busy}
+        return JSONResponse(told)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -189,6 +217,7 @@ def create_app(inbox: Inbox, secret: str, worker: Worker | None = None) -> Starl
 
     routes = [
         Route("/webhook", receive, methods=["POST"]),
+        Route("/look", look, methods=["POST"]),
         Route("/health", health, methods=["GET"]),
     ]
     return Starlette(routes=routes, lifespan=lifespan)

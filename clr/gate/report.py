@@ -33,7 +33,8 @@ _NAMES = {
 def gate_html(report: Report) -> str:
     """Return the page for a report in its ``gate.json`` form (schema ``clr.gate/1``)."""
     newcomer = report["newcomer"]
-    title = f"Retention gate: {newcomer or 'change of the shared parts'}"
+    named = f"Retention gate: {newcomer or 'change of the shared parts'}"
+    title = str(report.get("title", named))
     body = [
         _headline(report, title),
         _figures(report),

@@ -129,6 +129,25 @@ def hint(body: bytes) -> Hint | None:
     return Hint(model[1], int(version[0]))
 
 
+def request(body: bytes) -> Hint | None:
+    """Return the version that a message to ``/look`` names; None where it asks for all.
+
+    Raises:
+        WebhookRefused: 400, the body is neither ``{}`` nor ``{"task": …, "version": …}``.
+    """
+    try:
+        asked = json.loads(body)
+        if asked == {}:
+            return None
+        task, version = asked.pop("task"), asked.pop("version")
+        named = _MODEL.fullmatch(f"clr-{task}"), _VERSION.fullmatch(str(version))
+        if asked or not all(named) or task == "release" or type(version) is not int:
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise WebhookRefused(400, "The body names no version of a task.") from error
+    return Hint(str(task), version)
+
+
 @dataclass
 class Seen:
     """Ids of the deliveries of the last minutes; one that comes again is a replay.

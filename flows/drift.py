@@ -1,0 +1,165 @@
+"""Look for drift: does what serves still answer the same, and are recent images like the test's?
+
+Two questions about every task of the release. Its canaries and its environment against the
+evidence: where the environment has changed, its test images are run again. And, where images
+lie in ``recent/<task>/``, their backbone features against those of the test images, by the
+permutation test of clr/gate/drift.py: the chance of any false alarm in one check is at most
+`clr.gate.drift.FALSE_ALARMS`, if the recent images are drawn as the test images were. Other
+shares of the classes, or many frames of one scene, are a difference, too.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow
+
+from clr.errors import ClrError, DataRefused
+from flows import prefect_api, tracking
+from flows.session import Session
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+    from clr.core.routing import Floats
+    from clr.gate.drift import Compared
+    from clr.registry.release import ChampionRef
+
+LOG = logging.getLogger("clr")
+Result = dict[str, Any]
+EVENT = "clr.drift.found"
+RECENT = "recent"
+"""Folder of the workspace; below it one folder a task, with images at any depth."""
+
+
+@flow(name="drift-check", persist_result=False)
+def drift_check(workspace: str | None = None) -> Result | State[Any]:
+    """Compare canaries, environment and recent images of every task with the evidence.
+
+    Where something differs the run fails with the state ``Drift`` and sends ``clr.drift.found``.
+
+    Args:
+        workspace: folder that holds data.dvc. Leave it empty: it is the worker's.
+
+    Raises:
+        ServiceUnavailable: the registry cannot be reached.
+    """
+    from prefect.states import Failed
+
+    session = tracking.opened(workspace)
+    tracking.say_where()
+    result = check(session)
+    for found in result["found"]:
+        _send(session, found)
+    if result["found"]:
+        return Failed(name="Drift", message="; ".join(one["sentence"] for one in result["found"]))
+    return result
+
+
+def check(session: Session) -> Result:
+    """Look at every task of the release; changes nothing.
+
+    Returns:
+        {release, tasks: {name: {p, level, distance, images} or {skipped: why}},
+        found: [{task, kind: ``answers`` or ``images``, sentence}]}.
+
+    Raises:
+        ServiceUnavailable: the registry cannot be reached.
+    """
+    from clr.registry.releases import current_release
+    from flows.replay_retention import examine
+
+    release = current_release(session.registry)
+    if release is None:
+        return {"release": None, "tasks": {}, "found": []}
+    report = examine(session, release, everything=False)
+    found = []
+    if report["verdict"] != "pass":
+        tasks = sorted({one.partition(":")[2] for one in report["failed"]}) or [""]
+        found += [{"task": one, "kind": "answers", "sentence": report["sentence"]} for one in tasks]
+    tasks_told: Result = {}
+    places = {task: session.settings.workspace / RECENT / task for task in sorted(release.tasks)}
+    there = {task: place for task, place in places.items() if place.is_dir()}
+    for task, place in there.items():
+        champion = release.tasks[task]
+        tasks_told[task], sentence = _images(session, champion, place, len(there))
+        if sentence:
+            found.append({"task": task, "kind": "images", "sentence": sentence})
+    LOG.info("drift     %d tasks, %d findings", len(release.tasks), len(found))
+    return {"release": release.version, "tasks": tasks_told, "found": found}
+
+
+def _images(session: Session, champion: ChampionRef, place: Path, looks: int) -> tuple[Result, str]:
+    """Compare recent images with the test images; return what was seen, and the alarm if any."""
+    from clr.gate.drift import FEWEST, compare
+
+    try:
+        recent = features(session, place)
+        before = session.evidence(champion).features
+    except ClrError as error:
+        return {"skipped": error.message}, f"{champion.task}: {error.message}"
+    if min(len(recent), len(before)) < FEWEST:
+        return {"skipped": f"fewer than {FEWEST} images"}, ""
+    seen: Compared = compare(before, recent, looks=looks, seed=session.settings.seed)
+    told = {"p": seen.p, "level": seen.level, "distance": seen.distance, "images": len(recent)}
+    if not seen.alarm:
+        return told, ""
+    return told, (
+        f"{champion.task}: {len(recent)} recent images are not like its test images "
+        f"(p = {seen.p:.2g}, at most {seen.level:.2g} is an alarm)"
+    )
+
+
+def features(session: Session, place: Path) -> Floats:
+    """Return the projected features [n, d] of all images below a folder, as the router sees them.
+
+    Raises:
+        DataRefused: a file is no image that can be read.
+    """
+    import numpy as np
+
+    from clr.core.evaluate import run
+    from clr.core.images import ImageSet
+    from clr.core.routing import project
+    from clr.data.listing import walk
+    from flows.measure import router_preprocessing
+
+    settings, backbone = session.settings, session.backbone
+    try:
+        paths = sorted(place / path for path, _ in walk(place))
+    except OSError as error:
+        raise DataRefused(f"{place} cannot be read: {error.strerror}.") from error
+    if not paths:
+        return np.empty((0, 1), dtype=np.float32)
+    preprocessing = router_preprocessing(session)
+    images = ImageSet(
+        paths,
+        [0] * len(paths),
+        preprocessing,
+        cache_mb=settings.image_cache_mb,
+        max_pixels=settings.max_image_pixels,
+    )
+    return project(run(backbone.module, images, preprocessing, backbone.device).numpy())
+
+
+def _send(session: Session, found: Result) -> None:
+    """Tell Prefect's server; a server that does not hear it is no reason to fail."""
+    import os
+    import uuid
+    from datetime import UTC, datetime
+
+    event = {
+        "id": str(uuid.uuid4()),
+        "occurred": datetime.now(UTC).isoformat(),
+        "event": EVENT,
+        "resource": {"prefect.resource.id": f"clr.task.{found['task'] or 'release'}"},
+        "payload": found,
+    }
+    LOG.warning("drift     %s", found["sentence"])
+    if os.environ.get("PREFECT_API_URL"):
+        try:
+            prefect_api.post(session.settings, "/events", [event])
+        except ClrError as error:
+            LOG.warning("drift     %s", error)
