@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clr import __version__
+from clr.errors import IntegrityBroken, ServiceUnavailable
 from clr.registry.acts import LOCAL
 from flows import backup_data, backup_git, databases, provenance
 from flows.snapshot import Item, Snapshot
@@ -31,10 +32,12 @@ LOG = logging.getLogger("clr")
 Result = dict[str, Any]
 
 MADE_AGAIN = frozenset({
-    "cache", "crashes", "dvc", "locks", "logs", "prefect", "remote", "scratch", "server", "up.json",
+    "cache", "crashes", "dvc", "git", "locks", "logs", "prefect", "remote", "scratch", "server",
+    "up.json",
 })  # fmt: skip
 """Below ``CLR_HOME``, not in a backup: local copies, logs, what belongs to running processes,
-Prefect's history of runs, and the DVC remote, whose objects are DVC's cache's."""
+Prefect's history of runs, a copy of the git remote, and the DVC remote, whose objects are those of
+DVC's cache."""
 
 NAMED = frozenset({"artifacts", "keys", "secrets", "unpacked"})
 """Below ``CLR_HOME``, copied after the databases that name it."""
@@ -120,7 +123,7 @@ class Collection:
 def _passing(name: str) -> bool:
     """Say whether a name is that of a lock or of a file that is being written."""
     hidden = name.startswith(".") and name.endswith(".tmp")
-    return hidden or name.endswith(".lock") or name.startswith((".partial-", ".mlflow-"))
+    return hidden or name.endswith(".lock") or name.startswith((".partial-", ".mlflow-", ".git-"))
 
 
 def run_backup(session: Session, folder: Path, *, secrets: bool = True) -> Result:
@@ -237,13 +240,21 @@ def _contents(got: Collection, session: Session) -> None:
 
 
 def _record(session: Session, result: Result) -> None:
-    session.ledger.append(
-        "backup.made",
-        str(result["snapshot"]),
-        {name: value for name, value in result.items() if name != "snapshot"},
-        actor=provenance.local_user(),
-        authentication=LOCAL,
-    )
+    name = str(result["snapshot"])
+    try:
+        session.ledger.append(
+            "backup.made",
+            name,
+            {key: value for key, value in result.items() if key != "snapshot"},
+            actor=provenance.local_user(),
+            authentication=LOCAL,
+        )
+    except ServiceUnavailable as error:
+        raise ServiceUnavailable(
+            f"The snapshot {name} is made, but the ledger has no entry of it: {error.message}",
+            fix="Put that right; the next backup is recorded again.",
+            snapshot=name,
+        ) from error
 
 
 def check_backups(folder: Path) -> Result:
@@ -255,8 +266,6 @@ def check_backups(folder: Path) -> Result:
         UsageError: it is no folder of backups.
         ServiceUnavailable: a backup is being made there.
     """
-    from clr.errors import IntegrityBroken
-
     found = []
     with open_store(folder, create=False) as store:
         for name in store.names():

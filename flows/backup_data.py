@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 FOLDERS = {
     ".dvc": frozenset({"cache", "tmp", "config.local"}),
-    "incoming": frozenset(),
     "quarantine": frozenset(),
     "mlflow": frozenset(),
 }
@@ -42,9 +41,11 @@ def collect(got: Collection, session: Session) -> None:
         got.tree(workspace / name, f"workspace/{name}", skip)
     for name in FILES:
         got.file(workspace / name, f"workspace/{name}")
-    incoming = session.settings.incoming
-    if incoming and not incoming.absolute().is_relative_to(workspace / "incoming"):
-        got.left_out.append(f"the folder {incoming} that is watched")
+    inbox = session.settings.inbox
+    if inbox.is_relative_to(workspace):
+        got.tree(inbox, f"workspace/{inbox.relative_to(workspace).as_posix()}")
+    else:
+        got.left_out.append(f"the watched folder {inbox}")
     _seen_by_git(got, session)
     _objects(got, session)
 
@@ -55,11 +56,11 @@ def _seen_by_git(got: Collection, session: Session) -> None:
     if git_root(workspace) is None:
         return
     asked = ("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate")
-    ours = {"data", *FOLDERS}
+    ours = [workspace / name for name in ("data", *FOLDERS)]
+    ours += [session.settings.state, got.store.folder]
     for path in filter(None, run_git(workspace, *asked).stdout.split("\0")):
         file = workspace / path
-        inside = any(file.is_relative_to(one) for one in (session.settings.state, got.store.folder))
-        if path.split("/")[0] not in ours and not inside and "\ufffd" not in path:
+        if not any(file.is_relative_to(one) for one in ours) and "\ufffd" not in path:
             got.file(file, f"workspace/{path}")
 
 

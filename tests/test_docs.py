@@ -1,0 +1,80 @@
+"""What the documentation names is there: files, headings, and the tests of the table of faults."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(test_\w+))?`")
+
+
+@cache
+def prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+@cache
+def anchors(page: Path) -> frozenset[str]:
+    """What its headings are called in addresses, as GitHub does it."""
+    titles = re.findall(r"^#+ (.+)$", prose(page), flags=re.M)
+    plain = (re.sub(r"[^\w\- ]", "", title.strip().lower()) for title in titles)
+    return frozenset(title.replace(" ", "-") for title in plain)
+
+
+@cache
+def functions(file: Path) -> frozenset[str]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return frozenset(one.name for one in ast.walk(tree) if isinstance(one, ast.FunctionDef))
+
+
+def missing_links(page: Path) -> list[str]:
+    missing = []
+    for target in _LINK.findall(prose(page)):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            missing.append(target)
+    return missing
+
+
+def missing_tests(text: str) -> list[str]:
+    return [
+        f"{file}::{name}"
+        for file, name in _TEST.findall(text)
+        if not (ROOT / file).is_file() or (name and name not in functions(ROOT / file))
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_links_to_and_the_tests_it_names_are_there(page: Path) -> None:
+    assert missing_links(page) == []
+    assert missing_tests(page.read_text(encoding="utf-8")) == []
+
+
+def test_every_fault_has_a_test() -> None:
+    section = prose(ROOT / "docs" / "operations.md").partition("\n## Faults\n")[2]
+    rows = [line for line in section.splitlines() if line.startswith("|")][2:]
+    assert len(rows) > 15
+    for row in rows:
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert len(cells) == 4, row
+        assert _TEST.search(cells[3]), f"no test shows this: {row}"
+
+
+def test_a_wrong_name_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A b\n[x](no.md) [y](#a-b) [z](#c) [w](https://example.com)\n")
+    assert missing_links(page) == ["no.md", "#c"]
+    named = "`tests/test_docs.py::test_a_wrong_name_is_found` `tests/test_docs.py::test_x`"
+    assert missing_tests(named) == ["tests/test_docs.py::test_x"]
