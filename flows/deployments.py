@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from clr.errors import ClrError, ServiceUnavailable
 from clr.settings import Settings, load_settings
-from flows import announce, embedded, output
+from flows import announce, embedded, output, tracking
 from flows.parts import pools
 
 if TYPE_CHECKING:
@@ -191,13 +191,13 @@ def lost_runs() -> AutomationCore:
     from prefect.events import AutomationCore, EventTrigger, Posture, ResourceSpecification
     from prefect.events.actions import ChangeFlowRunState
 
-    ends = ("heartbeat", "Completed", "Failed", "Cancelled", "Crashed", "TimedOut", "Scheduled")
+    names = ("heartbeat", *tracking.END_NAMES, "Scheduled", "AwaitingRetry")
     return AutomationCore(
         name="clr-lost-runs",
         description="Marks flow runs whose heartbeats stopped as crashed.",
         trigger=EventTrigger(
             after={f"{_RUN}heartbeat"},
-            expect={_RUN + one for one in ends},
+            expect={_RUN + one for one in names},
             match=ResourceSpecification({"prefect.resource.id": [f"{_RUN}*"]}),
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
@@ -312,18 +312,28 @@ def schedules(deployment: Deployment) -> list[Any]:
 
 def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> None:
     """Make an automation, once; of several with its name one is left."""
-    fields = {"trigger", "actions", "description", "enabled"}
     kept = None
     for known in client.read_automations_by_name(wanted.name):
-        same = known.model_dump(mode="json", include=fields) == wanted.model_dump(
-            mode="json", include=fields
-        )
-        if same and kept is None:
+        if kept is None and content(known) == content(wanted):
             kept = known
         else:
             client.delete_automation(known.id)
     if kept is None:
         client.create_automation(wanted)
+
+
+def content(automation: Any) -> Any:
+    """Return what an automation says, without the ids that each copy of it gets."""
+    fields = {"trigger", "actions", "description", "enabled"}
+    return _settled(automation.model_dump(mode="json", include=fields))
+
+
+def _settled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _settled(one) for name, one in value.items() if name != "id"}
+    if isinstance(value, list):
+        return sorted((_settled(one) for one in value), key=repr)
+    return value
 
 
 def main() -> None:

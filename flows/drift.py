@@ -54,7 +54,7 @@ def drift_check(workspace: str | None = None) -> Result | State[Any]:
     for found in result["found"]:
         _send(session, found)
     if result["found"]:
-        return Failed(name="Drift", message="; ".join(one["sentence"] for one in result["found"]))
+        return Failed(name=tracking.DRIFT, message="; ".join(one["sentence"] for one in result["found"]))
     return result
 
 

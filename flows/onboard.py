@@ -93,7 +93,7 @@ def onboard(
     over = tracking.take(session.settings, arrival, name or place.name, place)
     if over:
         LOG.info("onboard   nothing to do: %s", over)
-        return Completed(name="Duplicate", message=f"Nothing to do: {over}.")
+        return Completed(name=tracking.DUPLICATE, message=f"Nothing to do: {over}.")
     return tracking.through(session.settings, arrival, lambda: _onboard(session, place, name))
 
 

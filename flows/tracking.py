@@ -19,6 +19,10 @@ Result = dict[str, Any]
 ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 """Types of states in which nothing runs any more."""
 
+DUPLICATE, DRIFT = "Duplicate", "Drift"
+END_NAMES = ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut", DUPLICATE, DRIFT)
+"""Names of such states; Prefect's events carry the name."""
+
 
 def run_id() -> str:
     """Return the id of the flow run that this is; empty outside of one."""
