@@ -124,7 +124,7 @@ def prefect_server(settings: Settings, given: Environment) -> Start:
         ),
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
         # a page of another origin gets no answer, whatever password the browser knows
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": own,
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": own,
         "PREFECT_SERVER_UI_API_URL": f"{own}/api",
         "PREFECT__SERVER_FINAL": "1",
         "PYTHONUNBUFFERED": "1",

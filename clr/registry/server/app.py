@@ -48,7 +48,13 @@ def create_app(app: Flask | None = None) -> Any:
             fix="Take authorization_function out of the auth configuration.",
         )
     flask_app = mlflow_app if app is None else app
-    keeper = Keeper(load_settings())
+    settings = load_settings()
+    keeper = Keeper(settings)
+    if settings.registry_artifacts:
+        from clr.registry.server.config import artifacts_url
+        from clr.registry.server.passing import pass_through
+
+        pass_through(artifacts_url(settings))
     served = auth.create_app(flask_app)
     hooks = Hooks(keeper)
     flask_app.before_request(hooks.decide)
