@@ -27,10 +27,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from clr.settings import Settings
-    from flows.processes import Start
-
-HEALTH_PORT = 8081
-"""Of a worker, on loopback."""
 
 _KEY, _TRUSTED = "CLR_LEDGER_KEY", "CLR_LEDGER_TRUSTED"
 
@@ -78,34 +74,13 @@ def _run(name: str, about: str) -> None:
                               ("CLR_REGISTRY_ARTIFACTS", "CLR_DVC_REMOTE")))  # fmt: skip
         print(f"buckets   {', '.join(made)}")
         return
-    settings = load_settings()
-    _place_keys(settings)
-    start = _start(settings, name, about)
-    os.chdir(settings.workspace)
-    os.execve(start.command[0], start.command, start.environment)  # noqa: S606
-
-
-def _start(settings: Settings, name: str, about: str) -> Start:
-    from clr.errors import UsageError
     from flows import processes
 
-    given = os.environ
-    if name == "registry":
-        return processes.registry(settings, given, settings.registry, settings.release_service)
-    if name == "release-service":
-        return processes.release_service(settings, given, settings.registry)
-    if name == "prefect":
-        return processes.prefect_server(settings, given)
-    if name == "deployments":
-        return processes.deployments(settings, given)
-    if name == "watcher":
-        return processes.watcher(settings, given)
-    if name == "worker":
-        limit = settings.parallel or min(4, max(1, (os.cpu_count() or 1) // 2))
-        return processes.worker(settings, given, about, limit, HEALTH_PORT)
-    raise UsageError(
-        f"There is no process {name!r}.", fix="See `python -c 'help(\"flows.entry\")'`."
-    )
+    settings = load_settings()
+    _place_keys(settings)
+    start = processes.start(settings, name, about)
+    os.chdir(settings.workspace)
+    os.execve(start.command[0], start.command, start.environment)  # noqa: S606
 
 
 def _place_keys(settings: Settings) -> None:

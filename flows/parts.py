@@ -107,16 +107,18 @@ def parts(at: Addresses) -> dict[str, Part]:
         made["prefect"] = Part(server, at.prefect, f"{at.prefect}/api/health")
     made["registry"] = Part(registry_child(plan), plan.url, f"{plan.url}/health")
     service = service_child(plan, {**embedded.defaults(settings), **known})
-    _without(service.environment, _OF_SERVERS)
+    without_servers(service.environment)
     made["release-service"] = Part(service, plan.service_url, f"{plan.service_url}/health")
-    common = _flow_environment(plan, known)
+    common = flow_environment(
+        settings, plan.url, settings.release_service or plan.service_url, known
+    )
     later = ("prefect",) if at.prefect_host else ()
     if importlib.util.find_spec("flows.deployments"):
         child = _child(settings, "deployments", ["flows.deployments"], common)
         made["deployments"] = Part(child, after=later, once=True)
         later = ("deployments",)
     for pool in pools(settings):
-        child, online = _worker(settings, pool, common), _polls(pool, known[API], auth)
+        child, online = worker(settings, pool, common), _polls(pool, known[API], auth)
         made[f"worker-{pool}"] = Part(child, online=online, after=later)
     if importlib.util.find_spec("flows.watch"):
         command = ["flows.watch", "--port", str(at.metrics_port)]
@@ -156,31 +158,44 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def _flow_environment(plan: Plan, known: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of whatever runs or starts flows."""
-    settings, given = plan.settings, os.environ
+def flow_environment(
+    settings: Settings, registry: str, service: str, known: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the environment of whatever runs or starts flows.
+
+    Args:
+        settings: of the workspace.
+        registry: address of the registry server.
+        service: address of the release service.
+        known: what Prefect's client needs to know.
+    """
+    given = os.environ
     environment = {
         **common_environment(settings, given),
         **embedded.defaults(settings),
-        "CLR_REGISTRY_URL": plan.url,
-        "CLR_RELEASE_SERVICE": settings.release_service or plan.service_url,
+        "CLR_REGISTRY_URL": registry,
+        "CLR_RELEASE_SERVICE": service,
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         **known,
     }
     for secret in (secrets.TRAINER_PASSWORD,):
         if given.get(secret.variable):
             environment[secret.variable] = given[secret.variable]
-    _without(environment, _OF_SERVERS)
+    without_servers(environment)
     return environment
 
 
-def _without(environment: dict[str, str], names: frozenset[str]) -> None:
-    for name in [one for one in environment if one in names or one.startswith("PREFECT_SERVER_")]:
+def without_servers(environment: dict[str, str]) -> None:
+    """Take out of `environment` what only the servers may know."""
+    for name in [
+        one for one in environment if one in _OF_SERVERS or one.startswith("PREFECT_SERVER_")
+    ]:
         if name != "PREFECT_SERVER_ANALYTICS_ENABLED":
             del environment[name]
 
 
-def _worker(settings: Settings, pool: str, common: Mapping[str, str]) -> Child:
+def worker(settings: Settings, pool: str, common: Mapping[str, str]) -> Child:
+    """Return the worker of a pool, not started; `common` is `flow_environment`."""
     limit = REGISTRY_RUNS if pool == "registry" else at_once(settings)
     environment = {
         **common,

@@ -41,6 +41,7 @@ class Child:
 
     Attributes:
         name: in messages, and before each of its lines on the terminal.
+        command: program and arguments.
         folder: where the process works.
         log: file that gets its output; older parts beside it as ``.1`` to ``.3``.
         environment: it gets exactly this.
@@ -60,7 +61,7 @@ class Child:
         """Start nothing yet; `folder` is where the process will work."""
         self.name, self.folder, self.log = name, folder, log
         self.environment = dict(environment)
-        self._command = list(command)
+        self.command = list(command)
         self.process: subprocess.Popen[bytes] | None = None
         self._delay, self._due = FIRST_DELAY, 0.0
         self._started = 0.0
@@ -82,7 +83,7 @@ class Child:
         """
         self._clear()
         self.process = subprocess.Popen(
-            command or self._command,
+            command or self.command,
             env=dict(environment or self.environment),
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
@@ -162,7 +163,7 @@ class Child:
             for line in process.stdout:
                 text = line.decode("utf-8", "replace").rstrip()
                 file.handle(logging.makeLogRecord({"msg": "%s", "args": (text,)}))
-                _SCREEN.show(f"{self.name} | {text}")
+                _SCREEN.show(output.passed_on(self.name, text))
 
 
 def stop(children: Iterable[Child], seconds: float) -> None:

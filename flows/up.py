@@ -36,7 +36,8 @@ class Plan:
         host: address that the registry server listens on.
         port: its port.
         url: address at which this machine reaches it.
-        service_port: port of the release service on the loopback address.
+        service_port: port of the release service.
+        service_host: address that it listens on.
     """
 
     settings: Settings
@@ -44,6 +45,7 @@ class Plan:
     port: int
     url: str
     service_port: int
+    service_host: str = "127.0.0.1"
 
     @property
     def service_url(self) -> str:
@@ -119,7 +121,10 @@ def service_child(plan: Plan, more: Mapping[str, str] | None = None) -> Child:
         secrets.ensure_secret(state, secrets.WEBHOOK_SECRET),
     )
     environment.update(more or {})
-    command = [sys.executable, "-m", "flows.service", "--port", str(plan.service_port)]
+    command = [
+        *(sys.executable, "-m", "flows.service"),
+        *("--host", plan.service_host, "--port", str(plan.service_port)),
+    ]
     return Child(
         "release-service",
         command,

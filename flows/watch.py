@@ -2,7 +2,7 @@
 
 ``python -m flows.watch --port N`` works until SIGTERM. Each of its parts has a thread of its
 own and is tried again, ever more rarely, while it fails; what was seen is on disk before it is
-told. ``/health`` and ``/metrics`` are served on the loopback address; port 0 serves nothing.
+told. ``/health`` and ``/metrics`` are served at ``CLR_METRICS_HOST``; port 0 serves nothing.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     uvicorn.run(
         create_app(watcher),
-        host="127.0.0.1",
+        host=watcher.settings.metrics_host,
         port=port,
         log_level="warning",
         access_log=False,
