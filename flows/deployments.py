@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from clr.errors import ClrError, ServiceUnavailable
 from clr.settings import Settings, load_settings
-from flows import announce, embedded, output, tracking
+from flows import announce, embedded, locks, output, tracking
 from flows.parts import pools
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ POOLS = {
     "gpu": "Onboardings on machines with a GPU.",
     "registry": "Asks the release service to carry out decisions; holds no release password.",
 }
-LIMITS = ("clr-registry", "clr-promote", "clr-data")
-"""Global concurrency limits of one slot each, see flows/locks.py."""
-
 LOST_SECONDS = 90
 """A run is lost after so long without a heartbeat: three times the workers' 30 seconds."""
 
@@ -225,8 +222,8 @@ def apply(settings: Settings) -> None:
         with get_client(sync_client=True) as client:
             for pool, description in POOLS.items():
                 _pool(client, pool, description)
-            for limit in LIMITS:
-                client.upsert_global_concurrency_limit_by_name(limit, 1)
+            for lock in locks.SHARED:
+                client.upsert_global_concurrency_limit_by_name(locks.limit_of(lock), 1)
             wanted = [lost_runs()]
             for one in deployments(settings):
                 wanted += _deployment(client, one)

@@ -48,7 +48,7 @@ def send(api: str, auth: str, path: str, body: Any, seconds: float = SECONDS) ->
         seconds: how long it may take to answer.
 
     Raises:
-        ServiceUnavailable: it does not answer, or it answers an error.
+        ServiceUnavailable: it does not answer, or it answers an error: then with its `status`.
     """
     import httpx
 
@@ -65,8 +65,10 @@ def send(api: str, auth: str, path: str, body: Any, seconds: float = SECONDS) ->
         answer.raise_for_status()
         return answer.json() if answer.content else None
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        said = f": {answer.text[:200]}" if isinstance(error, httpx.HTTPStatusError) else ""
+        bad = isinstance(error, httpx.HTTPStatusError)
+        said = f": {answer.text[:200]}" if bad else ""
         raise ServiceUnavailable(
             f"Prefect's server at {api} does not take {path}: {error}{said}.",
             fix="See that it runs and that PREFECT_API_AUTH_STRING is right; it is tried again.",
+            **({"status": answer.status_code} if bad else {}),
         ) from error

@@ -19,6 +19,9 @@ Result = dict[str, Any]
 ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 """Types of states in which nothing runs any more."""
 
+PROCESS = "clr.process"
+"""Label of a run: ``<host>:<process>:<attempt>`` of who works on it."""
+
 DUPLICATE, DRIFT = "Duplicate", "Drift"
 END_NAMES = ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut", DUPLICATE, DRIFT)
 """Names of such states; Prefect's events carry the name."""
@@ -71,20 +74,19 @@ def folder(settings: Settings, path: str, arrival: str | None) -> Path:
 
 
 def say_where() -> None:
-    """Write machine and process into this run, so that its death is noticed at once.
+    """Write machine, process and attempt into this run, so that its death is noticed at once.
 
-    The worker does so too, but may itself die first. A failure is no reason to stop.
+    A failure is no reason to stop.
     """
     found = _run()
     if found is None or not os.environ.get("PREFECT_API_URL"):
         return
     from prefect.client.orchestration import get_client
 
+    here = f"{socket.gethostname()}:{os.getpid()}:{found.run_count}"
     try:
         with get_client(sync_client=True) as client:
-            client.update_flow_run(
-                found.id, infrastructure_pid=f"{socket.gethostname()}:{os.getpid()}"
-            )
+            client.update_flow_run_labels(found.id, {PROCESS: here})
     except Exception as error:
         LOG.warning("onboard   Prefect's server does not note who works: %s", error)
 

@@ -1,0 +1,155 @@
+"""Locks: of a workspace, and of everything that shares one Prefect server.
+
+A workspace's lock is a file's, which the system frees when its holder dies. Machines that work
+on one registry exclude each other by a global concurrency limit of Prefect's server with one
+slot: its holder renews a lease, and once the holder is gone the slot is free again after
+`LEASE_SECONDS` and a look of the server. ``python -m flows.deployments`` makes the limits; on a
+server that has none (one that is started for a single command) the file is enough.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from clr.errors import ServiceUnavailable
+from clr.settings import Settings
+from flows import prefect_api, running
+
+LOG = logging.getLogger("clr")
+SECONDS = 3600.0
+"""How long a lock is waited for."""
+
+LEASE_SECONDS = 60.0
+"""The shortest that Prefect's server lends a slot for."""
+
+SHARED = ("registry", "promote")
+"""Locks that machines share."""
+
+_PAUSE, _LOCKED = 2.0, 423
+_TOLD_SECONDS = 60.0
+
+
+def limit_of(name: str) -> str:
+    """Return the name of a lock's global concurrency limit."""
+    return f"clr-{name}"
+
+
+@contextmanager
+def hold(settings: Settings, name: str) -> Iterator[None]:
+    """Hold the lock `name`, of the workspace and, where it is one of `SHARED`, of all machines.
+
+    Raises:
+        ServiceUnavailable: somebody else held it for an hour, or Prefect's server, which
+            lends it, cannot be reached.
+    """
+    deadline = time.monotonic() + SECONDS
+    with _file(settings, name, deadline):
+        if name in SHARED and os.environ.get(running.API):
+            with _slot(settings, name, deadline):
+                yield
+        else:
+            yield
+
+
+@contextmanager
+def _file(settings: Settings, name: str, deadline: float) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    folder = settings.state / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{name}.lock")
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            LOG.info("waiting   for another clr process that holds %s", lock.lock_file)
+            lock.acquire(timeout=max(0.0, deadline - time.monotonic()))
+    except Timeout as error:
+        raise _busy(name, f"{settings.workspace}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _slot(settings: Settings, name: str, deadline: float) -> Iterator[None]:
+    """Hold the one slot of a lock at Prefect's server, its lease renewed by a thread."""
+    lease = _acquire(settings, name, deadline)
+    if not lease:
+        yield
+        return
+    done = threading.Event()
+    keeper = threading.Thread(
+        target=_renew, args=(settings, name, lease, done), name=f"lease-{name}", daemon=True
+    )
+    keeper.start()
+    try:
+        yield
+    finally:
+        done.set()
+        keeper.join()
+        _release(settings, name, lease)
+
+
+def _acquire(settings: Settings, name: str, deadline: float) -> str:
+    """Return the id of a lease; empty where the server has no such limit.
+
+    Raises:
+        ServiceUnavailable: not free in time, or the server cannot be reached.
+    """
+    body = {"names": [limit_of(name)], "slots": 1, "lease_duration": LEASE_SECONDS}
+    told = 0.0
+    while True:
+        try:
+            given: Any = prefect_api.post(
+                settings, "/v2/concurrency_limits/increment-with-lease", body
+            )
+            return str(given["lease_id"]) if given["limits"] else ""
+        except ServiceUnavailable as error:
+            if error.data.get("status") != _LOCKED:
+                raise
+        now = time.monotonic()
+        if now > deadline:
+            raise _busy(name, "all machines on this Prefect server")
+        if now - told > _TOLD_SECONDS:
+            LOG.info("waiting   for another machine that holds the lock %s", name)
+            told = now
+        time.sleep(_PAUSE)
+
+
+def _renew(settings: Settings, name: str, lease: str, done: threading.Event) -> None:
+    """Renew a lease until told to end; a server that is away for a moment loses nothing."""
+    wait = LEASE_SECONDS / 4
+    body = {"lease_duration": LEASE_SECONDS}
+    while not done.wait(wait):
+        try:
+            prefect_api.post(settings, f"/v2/concurrency_limits/leases/{lease}/renew", body)
+            wait = LEASE_SECONDS / 4
+        except ServiceUnavailable as error:
+            LOG.warning("lock      the lease of %s was not renewed: %s", name, error.message)
+            if error.data.get("status") == 410:
+                return  # what it guards checks for itself that nobody was faster
+            wait = LEASE_SECONDS / 12
+
+
+def _release(settings: Settings, name: str, lease: str) -> None:
+    body = {"lease_id": str(uuid.UUID(lease))}
+    try:
+        prefect_api.post(settings, "/v2/concurrency_limits/decrement-with-lease", body)
+    except ServiceUnavailable as error:
+        LOG.warning("lock      %s is free after %.0f s: %s", name, LEASE_SECONDS, error.message)
+
+
+def _busy(name: str, where: str) -> ServiceUnavailable:
+    return ServiceUnavailable(
+        f"The lock {name} of {where} was not free within an hour.",
+        fix="See which clr process still runs there.",
+    )
