@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clr.errors import IntegrityBroken, ServiceUnavailable, UsageError
+from clr.errors import IntegrityBroken, UsageError
 from clr.settings import Settings, load_settings
-from flows import embedded
+from flows import embedded, locks
 
 if TYPE_CHECKING:
     from clr.audit.ledger import Ledger
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from clr.registry.store import Registry
 
 LOG = logging.getLogger("clr")
-LOCK_SECONDS = 3600.0
 EVIDENCE_FILE = "evidence/evidence.safetensors"
 """Artifact of the run that made a version."""
 
@@ -211,33 +209,14 @@ class Session:
             for left in (self.settings.state / kind / task).rglob(".*.tmp"):
                 left.unlink(missing_ok=True)
 
-    @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Hold the workspace-wide lock `name`; the system frees it if this process dies.
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        """Hold the lock `name` (flows/locks.py); it is free again if this process dies.
 
         Raises:
-            ServiceUnavailable: somebody else held it for an hour.
+            ServiceUnavailable: somebody else held it for an hour, or Prefect's server, which
+                lends those that machines share, cannot be reached.
         """
-        from filelock import FileLock, Timeout
-
-        folder = self.settings.state / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{name}.lock")
-        try:
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                LOG.info("waiting   for another clr process that holds %s", lock.lock_file)
-                lock.acquire(timeout=LOCK_SECONDS)
-        except Timeout as error:
-            raise ServiceUnavailable(
-                f"The lock {name} of {self.settings.workspace} was not free within an hour.",
-                fix="See which clr process still runs there.",
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
+        return locks.hold(self.settings, name)
 
 
 @lru_cache(maxsize=4)
