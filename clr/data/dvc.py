@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -252,5 +253,23 @@ def cache_folder(workspace: Path) -> Path:
     load()
     from dvc.config import Config
 
+    folders = [workspace / ".dvc", *(Path(Config.get_dir(one)) for one in ("global", "system"))]
+    files = [folder / name for folder in folders for name in ("config", "config.local")]
+    return _cache_folder(workspace, tuple(map(_stamp, files)))
+
+
+@lru_cache(maxsize=16)  # thousands of tasks ask for it, and reading configurations takes 2 ms
+def _cache_folder(workspace: Path, _: tuple[tuple[int, int, int] | None, ...]) -> Path:
+    from dvc.config import Config
+
     configured = Config(str(workspace / ".dvc"), validate=False)["cache"].get("dir")
     return Path(configured) if configured else workspace / ".dvc" / "cache"
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes with a file's content; None where there is no file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -70,7 +73,9 @@ def adapter_path(registry: Registry, task: str, version: int, digest: str) -> Pa
         ServiceUnavailable: the registry cannot be reached.
     """
     copy = registry.cache / f"{digest.removeprefix('sha256:')}.safetensors"
-    if not registry.embedded and copy.is_file() and sha256_file(copy) == digest:
+    # of an embedded registry's file only a link is kept: what is read is that file itself
+    kept = copy.is_symlink() if registry.embedded else copy.is_file()
+    if kept and copy.is_file() and sha256_file(copy) == digest:
         return copy
     with scratch(registry) as folder, calling(registry.uri, f"fetch the adapter of {task}"):
         path = fetch_adapter(registry, task, version, folder)
@@ -83,9 +88,18 @@ def adapter_path(registry: Registry, task: str, version: int, digest: str) -> Pa
                 version=version,
             )
         if not path.is_relative_to(folder):
+            _link(copy, path)
             return path
         write_atomic(copy, path.read_bytes())
     return copy
+
+
+def _link(link: Path, path: Path) -> None:
+    """Remember where a registered file lies; asking the database for it takes milliseconds."""
+    temporary = link.with_name(f".{secrets.token_hex(8)}.tmp")
+    with suppress(OSError):  # the next call asks again
+        temporary.symlink_to(os.path.relpath(path, link.parent))
+        temporary.replace(link)
 
 
 def fetch(registry: Registry, run_id: str, artifact: str, folder: Path) -> Path:
