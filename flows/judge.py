@@ -56,29 +56,15 @@ def judge(session: Session, newcomer: Evidence, release: Release | None) -> Judg
     Raises:
         IntegrityBroken: an earlier task's adapter or evidence is not what was recorded.
     """
-    from clr.core.routing import Router
     from clr.gate.evidence import Offer
     from clr.gate.verdict import decide
 
     session.backbone.check()
-    before = _evidence(session, release)
-    others = {task: one for task, one in before.items() if task != newcomer.task}
-    routers = (
-        session.router(release) if release else Router({}),
-        Router({one.task: one.statistics for one in (*others.values(), newcomer)}),
-    )
-    earlier = []
-    if release is not None:
-        asked = [
-            Question(release.tasks[one], replay_is_due(session, release, one)) for one in others
-        ]
-        looks = fan_out(session, look, asked, what="gate")
-        earlier = [
-            _shown(release, before[one.champion.task], seen, routers)
-            for one, seen in zip(asked, looks, strict=True)
-        ]
-        replays = sum(one.replayed is not None for one in looks)
-        LOG.info("gate      %d earlier tasks looked at, %d replayed", len(looks), replays)
+    before, routers = _recorded(session, newcomer, release)
+    try:
+        earlier = _earlier(session, before, newcomer.task, release, routers) if release else []
+    finally:
+        session.held.clear()
     offer = Offer(
         newcomer=_newcomer(session, newcomer, before.get(newcomer.task), release, routers[1]),
         earlier=tuple(earlier),
@@ -91,6 +77,58 @@ def judge(session: Session, newcomer: Evidence, release: Release | None) -> Judg
         "release": against,
     }
     return Judged(report, canonical_json(report), routers[1].digest, against)
+
+
+def _recorded(
+    session: Session, newcomer: Evidence, release: Release | None
+) -> tuple[dict[str, Evidence], tuple[Router, Router]]:
+    """Read what was recorded of every task, once: slim evidence, routers without and with the new.
+
+    Raises:
+        IntegrityBroken: evidence, or the router of the release, is not what was recorded.
+    """
+    from clr.core.routing import Gathering, Router
+
+    before: dict[str, Evidence] = {}
+    was, will_be = Gathering(), Gathering()
+    champions = release.tasks if release else {}
+    for task in sorted({*champions, newcomer.task}):
+        if task in champions:
+            evidence = session.evidence(champions[task])
+            digest = evidence.described.digest
+            was.add(task, evidence.described, digest)
+            before[task] = session.held[champions[task].evidence_digest] = evidence.slim()
+        if task == newcomer.task:
+            will_be.add(task, newcomer.described)
+        else:
+            will_be.add(task, evidence.described, digest)
+    routers = Router(was), Router(will_be)
+    if release is not None:
+        session.keep_router(release, routers[0])
+    return before, routers
+
+
+def _earlier(
+    session: Session,
+    before: Mapping[str, Evidence],
+    newcomer: str,
+    release: Release,
+    routers: tuple[Router, Router],
+) -> list[EarlierTask]:
+    """Return what the gate is shown of every earlier task but the newcomer's own."""
+    from clr.core.routing import found
+
+    others = {task: one for task, one in before.items() if task != newcomer}
+    asked = [Question(release.tasks[one], replay_is_due(session, release, one)) for one in others]
+    looks = fan_out(session, look, asked, what="gate")
+    features = {task: one.features for task, one in others.items()}
+    was, will_be = (found(router, features) for router in routers)
+    replays = sum(one.replayed is not None for one in looks)
+    LOG.info("gate      %d earlier tasks looked at, %d replayed", len(looks), replays)
+    return [
+        shown(release, one, seen, (was[one.task], will_be[one.task]))
+        for one, seen in zip(others.values(), looks, strict=True)
+    ]
 
 
 def limits(session: Session) -> Limits:
@@ -131,17 +169,29 @@ def earlier_task(
     """
     due = replay_is_due(session, release, champion.task)
     seen = look_through(session, Question(champion, due), evidence, predict)
-    return _shown(release, evidence, seen, routers, backbone)
+    sent = None
+    if routers:
+        was, will_be = (_sent(router, evidence) for router in routers)
+        sent = was, will_be
+    return shown(release, evidence, seen, sent, backbone)
 
 
-def _shown(
+def shown(
     release: Release,
     evidence: Evidence,
     seen: Look,
-    routers: tuple[Router, Router] | None,
+    sent: tuple[Bools, Bools] | None,
     backbone: str = "",
 ) -> EarlierTask:
-    """Put what was recorded of a task beside what is seen of it today."""
+    """Put what was recorded of a task beside what is seen of it today.
+
+    Args:
+        release: what serves now.
+        evidence: recorded with its champion.
+        seen: today.
+        sent: bool [n] each, which items reached their task before and after; None without routing.
+        backbone: digest of another backbone than the one that was looked at.
+    """
     from clr.gate.evidence import EarlierTask, Snapshot
 
     after = Snapshot(
@@ -159,10 +209,6 @@ def _shown(
         canary=evidence.canary_digest,
     )
     answers = evidence.predicted if seen.replayed is None else seen.replayed
-    routed = [
-        _routed(router, evidence, known)
-        for router, known in zip(routers or (), (evidence.predicted, answers), strict=False)
-    ]
     return EarlierTask(
         task=evidence.task,
         before=before,
@@ -173,22 +219,16 @@ def _shown(
         stored=evidence.predicted,
         replayed=seen.replayed,
         replay_due=seen.due,
-        routed_before=routed[0] if routed else None,
-        routed_after=routed[1] if routed else None,
+        routed_before=sent[0] & (evidence.predicted == evidence.labels) if sent else None,
+        routed_after=sent[1] & (answers == evidence.labels) if sent else None,
     )
 
 
-def _routed(router: Router, evidence: Evidence, answers: Ints) -> Bools:
-    """Say which test items reach their task and are answered rightly there."""
-    found = router.route(evidence.features) == router.tasks.index(evidence.task)
-    right: Bools = found & (answers == evidence.labels)
-    return right
+def _sent(router: Router, evidence: Evidence) -> Bools:
+    """Say which test items reach their task."""
+    from clr.core.routing import found
 
-
-def _evidence(session: Session, release: Release | None) -> dict[str, Evidence]:
-    if release is None:
-        return {}
-    return {task: session.evidence(ref) for task, ref in sorted(release.tasks.items())}
+    return found(router, {evidence.task: evidence.features})[evidence.task]
 
 
 def _newcomer(
@@ -210,7 +250,7 @@ def _newcomer(
         champion=_champion_answers(session, evidence, champion, release.tasks[evidence.task])
         if champion and release
         else None,
-        routed=_routed(router, evidence, evidence.predicted),
+        routed=_sent(router, evidence) & (evidence.predicted == evidence.labels),
         params_pct=about["params_pct"],
         adapter_bytes=about["adapter_bytes"],
         latency_p95_ms=about["latency"]["p95"],

@@ -72,7 +72,8 @@ def look(session: Session, asked: Question) -> Look:
     Raises:
         IntegrityBroken: its adapter or evidence is not what was recorded.
     """
-    return look_through(session, asked, session.evidence(asked.champion), None)
+    held = session.held.get(asked.champion.evidence_digest)
+    return look_through(session, asked, held or session.evidence(asked.champion), None)
 
 
 def look_through(

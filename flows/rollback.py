@@ -197,7 +197,7 @@ def _write_without(session: Session, now: Release, champion: ChampionRef) -> Rel
     from clr.registry.releases import write_release
 
     tasks = {name: ref for name, ref in now.tasks.items() if name != champion.task}
-    described = {name: session.evidence(ref).statistics for name, ref in tasks.items()}
+    described = {name: session.evidence(ref).described for name, ref in tasks.items()}
     report = canonical_json(session.gate_report(now))
     release = Release(now.backbone, tasks, Router(described).digest, now.gate, now.digest)
     return write_release(session.registry, release, {GATE_FILE: report})

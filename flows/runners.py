@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -150,6 +151,8 @@ def fan_out(
 
 def _inside_flow() -> bool:
     """Say whether a flow is running here: starting one for a little work takes a server."""
+    if "prefect" not in sys.modules:
+        return False  # importing it takes seconds
     from prefect.context import FlowRunContext
 
     return FlowRunContext.get() is not None

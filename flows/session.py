@@ -126,18 +126,15 @@ class Session:
             IntegrityBroken: it is missing, or its bytes are not those that were recorded.
         """
         from clr.core.evidence import read_evidence
-        from clr.core.files import sha256_file, write_atomic
-        from clr.registry.fetch import fetch
-        from clr.registry.local import scratch
 
         digest = champion.evidence_digest
         copy = self.evidence_copy(digest)
-        if not (copy.is_file() and sha256_file(copy) == digest):
-            with scratch(self.registry) as folder:
-                path = fetch(self.registry, champion.run_id, EVIDENCE_FILE, folder)
-                write_atomic(copy, path.read_bytes())
         try:
-            return read_evidence(copy, digest)
+            try:
+                return read_evidence(copy, digest)
+            except IntegrityBroken:
+                self._fetch_evidence(champion, copy)
+                return read_evidence(copy, digest)
         except IntegrityBroken as error:
             raise IntegrityBroken(
                 f"The evidence of {champion.task} version {champion.version} cannot be trusted. "
@@ -145,6 +142,15 @@ class Session:
                 fix=error.fix,
                 task=champion.task,
             ) from error
+
+    def _fetch_evidence(self, champion: ChampionRef, copy: Path) -> None:
+        from clr.core.files import write_atomic
+        from clr.registry.fetch import fetch
+        from clr.registry.local import scratch
+
+        with scratch(self.registry) as folder:
+            path = fetch(self.registry, champion.run_id, EVIDENCE_FILE, folder)
+            write_atomic(copy, path.read_bytes())
 
     def evidence_copy(self, digest: str) -> Path:
         """Return where the local copy of an evidence file is kept."""
@@ -156,20 +162,34 @@ class Session:
         Raises:
             IntegrityBroken: its digest is not the one that the release names.
         """
-        from clr.core.routing import Router
+        from clr.core.routing import Gathering, Router
 
         if release.router not in self._routers:
-            described = {task: self.evidence(ref).statistics for task, ref in release.tasks.items()}
-            router = Router(described)
-            if router.digest != release.router:
-                raise IntegrityBroken(
-                    f"The router of release {release.version} has {router.digest}, "
-                    f"not {release.router}.",
-                    fix="Run `clr verify`; restore the evidence of the tasks that it names.",
-                )
-            self._routers.clear()  # a long-lived process sees many releases, one at a time
-            self._routers[release.router] = router
+            gathered = Gathering()
+            for task, ref in sorted(release.tasks.items()):
+                gathered.add(task, self.evidence(ref).described)
+            self.keep_router(release, Router(gathered))
         return self._routers[release.router]
+
+    def keep_router(self, release: Release, router: Router) -> None:
+        """Keep the router of a release, made elsewhere, for the next call of `router`.
+
+        Raises:
+            IntegrityBroken: its digest is not the one that the release names.
+        """
+        if router.digest != release.router:
+            raise IntegrityBroken(
+                f"The router of release {release.version} has {router.digest}, "
+                f"not {release.router}.",
+                fix="Run `clr verify`; restore the evidence of the tasks that it names.",
+            )
+        self._routers.clear()  # a long-lived process sees many releases, one at a time
+        self._routers[release.router] = router
+
+    @cached_property
+    def held(self) -> dict[str, Evidence]:
+        """Evidence, `slim`, by digest, that a gate in this process holds while it runs."""
+        return {}
 
     @cached_property
     def _routers(self) -> dict[str, Router]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Evidence:
         predicted: int64 [n], the adapter's.
         probe: int64 [n], the linear probe's.
         features: float32 [n, d], projected features of the test items for the router.
-        statistics: of the training items, for the router.
+        statistics: of the training items, for the router; None in what is `slim`.
         canary: float32 [CANARIES, classes], logits of `canary_logits`.
     """
 
@@ -54,7 +54,7 @@ class Evidence:
     predicted: Labels
     probe: Labels
     features: Floats
-    statistics: TaskStatistics
+    statistics: TaskStatistics | None
     canary: Floats
 
     def __post_init__(self) -> None:
@@ -72,6 +72,21 @@ class Evidence:
         """The sha256 of the canary logits' bytes."""
         return logits_digest(self.canary)
 
+    def slim(self) -> Evidence:
+        """Return the same without statistics, most of its size: for who holds that of all tasks."""
+        return replace(self, statistics=None)
+
+    @property
+    def described(self) -> TaskStatistics:
+        """The statistics.
+
+        Raises:
+            IntegrityBroken: this is `slim`.
+        """
+        if self.statistics is None:
+            raise IntegrityBroken(f"The evidence of {self.task} is without its statistics.")
+        return self.statistics
+
     def to_bytes(self) -> bytes:
         """Return the evidence file's bytes; equal evidence gives equal bytes."""
         arrays = {
@@ -79,9 +94,9 @@ class Evidence:
             "predicted": self.predicted,
             "probe": self.probe,
             "features": self.features,
-            "counts": self.statistics.counts,
-            "means": self.statistics.means,
-            "scatter": self.statistics.scatter,
+            "counts": self.described.counts,
+            "means": self.described.means,
+            "scatter": self.described.scatter,
             "canary": self.canary,
         }
         about = canonical_json({"schema": SCHEMA, **self.about}).decode()

@@ -9,7 +9,7 @@ Tibshirani & Friedman 2009, section 4.3).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,6 +25,9 @@ DIMENSIONS = 256
 
 IMAGE_SIZE = 128
 """Side in pixels of what the router sees: one size for all tasks, since none is known yet."""
+
+ROWS = 1024
+"""Items that are routed at once; with 10,000 tasks their scores take 80 MB."""
 
 SHRINKAGE = 0.1
 """Share of a round covariance that is mixed in, so that few images suffice."""
@@ -98,35 +101,64 @@ def statistics(projected: Floats, labels: NDArray[np.int64], classes: int) -> Ta
     )
 
 
+class Gathering:
+    """Statistics of tasks, summed as they come: ten thousand scatters need not be held at once."""
+
+    def __init__(self) -> None:
+        self.digests: dict[str, str] = {}
+        self.means: list[Floats] = []
+        self.scatter: NDArray[np.float64] | None = None
+        self.freedom = 0
+
+    def add(self, task: str, described: TaskStatistics, digest: str = "") -> None:
+        """Let a task join; tasks come in the order of their names.
+
+        Args:
+            task: its name.
+            described: its statistics.
+            digest: theirs, where it is known already.
+
+        Raises:
+            IntegrityBroken: they were computed on features of another size than the others'.
+        """
+        if self.means and self.means[0].shape[1] != described.means.shape[1]:
+            raise IntegrityBroken(
+                "The tasks' routing statistics are of different backbones.",
+                fix="Onboard the tasks again on one backbone.",
+            )
+        if self.scatter is None:
+            self.scatter = np.zeros(described.scatter.shape, dtype=np.float64)
+        self.scatter += described.scatter
+        self.freedom += int(described.counts.sum()) - len(described.counts)
+        self.means.append(described.means)
+        self.digests[task] = digest or described.digest
+
+
 class Router:
     """Chooses among tasks; made anew from statistics whenever the tasks change."""
 
-    def __init__(self, tasks: Mapping[str, TaskStatistics]) -> None:
+    def __init__(self, tasks: Mapping[str, TaskStatistics] | Gathering) -> None:
         """Join the statistics of `tasks`; their order does not matter.
 
         Raises:
             IntegrityBroken: they were computed on features of different size.
         """
-        self.tasks = tuple(sorted(tasks))
-        described = [tasks[name] for name in self.tasks]
-        if len({one.means.shape[1] for one in described}) > 1:
-            raise IntegrityBroken(
-                "The tasks' routing statistics are of different backbones.",
-                fix="Onboard the tasks again on one backbone.",
-            )
-        self.digest = router_digest({name: tasks[name].digest for name in self.tasks})
-        if not described:
+        gathered = tasks if isinstance(tasks, Gathering) else Gathering()
+        if not isinstance(tasks, Gathering):
+            for name in sorted(tasks):
+                gathered.add(name, tasks[name])
+        self.tasks = tuple(gathered.digests)
+        self.digest = router_digest(gathered.digests)
+        if gathered.scatter is None:
             return
-        scatter = np.sum([one.scatter for one in described], axis=0, dtype=np.float64)
-        freedom = sum(int(one.counts.sum()) - len(one.counts) for one in described)
-        covariance = np.asarray(scatter / max(freedom, 1))
+        covariance = np.asarray(gathered.scatter / max(gathered.freedom, 1))
         d = len(covariance)
         round_part = np.trace(covariance) / d * np.eye(d) + 1e-9 * np.eye(d)
         covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * round_part
         self._whiten = np.linalg.inv(np.linalg.cholesky(covariance)).T.astype(np.float32)
-        self._means = np.concatenate([one.means for one in described]) @ self._whiten
+        self._means = np.concatenate(gathered.means) @ self._whiten
         self._half_norms = 0.5 * np.square(self._means).sum(1)
-        self._starts = np.cumsum([0, *(len(one.counts) for one in described)])[:-1]
+        self._starts = np.cumsum([0, *map(len, gathered.means)])[:-1]
 
     def scores(self, projected: Floats) -> Floats:
         """Return float32 [N, tasks]: log density of each task's nearest class, up to a constant.
@@ -143,6 +175,40 @@ class Router:
         """Return int64 [N]: for each image the index of its task in `tasks`."""
         found: NDArray[np.int64] = self.scores(projected).argmax(1)
         return found
+
+
+def found(router: Router, features: Mapping[str, Floats]) -> dict[str, NDArray[np.bool_]]:
+    """Say which items a router sends to the task that they are of.
+
+    Args:
+        router: it knows every one of the tasks.
+        features: float32 [n, d] of each task, see `project`.
+
+    Returns:
+        bool [n] of each task.
+    """
+    own = {name: at for at, name in enumerate(router.tasks)}
+    answers: dict[str, NDArray[np.bool_]] = {}
+    for names in _blocks({name: len(one) for name, one in features.items()}):
+        chosen = router.route(np.concatenate([features[name] for name in names]))
+        ends = np.cumsum([len(features[name]) for name in names])[:-1]
+        for name, part in zip(names, np.split(chosen, ends), strict=True):
+            answers[name] = part == own[name]
+    return answers
+
+
+def _blocks(sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """Yield names that make about `ROWS` items together: one matrix product for all of them."""
+    block: list[str] = []
+    rows = 0
+    for name, size in sizes.items():
+        if block and rows + size > ROWS:
+            yield block
+            block, rows = [], 0
+        block.append(name)
+        rows += size
+    if block:
+        yield block
 
 
 def router_digest(digests: Mapping[str, str]) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.session import Session
-from tests.benchmarks import synthetic
+from tests import synthetic
 
 SIZES = tuple(int(one) for one in os.environ.get("CLR_BENCH_TASKS", "10,100,1000").split(","))
 LARGE = 1000
@@ -69,7 +69,7 @@ def measure(folder: Path, size: int) -> Figures:
     synthetic.pin(session)
     champions = synthetic.register(session, tasks)
     synthetic.record(session, champions)
-    release = _first_release(session, champions)
+    release = synthetic.release(session, champions)
     _record_release(session, release, champions)
     print(f"  {size} tasks are there", flush=True)
     with _clock(figures, "version"):
@@ -128,21 +128,6 @@ def _gate(session: Session, folder: Path, size: int, figures: Figures) -> None:
     with _clock(figures, "report"):
         page = gate_html(judged.report)
     figures["page"] = len(page)
-
-
-def _first_release(session: Session, champions: list[Any]) -> Any:
-    from clr.core.files import canonical_json, sha256_bytes
-    from clr.core.routing import Router
-    from clr.registry.release import Release
-    from clr.registry.releases import activate, write_release
-
-    report = canonical_json({"matrix": None})
-    router = Router({one.task: session.evidence(one).statistics for one in champions})
-    tasks = {one.task: one for one in champions}
-    release = Release(session.backbone.digest, tasks, router.digest, sha256_bytes(report))
-    written = write_release(session.registry, release, {"gate.json": report})
-    activate(session.registry, written)
-    return written
 
 
 def _record_release(session: Session, release: Any, champions: list[Any]) -> None:
