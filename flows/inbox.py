@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +20,9 @@ from flows.arrivals import Arrival, Source
 from flows.listed import GONE, Listing, is_renamed, is_temporary, listed
 
 LOG = logging.getLogger("clr")
+FIRST_PAUSE, LONGEST_PAUSE = 10.0, 600.0
+"""Seconds until what could not be taken is tried again, doubled each time, and at most."""
+
 READY_SECONDS = 1.0
 """With ``READY`` there, so long nothing may change: a copied folder brings the file along."""
 
@@ -38,6 +40,7 @@ class _Known:
         renamed: it had a temporary name before.
         origin: digest of the archive, once it was read.
         told: what was said of it while it waits.
+        tries: how often it could not be taken.
     """
 
     listing: Listing
@@ -46,6 +49,7 @@ class _Known:
     renamed: bool = False
     origin: str = ""
     told: str = ""
+    tries: int = 0
 
 
 @dataclass(eq=False)
@@ -54,9 +58,12 @@ class Inbox:
 
     Attributes:
         settings: of the workspace.
+        problems: why a name cannot be taken now; it is tried again.
     """
 
     settings: Settings
+    problems: dict[str, str] = field(default_factory=dict)
+    _at_start: set[str] | None = None
     _known: dict[str, _Known] = field(default_factory=dict)
     _temporary: dict[tuple[int, int], Listing] = field(default_factory=dict)
 
@@ -73,7 +80,11 @@ class Inbox:
             ServiceUnavailable: folder or records cannot be read or written.
         """
         names = self._names()
+        if self._at_start is None:
+            self._at_start = set(names)
         for gone in self._known.keys() - names.keys():
+            self.problems.pop(gone, None)
+            self._at_start.discard(gone)
             self._left(self._known.pop(gone))
         if changed is None:
             self._mark_left()
@@ -89,10 +100,9 @@ class Inbox:
             known = self._known.get(name)
             if known and known.taken and changed is not None and name not in changed:
                 continue
-            with suppress(_GoneError):
-                wait = self._look_at(name, path, entry)
-                if wait is not None:
-                    due.append(wait)
+            wait = self._tried(name, path, entry)
+            if wait is not None:
+                due.append(wait)
         self._temporary = temporary
         return min(due, default=None)
 
@@ -103,6 +113,25 @@ class Inbox:
         return {
             one.name: one for one in found if one.name != READY and one.name.lower() not in _CLUTTER
         }
+
+    def _tried(self, name: str, path: Path, entry: os.DirEntry[str]) -> float | None:
+        """Look at one; what fails there holds nobody else up, and is tried again."""
+        try:
+            wait = self._look_at(name, path, entry)
+        except _GoneError:
+            return self.settings.settle_seconds
+        except (ClrError, OSError) as error:
+            known = self._known.get(name)
+            pause = min(FIRST_PAUSE * 2.0 ** (known.tries if known else 0), LONGEST_PAUSE)
+            if known is not None:
+                known.tries += 1
+                known.since = time.monotonic() + pause - self._settle(known)
+            if self.problems.get(name) != str(error):
+                LOG.warning("incoming  %s: %s", printable(name), error)
+            self.problems[name] = str(error)
+            return pause
+        self.problems.pop(name, None)
+        return wait
 
     def _look_at(self, name: str, path: Path, entry: os.DirEntry[str]) -> float | None:
         now, seen = time.monotonic(), _listed(path)
@@ -193,7 +222,7 @@ class Inbox:
         new = arrivals.claim(self.settings, task, path, digest, source, origin=origin, again=again)
         if new is not None:
             LOG.info("arrived   %s (%s) %s", task, source, digest[:23])
-        elif old is not None:
+        elif old is not None and path.name not in (self._at_start or ()):
             LOG.info("incoming  %s is known already: %s %s", task, old.state, _version(old))
         return new
 

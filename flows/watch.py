@@ -97,6 +97,7 @@ class Watcher:
         from watchfiles import watch
 
         while not self._stop.is_set():
+            pause = 1.0
             try:
                 inbox = self.settings.inbox
                 inbox.mkdir(parents=True, exist_ok=True)
@@ -116,11 +117,12 @@ class Watcher:
                     if "" in names:  # the folder itself went: what is there now is another
                         break
             except (OSError, RuntimeError) as error:
+                pause = LONGEST_PAUSE
                 LOG.warning(
                     "watcher   the system tells of no changes (%s): all is looked at every %.0f s",
                     *(error, LOOK_SECONDS),
                 )
-            self._stop.wait(LONGEST_PAUSE if not self._stop.is_set() else 0)
+            self._stop.wait(pause)
 
     def _hear(self, names: set[str]) -> None:
         with self._lock:
@@ -141,6 +143,8 @@ class Watcher:
                 wait = inbox.look(None if whole else names)
                 failures = 0
                 self.failing.pop("incoming", None)
+                if inbox.problems:
+                    self.failing["incoming"] = next(iter(inbox.problems.values()))
             except Exception as error:
                 failures += 1
                 wait = self._failed("incoming", error, failures)

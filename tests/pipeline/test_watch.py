@@ -16,7 +16,7 @@ import pytest
 from clr.data.content import content_digest
 from clr.data.workspace import init_workspace
 from clr.settings import Settings
-from flows import arrivals
+from flows import arrivals, inbox
 from flows.supervise import free_port
 from tests.data.bad_archives import GOOD, tarred, with_name, zipped
 from tests.pipeline.watching import copied, known, slowly, watcher
@@ -199,6 +199,49 @@ def test_a_name_that_is_none_is_told_once_and_stays(
     arrived(settings, "batch-7")
 
 
+def test_what_cannot_be_taken_now_holds_nobody_up_and_is_taken_later(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init_workspace(tmp_path / "plant")
+    settings = Settings(workspace=tmp_path / "plant", settle_seconds=0.01)
+    monkeypatch.setattr(inbox, "FIRST_PAUSE", 0.02)
+    quarantine = settings.workspace / "quarantine"
+    quarantine.write_text("a file is in the way")
+    (settings.inbox / "a.zip").write_bytes(b"no archive")
+    copied(source, settings.inbox / "b")
+    box = inbox.Inbox(settings)
+
+    def look() -> arrivals.Arrival | None:
+        box.look(set())
+        return known(settings).get("b")
+
+    assert until(look, 5)
+    assert "quarantine" in box.problems["a.zip"]
+    assert (settings.inbox / "a.zip").exists()
+    quarantine.unlink()
+    assert until(lambda: box.look(set()) is None and "a" in known(settings), 5)
+    assert box.problems == {}
+    assert not (settings.inbox / "a.zip").exists()
+
+
+def test_what_was_unpacked_for_a_run_that_ended_goes(tmp_path: Path) -> None:
+    init_workspace(tmp_path / "plant")
+    settings = Settings(workspace=tmp_path / "plant", settle_seconds=0.01)
+    (settings.inbox / "caps.zip").write_bytes(zipped(GOOD))
+    box = inbox.Inbox(settings)
+    found = until(lambda: box.look(set()) is None and known(settings).get("caps"), 5)
+    place = arrivals.location(settings, found)
+    for state, stays in (("running", True), ("failed", True), ("done", False)):
+        arrivals.update(settings, found.digest, state=state)
+        box.look()
+        assert place.exists() == stays
+    again = inbox.Inbox(settings)
+    assert until(lambda: again.look(set()) is None, 5)
+    assert (
+        list(settings.unpacked.iterdir()) == []
+    )  # the archive, still there, is not unpacked again
+
+
 def test_what_came_while_nobody_watched_is_found_and_a_killed_watcher_takes_nothing_twice(
     tmp_path: Path, source: Path
 ) -> None:
@@ -211,9 +254,9 @@ def test_what_came_while_nobody_watched_is_found_and_a_killed_watcher_takes_noth
         arrived(settings, "early")
         arrived(settings, "packed")
         before = arrivals.read_all(settings)
-        health = until(lambda: _health(port), 20)
-        assert "Prefect" in health["failing"]["announce"]
-        assert "incoming" not in health["failing"]
+        failing = until(lambda: (now := _health(port)).get("announce") and now, 20)
+        assert "Prefect" in failing["announce"]
+        assert "incoming" not in failing
     with watcher(settings) as log:
         copied(source, settings.inbox / "later")
         arrived(settings, "later")
@@ -221,7 +264,7 @@ def test_what_came_while_nobody_watched_is_found_and_a_killed_watcher_takes_noth
         assert log.read_text().count("arrived   early") == 1
 
 
-def _health(port: int) -> dict[str, dict[str, str]]:
+def _health(port: int) -> dict[str, str]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
-        health: dict[str, dict[str, str]] = json.load(answer)
-    return health if health["failing"] else {}
+        failing: dict[str, str] = json.load(answer)["failing"]
+    return failing
