@@ -1,4 +1,4 @@
-"""Commands of whoever runs a workspace: `clr backup`, `clr restore`, `clr prune`."""
+"""Commands of whoever runs a workspace: `clr backup`, `restore`, `prune`, `replay`."""
 
 from __future__ import annotations
 
@@ -154,3 +154,36 @@ def _pruned(result: dict[str, Any]) -> str:
     if result["list"]:
         lines.append(f"Every path is in {result['list']}")
     return "\n".join(lines)
+
+
+@click.command()
+@as_json
+def replay(as_json: bool) -> None:
+    """Evaluate every task of the release again, on all of its test images.
+
+    It fails, with code 4, if one answers otherwise than when it was admitted. A `clr up` does it
+    by itself, when CLR_REPLAY_CRON says.
+
+    \b
+    Examples:
+      clr replay
+      clr replay --json
+    """
+    from clr.errors import GateRefused
+    from flows.replay_retention import replay as run
+    from flows.session import open_session
+
+    output.log_to_stderr()
+    refusal: GateRefused | None = None
+    try:
+        result = run(open_session())
+    except GateRefused as error:
+        if "report" not in error.data:
+            raise
+        refusal, result = error, error.data
+    output.emit(result, as_json, _replayed, refusal)
+
+
+def _replayed(result: dict[str, Any]) -> str:
+    place = result.get("reports", {}).get("gate")
+    return "\n".join([result["sentence"], *([f"report: {place}"] if place else [])])

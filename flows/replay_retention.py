@@ -17,6 +17,7 @@ from prefect import flow
 from clr.core.files import canonical_json, sha256_bytes, write_atomic
 from clr.errors import ClrError, GateRefused, IntegrityBroken, ServiceUnavailable
 from flows import artifacts, provenance, tracking
+from flows.retained import REPLAYED
 from flows.session import Session
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("clr")
 Result = dict[str, Any]
-REPLAYED = "retention.replayed"
 
 
 @dataclass(frozen=True)
