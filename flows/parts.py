@@ -175,6 +175,8 @@ def flow_environment(
         **embedded.defaults(settings),
         "CLR_REGISTRY_URL": registry,
         "CLR_RELEASE_SERVICE": service,
+        # a pool's command says `python`: the one that has all this, whoever is first in PATH
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), given.get("PATH", os.defpath))),
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         **known,
     }
