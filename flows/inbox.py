@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,8 +83,9 @@ class Inbox:
         names = self._names()
         if self._at_start is None:
             self._at_start = set(names)
+        for gone in self.problems.keys() - names.keys():
+            del self.problems[gone]
         for gone in self._known.keys() - names.keys():
-            self.problems.pop(gone, None)
             self._at_start.discard(gone)
             self._left(self._known.pop(gone))
         if changed is None:
@@ -94,8 +96,9 @@ class Inbox:
         for name, entry in names.items():
             path = self.settings.inbox / name
             if is_temporary(name):
-                seen = _listed(path)
-                temporary[seen.identity] = seen
+                with suppress(OSError):
+                    seen = listed(path)
+                    temporary[seen.identity] = seen
                 continue
             known = self._known.get(name)
             if known and known.taken and changed is not None and name not in changed:
@@ -126,15 +129,16 @@ class Inbox:
             if known is not None:
                 known.tries += 1
                 known.since = time.monotonic() + pause - self._settle(known)
-            if self.problems.get(name) != str(error):
-                LOG.warning("incoming  %s: %s", printable(name), error)
-            self.problems[name] = str(error)
+            said = printable(str(error))[:500]
+            if self.problems.get(name) != said:
+                LOG.warning("incoming  %s: %s", printable(name), said)
+            self.problems[name] = said
             return pause
         self.problems.pop(name, None)
         return wait
 
     def _look_at(self, name: str, path: Path, entry: os.DirEntry[str]) -> float | None:
-        now, seen = time.monotonic(), _listed(path)
+        now, seen = time.monotonic(), listed(path)
         known = self._known.get(name)
         if known is None or known.listing.stamp != seen.stamp:
             before = self._temporary.get(seen.identity, GONE)
@@ -250,7 +254,7 @@ class Inbox:
 
     def _require_same(self, path: Path, known: _Known) -> None:
         """See that nothing changed while it was read; else it is looked at again."""
-        now = _listed(path)
+        now = listed(path)
         if now.stamp != known.listing.stamp:
             known.listing, known.since = now, time.monotonic()
             raise _GoneError
@@ -287,14 +291,6 @@ class Inbox:
 
 class _GoneError(Exception):
     """What was looked at changed, or went."""
-
-
-def _listed(path: Path) -> Listing:
-    try:
-        return listed(path)
-    except OSError as error:
-        LOG.warning("incoming  %s cannot be listed: %s", printable(path.name), error.strerror)
-        return GONE
 
 
 def _task_for(archive: str) -> str:

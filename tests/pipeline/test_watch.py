@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -208,6 +210,13 @@ def test_what_cannot_be_taken_now_holds_nobody_up_and_is_taken_later(
     quarantine = settings.workspace / "quarantine"
     quarantine.write_text("a file is in the way")
     (settings.inbox / "a.zip").write_bytes(b"no archive")
+    deep = settings.inbox / "a-deep"
+    deep.mkdir()
+    with chdir(deep):
+        for _ in range(1200):  # more than a path may be long
+            Path("deep").mkdir()
+            os.chdir("deep")
+        Path("file").touch()
     copied(source, settings.inbox / "b")
     box = inbox.Inbox(settings)
 
@@ -217,6 +226,8 @@ def test_what_cannot_be_taken_now_holds_nobody_up_and_is_taken_later(
 
     assert until(look, 5)
     assert "quarantine" in box.problems["a.zip"]
+    assert "a-deep" in box.problems
+    subprocess.run(["rm", "-r", deep], check=True)
     assert (settings.inbox / "a.zip").exists()
     quarantine.unlink()
     assert until(lambda: box.look(set()) is None and "a" in known(settings), 5)
