@@ -29,6 +29,8 @@ SECONDS = 3600.0
 LEASE_SECONDS = 60.0
 """The shortest that Prefect's server lends a slot for."""
 
+RENEW_SECONDS = LEASE_SECONDS / 4
+
 SHARED = ("registry", "promote")
 """Locks that machines share."""
 
@@ -127,17 +129,17 @@ def _acquire(settings: Settings, name: str, deadline: float) -> str:
 
 def _renew(settings: Settings, name: str, lease: str, done: threading.Event) -> None:
     """Renew a lease until told to end; a server that is away for a moment loses nothing."""
-    wait = LEASE_SECONDS / 4
+    wait = RENEW_SECONDS
     body = {"lease_duration": LEASE_SECONDS}
     while not done.wait(wait):
         try:
             prefect_api.post(settings, f"/v2/concurrency_limits/leases/{lease}/renew", body)
-            wait = LEASE_SECONDS / 4
+            wait = RENEW_SECONDS
         except ServiceUnavailable as error:
             LOG.warning("lock      the lease of %s was not renewed: %s", name, error.message)
             if error.data.get("status") == 410:
                 return  # what it guards checks for itself that nobody was faster
-            wait = LEASE_SECONDS / 12
+            wait = RENEW_SECONDS / 3
 
 
 def _release(settings: Settings, name: str, lease: str) -> None:

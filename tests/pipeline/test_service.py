@@ -90,3 +90,64 @@ def test_the_earliest_comes_first_and_waiting_ends_with_the_service(inbox):
     started = time.monotonic()
     assert inbox.take(60) is None
     assert time.monotonic() - started < 30
+
+
+def ask(client, number, body, *, secret=SECRET, sent=None):
+    data, stamp = json.dumps(body).encode(), str(int(time.time()))
+    headers = {
+        DELIVERY_HEADER: number,
+        TIMESTAMP_HEADER: stamp,
+        SIGNATURE_HEADER: sign(secret, number, stamp, data),
+    }
+    return client.post("/look", content=sent or data, headers=headers)
+
+
+def test_who_shares_the_secret_may_ask_for_a_look_at_one_version_or_at_all(client, inbox):
+    assert ask(client, "1", {"task": "animals", "version": 3}).status_code == 202
+    assert ask(client, "2", {}).status_code == 202
+    assert client.get("/health").json()["waiting"] == 2
+    assert inbox.take(0) == Hint("animals", 3)
+    assert (
+        client.get("/health").json() | {"waiting": 1, "busy": True} == client.get("/health").json()
+    )
+    started = time.monotonic()
+    assert inbox.take(60) is None, "a look at everything"
+    assert time.monotonic() - started < 30
+    inbox.take(0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [], 3, None, {"task": "animals"}, {"task": "animals", "version": "3"},
+        {"task": "animals", "version": True}, {"task": "release", "version": 1},
+        {"task": "../x", "version": 1}, {"task": "animals", "version": 0},
+        {"task": "animals", "version": 1, "approve": True},
+    ],
+)  # fmt: skip
+def test_a_look_names_a_version_and_nothing_else(client, inbox, body):
+    assert ask(client, "1", body).status_code == 400
+    assert len(inbox) == 0
+
+
+def test_a_look_is_signed_and_told_once(client, inbox):
+    body = {"task": "animals", "version": 3}
+    assert ask(client, "1", body, secret="guessed").status_code == 401
+    assert ask(client, "1", body, sent=b'{"task": "animals", "version": 4}').status_code == 401
+    assert ask(client, "1", body).status_code == 202
+    assert ask(client, "1", body).status_code == 409
+    assert send(client, "1").status_code == 409, "nor as a delivery of the webhook"
+    assert len(inbox) == 1
+
+
+def test_a_delivery_of_the_webhook_is_no_look_and_a_look_no_delivery(client, inbox):
+    body = {"entity": "model_version_tag", "action": "set", "data": {"key": "review"}}
+    assert ask(client, "1", body).status_code == 400
+    stamp, data = str(int(time.time())), b'{"task": "animals", "version": 3}'
+    headers = {
+        DELIVERY_HEADER: "2",
+        TIMESTAMP_HEADER: stamp,
+        SIGNATURE_HEADER: sign(SECRET, "2", stamp, data),
+    }
+    assert client.post("/webhook", content=data, headers=headers).status_code == 400
+    assert len(inbox) == 0
