@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from clr.errors import IntegrityBroken, ServiceUnavailable, UsageError
-from clr.registry import store
+from clr.registry import runs, store, versions
 from clr.registry.store import experiment_name, model_name, open_registry
 from clr.settings import Settings
 from flows.supervise import free_port
@@ -33,6 +33,19 @@ def test_a_task_has_a_model_and_an_experiment_of_its_name():
 def test_other_names_are_refused(name):
     with pytest.raises(UsageError, match="name"):
         model_name(name)
+
+
+def test_no_call_about_a_version_asks_for_its_model_as_well(embedded, network, monkeypatch):
+    run = runs.find_or_start_run(embedded, "caps", "sha256:1")
+    made = versions.register_adapter(
+        embedded, run, network.one.path, key="sha256:1", backbone=network.reference,
+        data_digest="md5:" + "d" * 32 + ".dir", card="", tags={},
+    )  # fmt: skip
+    asked: list[str] = []
+    monkeypatch.setattr(type(embedded.client), "get_registered_model", lambda _, n: asked.append(n))
+    embedded.client.set_model_version_tag("clr-caps", str(made.version), "note", "seen")
+    embedded.client.get_model_version_download_uri("clr-caps", str(made.version))
+    assert asked == []
 
 
 @pytest.mark.parametrize("key", ["", "a'b", "a b", "x" * 251])
