@@ -27,6 +27,7 @@ import requests
 from flows.supervise import free_port
 from tests.candidate import Candidate, make_candidate
 from tests.photograph import photograph
+from tests.waiting import until
 
 API = "/api/2.0/mlflow"
 AJAX = "/ajax-api/2.0/mlflow"
@@ -73,9 +74,11 @@ embedded_review: true
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of one house in one process, where tests run in several."""
     for item in items:
-        marked = item.get_closest_marker("xdist_group")
-        if "house" in getattr(item, "fixturenames", ()) and not marked:
-            item.add_marker(pytest.mark.xdist_group("house"))
+        if item.get_closest_marker("xdist_group"):
+            continue
+        for name in ("house", "office"):
+            if name in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group(name))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -160,6 +163,11 @@ class House:
         """All that must not change when something is refused."""
         return photograph(self.plant.state)
 
+    def told(self) -> dict[str, Any]:
+        """Return what `clr up registry --json` said when all was ready; empty before."""
+        lines = self.log.read_text(encoding="utf-8").splitlines()
+        return next((json.loads(line) for line in lines if line.startswith("{")), {})
+
     def clr(self, user: str, *arguments: object, **settings: str) -> Any:
         """Run a command in the workspace as a user of the server."""
         login = {
@@ -203,6 +211,27 @@ def house(
 ) -> House:
     """The house of this test session: an embedded workspace that has grown into a server."""
     return new_house(copy_of(template.plant, tmp_path_factory.mktemp("house") / "plant"))
+
+
+@pytest.fixture(scope="session")
+def office(
+    new_house: Callable[..., House],
+    template: Any,
+    copy_of: Callable[..., Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> House:
+    """A second house, where what serves changes and processes are killed; its service is ready."""
+    plant = copy_of(template.plant, tmp_path_factory.mktemp("office") / "plant")
+    house = new_house(plant, users={**USERS, "dora": "reviewer"})
+    assert until(lambda: _ready(house), START_SECONDS), house.log.read_text()[-3000:]
+    return house
+
+
+def _ready(house: House) -> bool:
+    with suppress(requests.RequestException):
+        told = house.told()
+        return bool(told and requests.get(f"{told['service']}/health", timeout=5).json()["ready"])
+    return False
 
 
 def _furnish(plant: Any, policy: str, users: Mapping[str, str]) -> dict[str, str]:

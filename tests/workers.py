@@ -21,7 +21,7 @@ MOST_WORKERS = 4
 TOGETHER = {"processes": "killed", "shop": "registry", "place": "registry"}
 """Group of the tests that use a fixture."""
 
-LONGEST = ("house", "killed", "registry", "tests/pipeline", "tests/server", "tests/data")
+LONGEST = ("house", "office", "killed", "registry", "tests/pipeline", "tests/server", "tests/data")
 """Beginnings of the groups that take longest, the longest first."""
 
 Make = Callable[[Path], Any]

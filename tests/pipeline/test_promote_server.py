@@ -12,31 +12,13 @@ import requests
 from clr.errors import ReviewRefused
 from clr.registry import webhook
 from clr.registry.releases import current_release, find_release
-from tests.house import USERS, sentence
+from tests.house import sentence
 from tests.siblings import register_sibling
 from tests.waiting import until
 
 REVIEWERS = ("alice", "bob", "carol", "dora")
 PROMOTED_SECONDS = 15.0
 NOBODY = {"MLFLOW_TRACKING_USERNAME": "", "MLFLOW_TRACKING_PASSWORD": ""}
-
-
-@pytest.fixture(scope="module")
-def office(new_house, template, copy_of, tmp_path_factory):
-    """A house of its own, since what serves there changes; its release service is ready."""
-    plant = copy_of(template.plant, tmp_path_factory.mktemp("office") / "plant")
-    house = new_house(plant, users={**USERS, "dora": "reviewer"})
-    address = f"{service(house)}/health"
-    assert until(lambda: requests.get(address, timeout=5).json()["ready"], 180)
-    return house
-
-
-def service(house):
-    """Address of the release service, as `clr up registry --json` told it."""
-    for line in house.log.read_text(encoding="utf-8").splitlines():
-        if line.startswith("{"):
-            return json.loads(line)["service"]
-    raise AssertionError(house.log.read_text(encoding="utf-8")[-3000:])
 
 
 def tag(house, user, found, key, value):
@@ -61,7 +43,7 @@ def serving(house):
 
 def test_a_tag_set_in_the_page_is_a_release_within_seconds(office, prefect_api):
     found = register_sibling(office.plant.session(), "red-caps", 1)
-    before = serving(office)
+    before, former = serving(office), champion(office, "red-caps")
     started = time.monotonic()
     assert tag(office, "alice", found, "review", " Approve ").status_code == 200
     assert until(lambda: champion(office, "red-caps") == found.version, 60)
@@ -75,7 +57,7 @@ def test_a_tag_set_in_the_page_is_a_release_within_seconds(office, prefect_api):
     assert last.payload["reviewers"] == [
         {"reviewer": "alice", "authentication": "mlflow-basic-auth"}
     ]
-    assert office.aliases("clr-red-caps") == {"champion": found.version, "previous": 1}
+    assert office.aliases("clr-red-caps") == {"champion": found.version, "previous": former}
     assert until(lambda: "COMPLETED" in runs(prefect_api, f"promote-red-caps-{found.version}"))
 
 
@@ -126,7 +108,7 @@ def test_only_the_release_role_takes_back(office):
 
 
 def test_the_service_believes_no_webhook_that_the_server_did_not_sign(office):
-    address = f"{service(office)}/webhook"
+    address = f"{office.told()['service']}/webhook"
     secret = (office.plant.state / "secrets" / "webhook.secret").read_text().strip()
     data = {"name": "clr-green-caps", "version": "2", "key": "review", "value": "approved"}
     event = {"entity": "model_version_tag", "action": "set", "data": data}
