@@ -61,10 +61,10 @@ TINTS = (  # red, green, blue, yellow, violet
     (1.0, 0.35, 0.35), (0.35, 1.0, 0.35), (0.35, 0.35, 1.0), (1.0, 1.0, 0.1), (0.9, 0.1, 0.9),
 )  # fmt: skip
 UNUSED_SERVICES = (
-    "CANCELLATION_CLEANUP", "EVENT_LOGGER", "EVENT_PERSISTER", "FOREMAN", "LATE_RUNS",
-    "PAUSE_EXPIRATIONS", "SCHEDULER", "TASK_RUN_RECORDER", "TRIGGERS",
+    "CANCELLATION_CLEANUP", "EVENT_LOGGER", "FOREMAN", "LATE_RUNS", "PAUSE_EXPIRATIONS",
+    "SCHEDULER", "TASK_RUN_RECORDER", "TRIGGERS",
 )  # fmt: skip
-"""Of Prefect's server in tests that only run flows: half of what a flow run costs it."""
+"""Of Prefect's server in tests that only run flows; `factory` has a server with all of them."""
 
 
 def pytest_unconfigure() -> None:
@@ -114,7 +114,7 @@ def new_caps() -> Callable[..., Path]:
 def prefect_api() -> Iterator[str]:
     """Address of the one Prefect server of this test session; in force in this process.
 
-    It keeps flow runs and their states; nobody here asks it for events, or to act on them.
+    It keeps flow runs, their states and events; it does not act on them.
     """
     from prefect.settings import PREFECT_API_URL
     from prefect.testing.utilities import prefect_test_harness
@@ -328,7 +328,7 @@ def working(template: Working, tmp_path: Path) -> Plant:
 
 def copy_plant(plant: Plant, root: Path) -> Plant:
     """Copy a workspace whole; the registry's database knows its artifacts by absolute path."""
-    # hundreds of small files: cp takes a quarter of what shutil.copytree takes
+    # hundreds of small files: cp takes a fifth less than shutil.copytree
     subprocess.run(["cp", "-a", plant.root, root], check=True)
     with closing(sqlite3.connect(root / ".clr" / "mlflow.db")) as database, database:
         for table, column in (

@@ -21,7 +21,10 @@ MOST_WORKERS = 4
 TOGETHER = {"processes": "killed", "shop": "registry", "place": "registry"}
 """Group of the tests that use a fixture."""
 
-LONGEST = ("house", "office", "killed", "registry", "tests/pipeline", "tests/server", "tests/data")
+LONGEST = (
+    "factory", "house", "office", "killed", "up", "postgres", "registry", "tests/pipeline",
+    "tests/server", "tests/data",
+)  # fmt: skip
 """Beginnings of the groups that take longest, the longest first."""
 
 Make = Callable[[Path], Any]
