@@ -75,7 +75,7 @@ class Collection:
         """Take one file; None where it is gone, hidden from this backup, or no plain file."""
         if path in self.files or (not self.secrets and path.startswith(SECRETS)):
             return self.files.get(path)
-        if not path.isprintable() or source.is_symlink():
+        if not _can_be_written(path) or source.is_symlink():
             what = "is a link" if source.is_symlink() else "has a name that cannot be written down"
             self.left_out.append(f"{path!a} {what}")
             return None
@@ -118,6 +118,15 @@ class Collection:
         if time.monotonic() - self._told > _TELL_SECONDS:
             self._told = time.monotonic()
             LOG.info("backup    %d files, %d of them new …", len(self.files), self.store.added)
+
+
+def _can_be_written(path: str) -> bool:
+    """Say whether a name is text: one in another encoding than the system's is not."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _passing(name: str) -> bool:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("clr")
 QUIET_SECONDS = 1.0
 """Between the two writes of one act; see `in_a_quiet_moment`."""
-ATTEMPTS = 20
+ATTEMPTS = 8
 
 SQLITE = ("mlflow.db", "auth.db", "ledger/ledger.db")
 """Below ``CLR_HOME``."""

@@ -247,6 +247,18 @@ def test_state_elsewhere_comes_back_elsewhere(working: Any, safe: Path, tmp_path
     assert new.clr("verify").code == 0
 
 
+def test_a_workspace_that_was_moved_or_copied_goes_on(working: Any, tmp_path: Path) -> None:
+    """Addresses of the registry's files follow, of a copy while the first one is there, too."""
+    shutil.copytree(working.root, tmp_path / "copy", symlinks=True)
+    before = text_of(working.state / "mlflow.db")
+    copy = dataclasses.replace(working, root=tmp_path / "copy")
+    assert copy.clr("verify").code == 0
+    assert str(working.root) not in text_of(copy.state / "mlflow.db")
+    assert text_of(working.state / "mlflow.db") == before
+    working.root.rename(tmp_path / "moved")
+    assert dataclasses.replace(working, root=tmp_path / "moved").clr("verify").code == 0
+
+
 def test_without_secrets_a_new_key_is_made(working: Any, tmp_path: Path) -> None:
     secret = working.state / "secrets" / "admin.password"
     secret.parent.mkdir(mode=0o700)

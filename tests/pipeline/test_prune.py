@@ -39,7 +39,7 @@ def arrive(plant: Any, name: str, state: str) -> Path:
     from flows import arrivals
 
     settings = plant.session().settings
-    digest = f"sha256:{name.encode().hex():0>64}"
+    digest = f"sha256:{name.encode().hex():0<64}"
     folder = settings.unpacked / digest[7:] / name
     write(folder / "train" / "one.png", name)
     assert arrivals.claim(settings, name, folder, digest, "archive")
@@ -202,11 +202,14 @@ def test_a_kill_in_the_middle_is_harmless(
         patch.setattr(module, "_remove", deadly)
         with pytest.raises(KeyboardInterrupt):
             prune(working)
-    first = list(working.session().ledger.entries(action="files.pruned"))[-1]
+    entry = list(working.session().ledger.entries(action="files.pruned"))[-1]
+    written = working.state / "pruned" / f"{entry.subject}.json"
+    assert entry.payload["list"] == sha256_file(written), "told before anything was removed"
+    listed = [one["path"] for one in json.loads(written.read_bytes())["removed"]]
+    assert [path for path in listed if Path(path).exists()] == listed[count:]
     assert working.clr("verify").code == 0
     prune(working)
-    second = list(working.session().ledger.entries(action="files.pruned"))[-1]
-    assert 0 < second.payload["files"] < first.payload["files"] or count == 0
+    assert [path for path in listed if Path(path).exists()] == []
     assert prune(working)["files"] == 0
     assert working.clr("verify").code == 0
 

@@ -10,6 +10,7 @@ import pytest
 from clr.audit.ledger import open_ledger
 from tests.candidate import ADAPTER
 from tests.house import sentence, stop
+from tests.postgres import _programs
 from tests.server.attempts.model import APPROVAL, FILES, VERSION, Stage
 from tests.waiting import until
 
@@ -93,3 +94,22 @@ def test_a_real_adapter_is_promoted_on_postgresql(house, new_caps, tmp_path):
     verified = house.clr("otto", "verify", "--json").json
     # the version of the other test has no evidence of a training
     assert {one["subject"] for one in verified["problems"]} <= {"clr-patient/1"}
+
+
+def test_a_backup_of_it_comes_back_in_another_database(
+    house, database, new_database, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PATH", f"{_programs()}:/usr/bin:/bin")
+    made = house.plant.clr("backup", tmp_path / "safe", "--json")
+    assert (made.code, made.json["left_out"]) == (0, []), made
+    entries = house.entries()
+    other = new_database()
+    settings = {"CLR_REGISTRY_DATABASE": other, "CLR_LEDGER_URL": other}
+    command = ("restore", tmp_path / "safe", "--into", tmp_path / "new", "--json")
+    done = house.plant.clr(*command, **settings)
+    assert done.code == 0, done
+    for table in ("model_versions", "registered_model_aliases", "users", "webhooks"):
+        assert rows(other, table) == rows(database, table) > 0, table
+    ledger = open_ledger(tmp_path / "new" / ".clr", other)
+    assert ledger.verify() == []
+    assert [one.hash for one in ledger.entries()][:-1] == [one.hash for one in entries[:-1]]
