@@ -33,7 +33,7 @@ def promote(task: str, version: int) -> Result:
     """Ask the release service to carry out what was decided about a version, and wait for it.
 
     Args:
-        task: task name.
+        task: name of the task, as `clr status` shows it.
         version: number of its version, as the registry shows it.
 
     Raises:
