@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.tasks import exponential_backoff
 
 from clr.errors import ServiceUnavailable
-from flows import register
+from flows import artifacts, register
 from flows.job import Job, Result
 from flows.judge import Judged, judge
 from flows.session import Session
@@ -22,10 +25,72 @@ from flows.steps import once
 
 LOG = logging.getLogger("clr")
 
-_STEP: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
 
 
-@task(name="validate", **_STEP)
+def _may_pass(_: Any, __: Any, state: Any) -> bool:
+    """Say whether trying again can help: services come back, refusals stay."""
+    try:
+        state.result()
+    except ServiceUnavailable:
+        return True
+    except BaseException:
+        return False
+    return False
+
+
+_AGAIN: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay_seconds": exponential_backoff(2),
+    "retry_jitter_factor": 0.5,  # several that a service turned away do not return at once
+    "retry_condition_fn": _may_pass,
+}
+"""Of steps that need a service: network, lock, database."""
+
+
+def step(
+    name: str, minutes: str = "step_minutes", **options: Any
+) -> Callable[[Callable[Given, Answer]], Callable[Given, Answer]]:
+    """Make a Prefect task that ends when its time is over.
+
+    Args:
+        name: of the task.
+        minutes: the setting that says how long it may take.
+        options: of the task.
+
+    Returns:
+        A decorator of functions whose first argument is a session or a job.
+    """
+
+    def made(work: Callable[Given, Answer]) -> Callable[Given, Answer]:
+        body = task(name=name, cache_policy=NO_CACHE, persist_result=False, **options)(work)
+
+        @wraps(work)
+        def run(*given: Given.args, **named: Given.kwargs) -> Answer:
+            first: Any = given[0]
+            settings = (first if isinstance(first, Session) else first.session).settings
+            limit = float(getattr(settings, minutes))
+            timed: Any = body.with_options(timeout_seconds=60 * limit)
+            try:
+                answer: Answer = timed(*given, **named)
+            except TimeoutError as error:
+                if "timeout of" not in str(error):  # not ours: of a connection, say
+                    raise
+                raise ServiceUnavailable(
+                    f"The step {name} was ended after {limit:g} minutes.",
+                    fix=f"See what it waited for, or raise CLR_{minutes.upper()}. "
+                    "The same command goes on where it was.",
+                    step=name,
+                ) from error
+            return answer
+
+        return run
+
+    return made
+
+
+@step("validate")
 def validate_images(session: Session, folder: Any) -> tuple[Any, Any]:
     """Scan every image and judge the task by the suite of expectations."""
     from clr.data.manifest import scan
@@ -52,18 +117,7 @@ def validate_images(session: Session, folder: Any) -> tuple[Any, Any]:
     return manifest, validation
 
 
-def _may_pass(_: Any, __: Any, state: Any) -> bool:
-    """Say whether trying again can help: services come back, refusals stay."""
-    try:
-        state.result()
-    except ServiceUnavailable:
-        return True
-    except BaseException:
-        return False
-    return False
-
-
-@task(name="version", retries=2, retry_delay_seconds=2, retry_condition_fn=_may_pass, **_STEP)
+@step("version", **_AGAIN)
 def version_images(session: Session, folder: Any, manifest: Any) -> Any:
     """Put the images under ``data/`` and pin them with DVC."""
     from clr.data.versioning import version_task
@@ -73,7 +127,7 @@ def version_images(session: Session, folder: Any, manifest: Any) -> Any:
     return data
 
 
-@task(name="baseline", **_STEP)
+@step("baseline")
 def measure_before(job: Job) -> Result:
     """Measure majority class and linear probe on the test split, once."""
 
@@ -105,7 +159,7 @@ def measure_before(job: Job) -> Result:
     return before
 
 
-@task(name="train", **_STEP)
+@step("train", "train_minutes")
 def train_adapter(job: Job, run: Any) -> Result:
     """Train the adapter, from its last finished epoch if an earlier run was cut off."""
     from clr.core.adapter import save_adapter
@@ -113,9 +167,11 @@ def train_adapter(job: Job, run: Any) -> Result:
 
     checkpoint = job.training_folder / "checkpoint"
     started = time.perf_counter()
+    show = artifacts.progress(job.task.name)
 
     def tell(number: int, epoch: dict[str, float]) -> None:
         register.log_training(job, run, number, epoch)
+        show(number / job.recipe.epochs)
         LOG.info(
             "train     %s epoch %d of %d: loss %.3f, validation %.1f %%, %.0f s",
             job.task.name, number, job.recipe.epochs, epoch["val_loss"],
@@ -148,7 +204,7 @@ def train_adapter(job: Job, run: Any) -> Result:
     return trained
 
 
-@task(name="measure", **_STEP)
+@step("measure")
 def measure_adapter(job: Job, trained: Result, before: Result) -> Result:
     """Run the adapter over the test split; write its evidence."""
     from clr.core.adapter import load_adapter
@@ -179,7 +235,7 @@ def measure_adapter(job: Job, trained: Result, before: Result) -> Result:
     return once(job.folder, "measure", inputs, compute)
 
 
-@task(name="retention-gate", **_STEP)
+@step("retention-gate", **_AGAIN)
 def retention_gate(job: Job, measured: Result) -> Judged:
     """Show the gate the newcomer and every task in the release; keep its report."""
     from clr.core.evidence import read_evidence
@@ -192,7 +248,7 @@ def retention_gate(job: Job, measured: Result) -> Judged:
     return judged
 
 
-@task(name="register", **_STEP)
+@step("register", **_AGAIN)
 def register_version(
     job: Job,
     run: Any,
@@ -204,4 +260,5 @@ def register_version(
     seconds: dict[str, float],
 ) -> Result:
     """Log everything to the run, register the adapter, and record it in the ledger."""
-    return register.register(job, run, validation, before, trained, measured, judged, seconds)
+    with job.session.lock("registry"):  # one after another, over all machines
+        return register.register(job, run, validation, before, trained, measured, judged, seconds)
