@@ -18,7 +18,7 @@ from prefect import flow
 from prefect.states import Completed
 
 from clr.errors import ServiceUnavailable
-from flows import output, register, tracking
+from flows import artifacts, output, register, tracking
 from flows.asked import check_request
 from flows.job import Job, Result
 from flows.session import Session
@@ -139,6 +139,7 @@ def _train_and_judge(job: Job, validation: Any, seconds: dict[str, float]) -> Re
         trained = _timed(seconds, "train", train_adapter, job, run)
         measured = _timed(seconds, "measure", measure_adapter, job, trained, before)
         judged = _timed(seconds, "gate", retention_gate, job, measured)
+        _show(job, run, judged)
         seconds["register"] = 0.0
         return _timed(  # its own seconds are in the result that it returns
             seconds, "", register_version,
@@ -147,6 +148,13 @@ def _train_and_judge(job: Job, validation: Any, seconds: dict[str, float]) -> Re
     except BaseException:
         register.interrupted(job, run)
         raise
+
+
+def _show(job: Job, run: Any, judged: Any) -> None:
+    """Show in Prefect's UI what the gate said, and where the rest is."""
+    task, registry = job.task.name, job.session.settings.registry
+    artifacts.gate(task, judged.report)
+    artifacts.links(task, {"MLflow run": f"{registry}/{run.link()}" if registry else ""})
 
 
 def _timed(seconds: dict[str, float], name: str, step: Callable[..., T], *arguments: Any) -> T:
