@@ -12,6 +12,7 @@ named as files (clr/secret_files.py), and becomes that process:
 ``watcher``          sees what arrives; ``/metrics``
 ``buckets``          makes the buckets of ``CLR_REGISTRY_ARTIFACTS`` and ``CLR_DVC_REMOTE``,
                      and ends
+``run COMMAND…``     any command in that environment: a flow run of a Kubernetes or Docker pool
 ``secrets FOLDER``   writes new secrets for a first start into FOLDER, and ends
 ``healthy URL``      says by its exit code whether URL answers 200
 ===================  =======================================================================
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
             provision(rest[0])
             return
-        _run(name, rest[0])
+        _run(name, rest[:-1])
     except ClrError as error:
         output.fail(error, as_json=False)
         sys.exit(error.exit_code)
@@ -62,7 +63,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _run(name: str, about: str) -> None:
+def _run(name: str, about: Sequence[str]) -> None:
     from clr.secret_files import adopt
     from clr.settings import load_settings
 
@@ -78,7 +79,9 @@ def _run(name: str, about: str) -> None:
 
     settings = load_settings()
     _place_keys(settings)
-    start = processes.start(settings, name, about)
+    if name == "run" and about:
+        os.execvp(about[0], list(about))  # noqa: S606
+    start = processes.start(settings, name, *about[:1])
     os.chdir(settings.workspace)
     os.execve(start.command[0], start.command, start.environment)  # noqa: S606
 

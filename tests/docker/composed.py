@@ -27,9 +27,9 @@ def project(**given: str) -> dict[str, Any]:
     return {name: part for name, part in document.items() if not name.startswith("x-")}
 
 
-def services() -> dict[str, Any]:
+def services(**given: str) -> dict[str, Any]:
     """The services of every profile, by name."""
-    return dict(project()["services"])
+    return dict(project(**given)["services"])
 
 
 def image_environment(target: str) -> dict[str, str]:

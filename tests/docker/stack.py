@@ -25,10 +25,16 @@ from flows.provision import provision
 from flows.supervise import free_port
 from tests.docker.composed import ROOT, image_environment, services, state_volume
 
-START_SECONDS = 180
+SERVICES = services(CLR_REGISTRY_WORKERS="1")
+"""One process of the registry is enough here; the second takes as long to start."""
+
+START_SECONDS = 300
 WITHOUT_TORCH = "import sys\nsys.modules.update(torch=None, torchvision=None, timm=None)\n"
-PORTS = {"registry": 5000, "release-service": 5001, "prefect": 4200, "watcher": 9108}
-"""Where services listen in their networks."""
+PORTS = {
+    "registry": 5000, "release-service": 5001, "prefect": 4200, "watcher": 9108,
+    "worker-cpu": 8081,
+}  # fmt: skip
+"""Where services listen in their containers."""
 
 
 @dataclass(eq=False)
@@ -60,7 +66,7 @@ class Stack:
 
     def state(self, name: str) -> Path:
         """The folder of a service's volume at ``/state``."""
-        return self.root / "volumes" / (state_volume(services()[name]) or name)
+        return self.root / "volumes" / (state_volume(SERVICES[name]) or name)
 
     def url(self, name: str) -> str:
         """Where a service is here."""
@@ -78,18 +84,21 @@ class Stack:
 
     def environment(self, name: str) -> dict[str, str]:
         """Return all of the environment that a service's container has."""
-        service = services()[name]
+        service = SERVICES[name]
         target = service["build"]["target"]
         inside = {**image_environment(target), **service["environment"]}
         inside |= {key: self.here(str(value), name) for key, value in inside.items()}
         for key, value in inside.items():
             if key.endswith("_PORT") and value == str(PORTS.get(name)):
                 inside[key] = str(self.ports[name])
+        if name.startswith("worker-"):
+            inside["PREFECT_WORKER_WEBSERVER_PORT"] = str(self.ports[name])
         if target == "server":
             inside["PYTHONPATH"] = str(self.root / "without-torch")
         return {
             **inside,
-            "PATH": os.environ["PATH"],
+            # as in the image, where the environment's programs come first
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(self.root / "home"),
             "OMP_NUM_THREADS": "1",
             "PYTHONDONTWRITEBYTECODE": "",
@@ -97,7 +106,7 @@ class Stack:
 
     def command(self, name: str) -> list[str]:
         """Return what a service's container runs."""
-        return [sys.executable, "-m", "flows.entry", *services()[name]["command"]]
+        return [sys.executable, "-m", "flows.entry", *SERVICES[name]["command"]]
 
     def start(self, name: str) -> None:
         """Start a service, after those that it waits for are healthy; do what is done once."""
@@ -108,7 +117,7 @@ class Stack:
             stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         log.close()
-        if services()[name]["restart"] == "no":
+        if SERVICES[name]["restart"] == "no":
             assert process.wait(timeout=START_SECONDS) == 0, self.log(name)
         else:
             self.running[name] = process
@@ -117,7 +126,7 @@ class Stack:
         """Wait until services are healthy, as their containers are asked."""
         end = time.monotonic() + START_SECONDS
         for name in names:
-            url = self.here(services()[name]["healthcheck"]["test"][-1], name)
+            url = self.here(SERVICES[name]["healthcheck"]["test"][-1], name)
             while not _answers(url):
                 assert self.running[name].poll() is None, self.log(name)
                 assert time.monotonic() < end, f"{name} is not healthy: {self.log(name)}"
@@ -173,7 +182,7 @@ def prepare(
         "http://s3:8333": s3,
         "/run/secrets": str(root / "secrets"),
         "/workspace": str(workspace),
-        **{f"{name}:{PORTS[name]}": f"127.0.0.1:{port}" for name, port in ports.items()},
+        **{f"//{name}:{PORTS[name]}": f"//127.0.0.1:{port}" for name, port in ports.items()},
     }
     stack = Stack(root, workspace, ports, replaced)
     provision(str(stack.secrets))
