@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clr.core.files import canonical_json, sha256_bytes, write_atomic
+from clr.data.listing import pinned_oid
 from clr.errors import ClrError, ServiceUnavailable, UsageError
 from clr.settings import Settings
 from flows import arrivals, git_look
@@ -36,57 +37,75 @@ PLACES: tuple[Place, ...] = ("workspace", "remote")
 
 
 def poll(settings: Settings) -> bool:
-    """Ask git for new commits, and have each read.
+    """Ask git for new commits, and have each read that changes what ``data.dvc`` pins.
+
+    What the workspace's repository pins when it is first seen is known; of the remote's, what
+    the workspace pins.
 
     Returns:
         whether one was read.
 
     Raises:
+        IntegrityBroken: ``data.dvc`` is damaged in a commit.
         ServiceUnavailable: a repository cannot be reached, or the commit could not be read.
     """
-    found = False
+    found, failures = False, []
     for place in PLACES:
-        commit = git_look.head(settings, place)
-        seen = _seen(settings, place)
-        if not commit or commit == seen.get("commit"):
-            continue
-        if seen and git_look.pinned_at(settings, place, commit) == seen.get("oid"):
-            _write_seen(settings, place, {**seen, "commit": commit})
-            continue
-        command = [sys.executable, "-m", "flows.git_arrivals", commit, "--place", place]
-        done = subprocess.run(
-            [*command, "--first-is-known"],
-            cwd=settings.workspace,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-        for line in done.stderr.splitlines():
-            LOG.info("git       %s", line)
-        if done.returncode:
-            raise ServiceUnavailable(
-                f"Commit {commit[:12]} of the {place} could not be read (exit code "
-                f"{done.returncode}).",
-                fix="The lines before say why; it is tried again.",
-            )
-        found = True
+        try:
+            found |= _poll(settings, place)
+        except ClrError as error:  # the other repository is looked at all the same
+            failures.append(error)
+    if failures:
+        raise failures[0]
     return found
 
 
-def take_commit(
-    session: Session, commit: str, place: Place, *, first_is_known: bool = False
-) -> list[Arrival]:
+def _poll(settings: Settings, place: Place) -> bool:
+    commit = git_look.head(settings, place)
+    seen = _seen(settings, place)
+    if not commit or commit == seen.get("commit"):
+        return False
+    oid = git_look.pinned_at(settings, place, commit)
+    if not seen:
+        first = oid if place == "workspace" else pinned_oid(settings.workspace)
+        seen = {"commit": "", "oid": first}
+    if oid == seen["oid"]:
+        _write_seen(settings, place, commit, oid)
+        return False
+    if not seen["commit"]:
+        _write_seen(settings, place, "", seen["oid"])
+    _have_read(settings, place, commit)
+    return True
+
+
+def _have_read(settings: Settings, place: Place, commit: str) -> None:
+    """Read a commit in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.git_arrivals", commit, "--place", place],
+        cwd=settings.workspace,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    for line in done.stderr.splitlines():
+        LOG.info("git       %s", line)
+    if done.returncode:
+        raise ServiceUnavailable(
+            f"Commit {commit[:12]} of the {place} could not be read (exit code {done.returncode}).",
+            fix="The lines before say why; it is tried again.",
+        )
+
+
+def take_commit(session: Session, commit: str, place: Place) -> list[Arrival]:
     """Let the tasks arrive whose data a commit changed since the last one that was read.
 
     Args:
         session: the workspace.
         commit: what git calls it.
         place: repository that has it.
-        first_is_known: where none was read before, what the workspace's commit pins counts as
-            known; of the remote's, what the workspace pins does.
 
     Returns:
         What is new, in state ``seen``.
@@ -103,11 +122,7 @@ def take_commit(
         oid = git_look.pinned_at(settings, place, commit)
         files = tasks_of(settings, oid)
         tasks = _digests(files)
-        before = _seen(settings, place).get("tasks")
-        if before is None and first_is_known and place == "workspace":
-            before = tasks
-        if before is None:
-            before = _known_first(session, place, commit)
+        before = _digests(_before(settings, place, commit))
         changed = sorted(name for name in tasks if before.get(name) != tasks[name])
         made: list[Arrival] = []
         failures: list[ClrError] = []
@@ -119,23 +134,33 @@ def take_commit(
                 failures.append(error)
         if failures:
             raise failures[0]  # the commit stays unread; what is claimed already is not again
-        _write_seen(settings, place, {"commit": commit, "oid": oid, "tasks": tasks})
+        _write_seen(settings, place, git_look.full(settings, place, commit), oid)
     LOG.info("commit %s: %d of %d tasks changed", commit[:12], len(changed), len(tasks))
     return made
 
 
-def _known_first(session: Session, place: Place, commit: str) -> Mapping[str, str]:
-    """What counts as known where no commit was read before."""
-    from clr.data.listing import pinned_oid
+def _before(settings: Settings, place: Place, commit: str) -> dict[str, Listing]:
     from flows.git_restore import tasks_of
 
-    settings = session.settings
-    if place == "workspace":
-        before = git_look.parent(settings, commit)
-        oid = git_look.pinned_at(settings, place, before) if before else ""
-    else:
-        oid = pinned_oid(settings.workspace)
-    return _digests(tasks_of(settings, oid))
+    try:
+        return tasks_of(settings, _oid_before(settings, place, commit))
+    except ClrError as error:  # then the registry alone says what is known
+        LOG.warning("what was pinned before cannot be read: %s", error)
+        return {}
+
+
+def _oid_before(settings: Settings, place: Place, commit: str) -> str:
+    """Return what ``data.dvc`` pinned before: in the commit read last, else see `poll`.
+
+    A hook may be the first to name a commit of the workspace: its parent is what was before.
+    """
+    seen = _seen(settings, place)
+    if seen:
+        return str(seen["oid"])
+    if place == "remote":
+        return pinned_oid(settings.workspace)
+    before = git_look.parent(settings, commit)
+    return git_look.pinned_at(settings, place, before) if before else ""
 
 
 def _digests(tasks: Mapping[str, Listing]) -> dict[str, str]:
@@ -195,13 +220,14 @@ def _read(settings: Settings) -> dict[str, Any]:
     return state if isinstance(state, dict) else {}
 
 
-def _seen(settings: Settings, place: Place) -> dict[str, Any]:
+def _seen(settings: Settings, place: Place) -> dict[str, str]:
     seen = _read(settings).get(place)
-    return seen if isinstance(seen, dict) else {}
+    return seen if isinstance(seen, dict) and {"commit", "oid"} <= seen.keys() else {}
 
 
-def _write_seen(settings: Settings, place: Place, seen: dict[str, Any]) -> None:
-    write_atomic(_file(settings), canonical_json({**_read(settings), place: seen}))
+def _write_seen(settings: Settings, place: Place, commit: str, oid: str) -> None:
+    state = {**_read(settings), place: {"commit": commit, "oid": oid}}
+    write_atomic(_file(settings), canonical_json(state))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -209,7 +235,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.git_arrivals", description=main.__doc__)
     parser.add_argument("commit", help="what git calls it")
     parser.add_argument("--place", choices=PLACES, help="the repository that has it")
-    parser.add_argument("--first-is-known", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     from flows import output
     from flows.announce import announce
@@ -219,7 +244,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         session = open_session()
         place = given.place or git_look.place_of(session.settings, given.commit)
-        new = take_commit(session, given.commit, place, first_is_known=given.first_is_known)
+        new = take_commit(session, given.commit, place)
     except Exception as error:
         known = output.as_clr_error(error)
         output.fail(known, as_json=False)

@@ -69,6 +69,12 @@ def place_of(settings: Settings, commit: str) -> Place:
     return "remote" if settings.git_remote else "workspace"
 
 
+def full(settings: Settings, place: Place, commit: str) -> str:
+    """Return the 40 hex of a commit that is there."""
+    folder = settings.workspace if place == "workspace" else _mirror(settings)
+    return _git(folder, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")
+
+
 def parent(settings: Settings, commit: str) -> str:
     """Return the first parent of a commit of the workspace's repository; empty for the first."""
     return _git(settings.workspace, "rev-parse", "--verify", "--quiet", f"{commit}^1", fails=True)
@@ -88,7 +94,7 @@ def _path(settings: Settings) -> str:
 
 def _fetched(settings: Settings, commit: str) -> Path:
     """Fetch the newest commit of the remote into a bare repository of our own."""
-    mirror = settings.state / "git" / "remote.git"
+    mirror = _mirror(settings)
     if not (mirror / "HEAD").is_file():
         mirror.parent.mkdir(parents=True, exist_ok=True)
         _git(mirror.parent, "init", "--quiet", "--bare", mirror.name)
@@ -96,6 +102,10 @@ def _fetched(settings: Settings, commit: str) -> Path:
     if not _git(mirror, "rev-parse", "--verify", "--quiet", name, fails=True):
         _git(mirror, "fetch", "--quiet", "--no-tags", "--", settings.git_remote, "HEAD")
     return mirror
+
+
+def _mirror(settings: Settings) -> Path:
+    return settings.state / "git" / "remote.git"
 
 
 def _git(folder: Path, *arguments: str, fails: bool = False) -> str:
