@@ -213,6 +213,9 @@ def worker(settings: Settings, pool: str, common: Mapping[str, str]) -> Child:
         *("prefect", "worker", "start", "--type", "process", "--pool", pool),
         *("--limit", str(limit), "--name", _machine()),
     ]
+    # the job templates say `python`, wherever a worker's is (flows/deployments.py)
+    own = str(Path(sys.executable).parent)
+    environment["PATH"] = os.pathsep.join((own, environment.get("PATH", os.defpath)))
     return _child(settings, f"worker-{pool}", command, environment)
 
 

@@ -82,7 +82,7 @@ def replay(session: Session) -> Result:
         "sentence": report["sentence"],
         "release": release.version,
         "tasks": len(release.tasks),
-        "failed": [*report["failed"], *report["inconclusive"]],
+        "failed": failures(report),
         "broken": report["broken"],
         "report": sha256_bytes(data),
         "reports": {"gate": str(place / "gate.html")},
@@ -140,7 +140,6 @@ def examine(session: Session, release: Release, *, everything: bool) -> Result:
     if broken:
         names = ", ".join(sorted(broken))
         report["verdict"] = "fail"
-        report["failed"] = [*report["failed"], *(f"integrity:{task}" for task in sorted(broken))]
         report["sentence"] = f"Not what was recorded: {names}. {next(iter(broken.values()))}"
     return {
         **report,
@@ -148,6 +147,12 @@ def examine(session: Session, release: Release, *, everything: bool) -> Result:
         "release": release.digest,
         "broken": broken,
     }
+
+
+def failures(report: Result) -> list[str]:
+    """Return what is not proved, as ``<check>:<task>``."""
+    broken = [f"integrity:{task}" for task in sorted(report["broken"])]
+    return [*report["failed"], *report["inconclusive"], *broken]
 
 
 def look_or_say(session: Session, asked: Question) -> Answer:
