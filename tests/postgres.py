@@ -16,9 +16,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from flows.supervise import free_port
@@ -28,25 +32,67 @@ SECONDS = 60.0
 """How long the server may take to answer; it takes about 1."""
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """URL of a running server's own database, a password in it; see `postgres`."""
+@dataclass(eq=False)
+class Server:
+    """A PostgreSQL server of its own, which may be killed and started again.
+
+    Attributes:
+        url: of its own database, a password in it.
+    """
+
+    url: str
+    _programs: Path
+    _folder: Path
+    _process: subprocess.Popen[bytes]
+
+    def kill(self) -> None:
+        """End all of its processes at once, as a machine that loses its power does."""
+        family = psutil.Process(self._process.pid).children(recursive=True)
+        self._process.kill()
+        for one in family:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        self._process.wait()
+
+    def start(self) -> None:
+        """Start it again, on the same port."""
+        port = urlsplit(self.url).port or 0
+        self._process = _launch(self._programs, self._folder, port)
+        assert _answers(self._process, port), (self._folder / "log").read_text()
+
+    def stop(self) -> None:
+        """Shut it down; open sessions are cut off."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(timeout=SECONDS)
+
+
+@contextmanager
+def server() -> Iterator[Server]:
+    """A running server, gone with its data in the end."""
     programs = _programs()
     folder = Path(tempfile.mkdtemp(prefix="clr-postgres-"))
-    server: subprocess.Popen[bytes] | None = None
+    running: Server | None = None
     try:
         if os.geteuid() == 0:
             programs = _copied(programs, folder)
             os.chown(folder, _nobody()["user"], -1)
         password = secrets.token_hex(12)
         _initialise(programs, folder, password)
-        server, port = _start(programs, folder)
-        yield f"postgresql://{USER}:{password}@127.0.0.1:{port}/postgres"
+        process, port = _start(programs, folder)
+        url = f"postgresql://{USER}:{password}@127.0.0.1:{port}/postgres"
+        running = Server(url, programs, folder, process)
+        yield running
     finally:
-        if server is not None:
-            server.send_signal(signal.SIGINT)  # a fast shutdown: open sessions are cut off
-            server.wait(timeout=SECONDS)
+        if running is not None:
+            running.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """URL of a running server's own database, a password in it; see `postgres`."""
+    with server() as running:
+        yield running.url
 
 
 @pytest.fixture
@@ -127,21 +173,25 @@ def _initialise(programs: Path, folder: Path, password: str) -> None:
 def _start(programs: Path, folder: Path) -> tuple[subprocess.Popen[bytes], int]:
     for _ in range(5):  # somebody else may take the port between asking for it and using it
         port = free_port()
-        with (folder / "log").open("ab") as log:
-            server = subprocess.Popen(
-                [
-                    *(programs / "postgres", "-D", folder / "data", "-p", str(port)),
-                    *("-h", "127.0.0.1", "-k", "", "-F"),  # no socket file, no fsync
-                ],
-                stdout=log,
-                stderr=log,
-                cwd=folder,
-                preexec_fn=_die_with_parent,
-                **_nobody(),
-            )
-        if _answers(server, port):
-            return server, port
+        process = _launch(programs, folder, port)
+        if _answers(process, port):
+            return process, port
     raise AssertionError(f"PostgreSQL does not start: {(folder / 'log').read_text()}")
+
+
+def _launch(programs: Path, folder: Path, port: int) -> subprocess.Popen[bytes]:
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(
+            [
+                *(programs / "postgres", "-D", folder / "data", "-p", str(port)),
+                *("-h", "127.0.0.1", "-k", "", "-F"),  # no socket file, no fsync
+            ],
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            preexec_fn=_die_with_parent,
+            **_nobody(),
+        )
 
 
 def _answers(server: subprocess.Popen[bytes], port: int) -> bool:
