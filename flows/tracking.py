@@ -11,7 +11,7 @@ from typing import Any
 
 from clr.errors import ClrError, DataRefused, ServiceUnavailable, UsageError
 from clr.settings import Settings
-from flows import arrivals, prefect_api
+from flows import arrivals, output, prefect_api
 from flows.session import Session, open_session
 
 LOG = logging.getLogger("clr")
@@ -54,6 +54,7 @@ def opened(workspace: str | None) -> Session:
     """
     if not is_deployed():
         return open_session(workspace)
+    output.log_to_stderr()  # at this level Prefect keeps the lines, too, for who follows the run
     session = open_session()
     own = session.settings.workspace.resolve()
     if workspace and Path(workspace).resolve() != own:
