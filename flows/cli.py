@@ -234,6 +234,7 @@ main.add_command(cli_release.retire)
 main.add_command(cli_operations.backup)
 main.add_command(cli_operations.restore)
 main.add_command(cli_operations.prune)
+main.add_command(cli_operations.replay)
 
 if __name__ == "__main__":
     main()
