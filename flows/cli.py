@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from clr import __version__
-from clr.errors import ClrError, DataRefused, GateRefused, IntegrityBroken
+from clr import __version__, errors
+from clr.errors import ClrError, DataRefused, GateRefused, IntegrityBroken, UsageError
 from flows import cli_operations, cli_registry, cli_release, output, text
 from flows.command import Commands, as_json
+
+if TYPE_CHECKING:
+    from flows.session import Session
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -68,19 +72,21 @@ def demo(as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--name", help="Task name, if the folder's own name is not one.")
 @as_json
-def onboard(path: Path, name: str | None, as_json: bool) -> None:
+def onboard(paths: tuple[Path, ...], name: str | None, as_json: bool) -> None:
     """Bring the task in folder PATH through validation, training and the retention gate.
 
     PATH holds train/CLASS/IMAGES and, if there is one, test/CLASS/IMAGES. Where `clr up` runs,
     one of its workers does it, and this command follows; Ctrl-C ends the following alone.
+    Several PATHs are onboarded each by itself; the exit code is that of the first that was not.
 
     \b
     Examples:
       clr onboard ~/pictures/solder-joints
       clr onboard "incoming/batch 7" --name solder-joints --json
+      clr onboard incoming/*
     """
     from flows import follow
     from flows.asked import check_request
@@ -88,6 +94,10 @@ def onboard(path: Path, name: str | None, as_json: bool) -> None:
 
     output.log_to_stderr()
     session = open_session()  # before Prefect is imported, which reads its settings then
+    if len(paths) > 1:
+        _onboard_all(session, paths, name, as_json)
+        return
+    (path,) = paths
     if follow.is_possible(session.settings):
         result = follow.onboard(session.settings, path, name)
     else:
@@ -96,16 +106,38 @@ def onboard(path: Path, name: str | None, as_json: bool) -> None:
         from flows.onboard import run_onboard
 
         result = run_onboard(path, name, session)
-    refusal: ClrError | None = None
-    if result["verdict"] == "data-refused":
-        refusal = DataRefused(result["message"], fix=result["fix"])
-    elif result["verdict"] != "passed":
-        failed = ", ".join(result["gate"]["failed"]) or result["gate"]["verdict"]
-        refusal = GateRefused(
-            f"Task {result['task']}: the retention gate did not pass ({failed}).",
-            fix=f"Read {result['reports']['gate']}; champions are unchanged.",
+    output.emit(result, as_json, text.onboarded, _refusal(result))
+
+
+def _onboard_all(
+    session: Session, paths: tuple[Path, ...], name: str | None, as_json: bool
+) -> None:
+    from flows.bulk import onboard_all, told
+
+    if name is not None:
+        raise UsageError(
+            "--name names one task, and several folders were given.",
+            fix="Rename the folders, or onboard them one by one.",
         )
-    output.emit(result, as_json, text.onboarded, refusal)
+    result = onboard_all(session, paths)
+    refusals = [one for one in map(_refusal, result["tasks"]) if one is not None]
+    output.emit(result, as_json, told, refusals[0] if refusals else None)
+
+
+def _refusal(result: dict[str, Any]) -> ClrError | None:
+    """Return why an onboarding did not end with a candidate; None where it did."""
+    if "error" in result:
+        kind: type[ClrError] = getattr(errors, result["error"], ClrError)
+        return kind(result["message"], fix=result["fix"])
+    if result["verdict"] == "data-refused":
+        return DataRefused(result["message"], fix=result["fix"])
+    if result["verdict"] == "passed":
+        return None
+    failed = ", ".join(result["gate"]["failed"]) or result["gate"]["verdict"]
+    return GateRefused(
+        f"Task {result['task']}: the retention gate did not pass ({failed}).",
+        fix=f"Read {result['reports']['gate']}; champions are unchanged.",
+    )
 
 
 @main.command()
@@ -130,17 +162,26 @@ def review(task: str, version: int, decision: str, reason: str, as_json: bool) -
 
 
 @main.command()
+@click.option("--watch", is_flag=True, help="Show it again every two seconds, until Ctrl-C.")
 @as_json
-def status(as_json: bool) -> None:
-    """Show every task, its champion and candidate, and the release in force.
+def status(watch: bool, as_json: bool) -> None:
+    """Show services, queue, runs, what waits for review, every task and the release in force.
 
     \b
-    Example:  clr status --json
+    Examples:
+      clr status --watch
+      clr status --json
     """
     from flows.session import open_session
-    from flows.status import read_status
+    from flows.status import read_status, watch_status
 
-    output.emit(read_status(open_session()), as_json, text.status)
+    if watch and as_json:
+        raise click.UsageError("--watch is for people; repeat `clr status --json` instead.")
+    session = open_session()
+    if watch:
+        watch_status(session, text.status)
+        return
+    output.emit(read_status(session), as_json, text.status)
 
 
 @main.command()
