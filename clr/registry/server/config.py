@@ -35,7 +35,7 @@ default_permission = MANAGE
 auth_cache_ttl_seconds = 300
 """
 
-_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)*")
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*")
 
 _LEFT_OUT = (
     # the users' own: a server is none of them
