@@ -99,7 +99,7 @@ def onboard(
 
 def _onboard(session: Session, path: Path, name: str | None) -> Result:
     folder = check_request(session, path, name)
-    with session.lock(f"task-{folder.name}"):
+    with output.log_context(task=folder.name), session.lock(f"task-{folder.name}"):
         session.sweep(folder.name)
         seconds: dict[str, float] = {}
         manifest, validation = _timed(seconds, "validate", validate_images, session, folder)
@@ -135,6 +135,7 @@ def _passes_now(job: Job) -> bool:
 def _train_and_judge(job: Job, validation: Any, seconds: dict[str, float]) -> Result:
     run = register.start(job)
     try:
+        output.log_also(run=run.id)
         before = _timed(seconds, "baseline", measure_before, job)
         trained = _timed(seconds, "train", train_adapter, job, run)
         measured = _timed(seconds, "measure", measure_adapter, job, trained, before)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -123,12 +127,96 @@ class _ToStderr(logging.Handler):
         note(self.format(record))
 
 
+class _AsJson(logging.Formatter):
+    """One object a line: {time, level, message, …}, with what `log_context` says."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {
+            "time": time,
+            "level": record.levelname,
+            "message": record.getMessage(),
+            **_CONTEXT.get(),
+        }
+        run = _flow_run()
+        if run:
+            line["flow_run"] = run
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+_CONTEXT: ContextVar[dict[str, str]] = ContextVar("log_context", default={})  # noqa: B039
+
+
+@contextmanager
+def log_context(**fields: str) -> Iterator[None]:
+    """Add fields, as ``task`` and ``run``, to every line that is logged inside the block.
+
+    Only ``CLR_LOG_FORMAT=json`` shows them. Nested blocks add to each other; an empty field
+    says nothing. Threads started inside see them where they run in a copy of the context.
+    """
+    known = {name: value for name, value in fields.items() if value}
+    before = _CONTEXT.set({**_CONTEXT.get(), **known})
+    try:
+        yield
+    finally:
+        _CONTEXT.reset(before)
+
+
+def log_also(**fields: str) -> None:
+    """Add fields to what the block of `log_context` around this says, until it ends."""
+    _CONTEXT.set({**_CONTEXT.get(), **fields})
+
+
+def _flow_run() -> str:
+    """Return the id of Prefect's flow run that this is part of, without importing Prefect."""
+    loaded = sys.modules.get("prefect.context")
+    for kind in ("FlowRunContext", "TaskRunContext") if loaded else ():
+        context = getattr(loaded, kind).get()
+        run = getattr(context, "flow_run", None) or getattr(context, "task_run", None)
+        found = getattr(run, "id" if kind == "FlowRunContext" else "flow_run_id", None)
+        if found:
+            return str(found)
+    return os.environ.get("PREFECT__FLOW_RUN_ID", "")
+
+
+@lru_cache(maxsize=1)
+def logs_json() -> bool:
+    """Say whether lines of the log are JSON (``CLR_LOG_FORMAT``); text where nothing says so."""
+    from clr.settings import load_settings
+
+    try:
+        return load_settings().log_format == "json"
+    except ClrError:  # told by the command itself
+        return False
+
+
+def passed_on(service: str, line: str) -> str:
+    """Return a line of a service for the log that holds those of all.
+
+    Text gets the name before it. In JSON it gets a field ``service``; what is not JSON, as the
+    lines of a library, becomes the message of an object.
+    """
+    if not logs_json():
+        return f"{service} | {line}"
+    try:
+        said = json.loads(line)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        said = {"time": time, "level": "INFO", "message": line}
+    return json.dumps({**said, "service": service})
+
+
 def log_to_stderr() -> None:
     """Show this project's progress lines on stderr, with the time; once per process."""
     if any(isinstance(handler, _ToStderr) for handler in LOG.handlers):
         return
     handler = _ToStderr()
-    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    text = logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S")
+    handler.setFormatter(_AsJson() if logs_json() else text)
     LOG.addHandler(handler)
     LOG.setLevel(logging.INFO)
     LOG.propagate = False

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from clr.errors import ClrError, UsageError
+from clr.errors import ClrError, ServiceUnavailable, UsageError
 from flows.session import Session
 
 if TYPE_CHECKING:
@@ -19,19 +21,65 @@ Result = dict[str, Any]
 
 
 def read_status(session: Session) -> Result:
-    """Return tasks, release, services and warnings: what ``clr status --json`` prints.
+    """Return what ``clr status --json`` prints.
 
-    The number of calls to registry and ledger does not grow with the number of tasks.
+    That is tasks, release, services and warnings; health of each service, the queue, runs in
+    progress and candidates that wait for review. What does not answer is said in `health` and
+    `warnings`, and the rest is told. The number of calls to registry and ledger does not grow
+    with the number of tasks.
     """
-    from clr.registry.overview import overview
-    from clr.registry.releases import current_release
+    from flows import observed
     from flows.standing import policy_of
 
     policy = policy_of(session)
-    warnings = _warnings(session, policy)
-    about: Result = {"services": _services(session), "warnings": warnings}
-    if not _has_registry(session):
-        return {"tasks": [], "release": None, **about}
+    seen = observed.everything(session.settings)
+    warnings = [*seen.pop("problems"), *_warnings(session, policy)]
+    about: Result = {"services": _services(session, seen["health"]), "warnings": warnings, **seen}
+    nothing: Result = {"tasks": [], "release": None, **about, "waiting": []}
+    if not _has_registry(session) or _is_gone(seen["health"]):
+        return nothing
+    try:
+        return {**_registered(session, policy, warnings), **about}
+    except ServiceUnavailable as error:
+        warnings.append(f"THE REGISTRY DOES NOT ANSWER: {error.message}")
+        return nothing
+
+
+def watch_status(
+    session: Session, show: Callable[[Result], str], seconds: float = 2.0, rounds: int = 0
+) -> None:
+    """Show the status on the terminal, again and again.
+
+    Args:
+        session: the workspace.
+        show: draws what `read_status` returns.
+        seconds: pause between two looks.
+        rounds: how many; 0: until Ctrl-C.
+    """
+    from rich.live import Live
+    from rich.text import Text
+
+    left = rounds
+    with Live(auto_refresh=False, vertical_overflow="visible") as live:
+        try:
+            while True:
+                live.update(Text(show(read_status(session))), refresh=True)
+                left -= 1
+                if left == 0:
+                    return
+                time.sleep(seconds)
+        except KeyboardInterrupt:
+            return
+
+
+def _is_gone(health: Result) -> bool:
+    return bool(health.get("registry", {}).get("state", "up") != "up")
+
+
+def _registered(session: Session, policy: Policy, warnings: list[str]) -> Result:
+    from clr.registry.overview import overview
+    from clr.registry.releases import current_release
+
     there, release = overview(session.registry), current_release(session.registry)
     champions = release.tasks if release else {}
     reviews = _reviews(session, warnings)
@@ -42,12 +90,40 @@ def read_status(session: Session) -> Result:
         }
         for name, aliases in there.aliases.items()
     ]
-    return {"tasks": rows, "release": release and _release(session, release), **about}
+    return {
+        "tasks": rows,
+        "release": release and _release(session, release, there.releases),
+        "waiting": _waiting(session, there.versions),
+    }
 
 
-def _release(session: Session, release: Any) -> Result:
+def _waiting(session: Session, versions: Mapping[str, Sequence[Version]]) -> list[Result]:
+    """Return the candidates that nobody has decided about: {task, version, since, link}."""
+    from clr.registry.versions import PENDING
+
+    server = session.settings.registry
+    return [
+        {
+            "task": name,
+            "version": one.version,
+            "since": _time(one.created),
+            "link": f"{server}/#/models/clr-{name}/versions/{one.version}" if server else "",
+        }
+        for name, known in versions.items()
+        for one in known
+        if "candidate" in one.aliases and one.review == PENDING
+    ]
+
+
+def _time(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
+
+
+def _release(session: Session, release: Any, known: Sequence[Version]) -> Result:
+    made = next((one.created for one in known if one.version == release.version), 0)
     return {
         "version": release.version,
+        "since": _time(made),
         "digest": release.digest,
         "backbone": session.settings.backbone,
         "backbone_digest": release.backbone,
@@ -126,8 +202,10 @@ def _evidence(champion: Version, reviews: Mapping[str, tuple[Review, ...]]) -> s
 
 def _reviews(session: Session, warnings: list[str]) -> dict[str, tuple[Review, ...]]:
     from clr.registry.reviews import every_review
+    from flows import retained
 
     try:
+        warnings += retained.warnings(session)
         return every_review(session.ledger)
     except ClrError as error:  # what serves is told all the same
         warnings.append(f"THE LEDGER CANNOT BE READ: {error}")
@@ -152,9 +230,10 @@ def _has_registry(session: Session) -> bool:
     return bool(session.settings.registry) or (session.settings.state / "mlflow.db").exists()
 
 
-def _services(session: Session) -> Result:
-    url = session.settings.registry
-    return {"registry": url or f"embedded, {session.settings.state / 'mlflow.db'}"}
+def _services(session: Session, health: Result) -> Result:
+    url = session.settings.registry or f"embedded, {session.settings.state / 'mlflow.db'}"
+    others = {name: one["address"] for name, one in health.items() if one["address"]}
+    return {**others, "registry": url}
 
 
 def read_roi(session: Session, task: str | None) -> Result:

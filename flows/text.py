@@ -157,7 +157,33 @@ def status(result: Result) -> str:
     )
     columns = ("task", "champion", "approved by", "candidate", "review", "accuracy", "last verdict")
     shown = table(title, columns, rows)
-    return "\n".join([*(f"WARNING  {one}" for one in result["warnings"]), shown])
+    warnings = (f"WARNING  {one}" for one in result["warnings"])
+    return "\n".join([*warnings, *_working(result), shown])
+
+
+def _working(result: Result) -> list[str]:
+    """Draw services, queue, runs and what waits for review, each where there is something."""
+    tables = []
+    if result["health"]:
+        rows = (
+            (name, one["state"], one["address"] or "–", one["since"] or "–", str(one["restarts"]))
+            for name, one in result["health"].items()
+        )
+        tables.append(table("Services", ("service", "state", "address", "since", "restarts"), rows))
+    queue = result["queue"]
+    counts = [f"{number} {state}" for state, number in queue["arrivals"].items()]
+    counts += [f"{queue[one]} {one} runs" for one in ("scheduled", "late") if queue[one]]
+    if counts:
+        tables.append("Arrivals  " + ", ".join(counts))
+    if result["runs"]:
+        rows = ((one["task"], one["flow"], one["step"] or "–", one["since"][:19])
+                for one in result["runs"])  # fmt: skip
+        tables.append(table("In progress", ("task", "run", "step", "since"), rows))
+    if result["waiting"]:
+        rows = ((one["task"], str(one["version"]), one["since"], one["link"])
+                for one in result["waiting"])  # fmt: skip
+        tables.append(table("Waiting for review", ("task", "version", "since", "link"), rows))
+    return tables
 
 
 def roi(result: Result) -> str:

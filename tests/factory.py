@@ -31,6 +31,7 @@ SETTINGS = {
     "CLR_SETTLE_SECONDS": "0.5",
     "CLR_GIT_POLL_SECONDS": "2",
     "CLR_RECONCILE_SECONDS": "5",
+    "CLR_LOG_FORMAT": "json",
     # nothing of a schedule comes in between
     "CLR_REPLAY_CRON": "",
     "CLR_DRIFT_CRON": "",
@@ -230,10 +231,13 @@ def until_line(process: subprocess.Popen[bytes], seconds: float) -> bytes:
 
 
 def end(factory: Factory) -> None:
-    """Stop `clr up` and see that nothing of it stays."""
+    """Stop `clr up` as `kill` does, and see that nothing of it stays."""
     try:
         if factory.process.poll() is None:
-            factory.stop()
+            seconds = factory.stop()
+            left = factory.family()
+            assert (factory.process.returncode, left) == (0, {}), factory.said()[-4000:]
+            assert seconds < STOP_SECONDS / 2  # alone: five
     finally:
         for pid in [factory.process.pid, *factory.family()]:
             with suppress(ProcessLookupError):

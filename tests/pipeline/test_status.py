@@ -28,7 +28,8 @@ def test_an_approval_without_a_server_is_shown_as_the_weaker_one(working):
 
 def test_fields_that_scripts_read_stay(working):
     answer = working.clr("status", "--json").json
-    assert {"tasks", "release", "services", "warnings"} == set(answer)
+    first = {"tasks", "release", "services", "warnings"}
+    assert first | {"health", "queue", "runs", "waiting"} == set(answer)
     old = {"name", "champion", "candidate", "versions", "accuracy", "verdict", "review"}
     assert old | {"approvals", "evidence", "promotion"} == set(answer["tasks"][0])
     assert answer["services"]["registry"].startswith("embedded, ")
@@ -54,3 +55,35 @@ def test_a_ledger_that_is_gone_is_said_and_the_rest_is_shown(working):
     assert answer.code == 0
     assert "THE LEDGER CANNOT BE READ" in answer.json["warnings"][0]
     assert row(answer, "red-caps")["champion"] == 1
+
+
+def test_what_waits_for_review_is_told_with_its_age(plant, new_caps, tmp_path):
+    assert plant.clr("status", "--json").json["waiting"] == []
+    assert plant.clr("onboard", new_caps(tmp_path / "red-caps", 0)).code == 0
+    (waits,) = plant.clr("status", "--json").json["waiting"]
+    assert (waits["task"], waits["version"], waits["link"]) == ("red-caps", 1, "")
+    assert "T" in waits["since"]
+    assert "Waiting for review" in plant.clr("status").out
+
+
+def test_the_live_table_is_shown_again_and_again(working, capsys):
+    from flows.status import watch_status
+
+    seen = []
+    watch_status(working.session(), lambda known: seen.append(known) or "drawn", 0.01, rounds=2)
+    assert len(seen) == 2
+    assert "drawn" in capsys.readouterr().out
+    refused = working.clr("status", "--watch", "--json")
+    assert (refused.code, "for people" in refused.err) == (2, True)
+
+
+def test_a_server_that_is_gone_is_told_and_the_rest_is_shown(working):
+    gone = {"CLR_REGISTRY_URL": "http://127.0.0.1:9", "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    answer = working.clr("status", "--json", **gone)
+    assert answer.code == 0
+    states = {name: one["state"] for name, one in answer.json["health"].items()}
+    assert states == {"registry": "unreachable", "prefect": "unreachable"}
+    assert any("registry IS UNREACHABLE (http://127.0.0.1:9)" in one
+               for one in answer.json["warnings"])  # fmt: skip
+    assert answer.json["tasks"] == []
+    assert answer.json["queue"]["scheduled"] is None
