@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.waiting import until
 # eight processes that load their libraries one after another, where cores are few
 pytestmark = [pytest.mark.xdist_group("containers"), pytest.mark.timeout(900)]
 API = "/api/2.0/mlflow"
+WAIT_SECONDS = 300
 ROLES = ("registry", "ledger", "append", "prefect")
 
 
@@ -83,13 +85,16 @@ def test_from_a_dropped_folder_to_a_release(stack, s3, tmp_path):
     trainer = ("clr-trainer", stack.secret("trainer.password"))
 
     def alias(model: str, name: str) -> str:
+        time.sleep(0.5)  # the registry has better things to do than to answer this
         found = requests.get(
             f"{url}/registered-models/alias", params={"name": model, "alias": name},
             auth=trainer, timeout=30,
         )  # fmt: skip
         return str(found.json()["model_version"]["version"]) if found.ok else ""
 
-    assert until(lambda: alias("clr-red-caps", "candidate"), 120) == "1", stack.log("worker-cpu")
+    assert until(lambda: alias("clr-red-caps", "candidate"), WAIT_SECONDS) == "1", stack.log(
+        "worker-cpu"
+    )
     files = keys(s3, "clr-artifacts")
     assert any(key.endswith("/artifacts/adapter.safetensors") for key in files)
     assert all(key.startswith("mlflow/") for key in files)
@@ -103,7 +108,9 @@ def test_from_a_dropped_folder_to_a_release(stack, s3, tmp_path):
         f"{url}/model-versions/set-tag", json=approval, auth=("alice", "x" * 12), timeout=60
     )
     assert answer.status_code == 200, answer.text
-    assert until(lambda: alias("clr-release", "champion"), 120) == "1", stack.log("release-service")
+    assert until(lambda: alias("clr-release", "champion"), WAIT_SECONDS) == "1", stack.log(
+        "release-service"
+    )
     checked = stack.execute("worker-cpu", "verify", "--json")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert json.loads(checked.stdout)["problems"] == []
