@@ -75,7 +75,9 @@ def step(
             try:
                 answer: Answer = timed(*given, **named)
             except TimeoutError as error:
-                if "timeout of" not in str(error):  # not ours: of a connection, say
+                from prefect.task_engine import TaskRunTimeoutError
+
+                if not isinstance(error, TaskRunTimeoutError):  # of a connection, say
                     raise
                 raise ServiceUnavailable(
                     f"The step {name} was ended after {limit:g} minutes.",

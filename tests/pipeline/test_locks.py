@@ -1,0 +1,140 @@
+"""Locks: of a workspace, and of all machines that share one Prefect server."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from clr.errors import ServiceUnavailable
+from clr.settings import Settings
+from flows import locks
+from tests.waiting import until
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from clr.settings import Settings
+from flows import locks
+with locks.hold(Settings(workspace=Path(sys.argv[1]), home=Path(sys.argv[1])), sys.argv[2]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def shared(factory, monkeypatch):
+    """Use the factory's Prefect server."""
+    monkeypatch.setenv("PREFECT_API_URL", factory.prefect)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", factory.secret("prefect.auth"))
+    return factory
+
+
+def machine(tmp_path, name):
+    """A workspace of its own: files of one are nothing to the other."""
+    folder = tmp_path / name
+    folder.mkdir()
+    return Settings(workspace=folder, home=folder)
+
+
+class Holder:
+    """Another process that holds a lock."""
+
+    def __init__(self, settings, name):
+        command = [sys.executable, "-c", HOLDER, str(settings.workspace), name]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ})
+        assert self.process.stdout.readline() == b"held\n"
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def is_free(settings, name, monkeypatch, seconds=0.0):
+    with monkeypatch.context() as patch:
+        patch.setattr(locks, "SECONDS", seconds)
+        try:
+            with locks.hold(settings, name):
+                return True
+        except ServiceUnavailable:
+            return False
+
+
+def test_a_workspaces_lock_is_free_as_soon_as_its_holder_is_killed(tmp_path, monkeypatch, caplog):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    here = machine(tmp_path, "here")
+    holder = Holder(here, "task-animals")
+    assert not is_free(here, "task-animals", monkeypatch)
+    caplog.set_level(logging.INFO, "clr")
+    done = threading.Event()
+
+    def wait():
+        with locks.hold(here, "task-animals"):
+            done.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert until(lambda: "waiting" in caplog.text, 10)
+    assert not done.is_set()
+    holder.kill()
+    assert done.wait(5)
+    thread.join()
+
+
+def test_machines_exclude_each_other_where_they_must(shared, tmp_path, monkeypatch, caplog):
+    here, there = machine(tmp_path, "here"), machine(tmp_path, "there")
+    caplog.set_level(logging.INFO, "clr")
+    with locks.hold(here, "registry"):
+        assert not is_free(there, "registry", monkeypatch)
+        assert "another machine" in caplog.text
+        assert is_free(there, "task-animals", monkeypatch)
+    assert is_free(there, "registry", monkeypatch)
+
+
+def test_a_holder_that_lives_renews_its_lease(shared, tmp_path, monkeypatch):
+    said, post = [], locks.prefect_api.post
+
+    def listen(settings, path, body):
+        answer = post(settings, path, body)  # raises where the server does not take it
+        said.append(path.rpartition("/")[2])
+        return answer
+
+    monkeypatch.setattr(locks.prefect_api, "post", listen)
+    monkeypatch.setattr(locks, "RENEW_SECONDS", 0.1)
+    with locks.hold(machine(tmp_path, "here"), "registry"):
+        assert until(lambda: said.count("renew") >= 2, 20)
+    assert (said[0], said[-1]) == ("increment-with-lease", "decrement-with-lease")
+
+
+def test_a_server_without_the_limit_leaves_it_to_the_file(shared, tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "SHARED", ("unheard-of",))
+    here, there = machine(tmp_path, "here"), machine(tmp_path, "there")
+    with locks.hold(here, "unheard-of"):
+        assert is_free(there, "unheard-of", monkeypatch)
+        assert not is_free(here, "unheard-of", monkeypatch)
+
+
+@pytest.mark.slow
+def test_a_slot_is_free_again_a_minute_after_its_holder_was_killed(shared, tmp_path, monkeypatch):
+    here, there = machine(tmp_path, "here"), machine(tmp_path, "there")
+    holder = Holder(here, "registry")
+    holder.kill()
+    began = time.monotonic()
+    assert is_free(there, "registry", monkeypatch, seconds=110)
+    assert 20 < time.monotonic() - began < 100
+
+
+def test_a_server_that_is_away_is_told_as_such(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    with (
+        pytest.raises(ServiceUnavailable, match="Prefect's server"),
+        locks.hold(machine(tmp_path, "here"), "promote"),
+    ):
+        pass
