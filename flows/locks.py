@@ -34,7 +34,10 @@ RENEW_SECONDS = LEASE_SECONDS / 4
 SHARED = ("registry", "promote")
 """Locks that machines share."""
 
-_PAUSE, _LOCKED = 2.0, 423
+_PAUSE = 2.0
+_LATER = (423, 429, 503)
+"""Answers that may be another one soon: lent to somebody, too many asked, its database busy."""
+
 _TOLD_SECONDS = 60.0
 
 
@@ -116,7 +119,7 @@ def _acquire(settings: Settings, name: str, deadline: float) -> str:
             )
             return str(given["lease_id"]) if given["limits"] else ""
         except ServiceUnavailable as error:
-            if error.data.get("status") != _LOCKED:
+            if error.data.get("status") not in _LATER:
                 raise
         now = time.monotonic()
         if now > deadline:
