@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from tests.benchmarks import gate, growth, registry
+from tests.benchmarks import gate, growth, legs, registry
 
-BENCHMARKS = {"gate": gate.main, "growth": growth.main, "registry": registry.main}
+BENCHMARKS = {
+    "gate": gate.main,
+    "growth": growth.main,
+    "legs": legs.main,
+    "registry": registry.main,
+}
 
 
 def main() -> None:
