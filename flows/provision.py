@@ -91,7 +91,7 @@ def _random() -> str:
 
 
 def _kept(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
 
 def _write(path: Path, text: str) -> bool:
