@@ -23,6 +23,9 @@ from flows.up import Plan, dead, place_of, preparing, start_preparing
 
 LOG = logging.getLogger("clr")
 READY_SECONDS = 300.0
+ATTEMPTS = 3
+"""How often what is to end well is tried again."""
+
 RUNS_SECONDS, SERVERS_SECONDS = 8.0, 6.0
 """How long flow runs, then servers, have to end when all is stopped."""
 
@@ -153,6 +156,8 @@ def _advance(name: str, part: Part, made: Parts) -> None:
         part.up = answers(part.health, 1.0) if part.health else child.running
     if part.up:
         LOG.info("%-15s %s", name, part.address or ("done" if part.once else "runs"))
+    elif part.once and child.restarts >= ATTEMPTS and not child.running:
+        raise dead(child, f"failed {ATTEMPTS + 1} times")
     elif name != "registry":
         child.keep()
 
