@@ -135,6 +135,7 @@ def test_what_arrives_is_onboarded_once(factory, tmp_path):
 
     done = until(record, 30)
     assert (done.state, done.result["verdict"]) == ("done", "passed")
+    assert until(lambda: time.sleep(0.3) or _ended(factory, done.flow_run), 60)
     run = factory.api("GET", f"/flow_runs/{done.flow_run}")
     assert (run["state_type"], run["parameters"]["arrival"]) == ("COMPLETED", done.digest)
     shown = factory.api("POST", "/artifacts/filter", {"limit": 200})
