@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clr.registry.versions import Version
 
 Result = dict[str, Any]
+Registered = dict[str, "list[Entry]"]
 
 
 @dataclass
@@ -44,8 +45,9 @@ def run_verify(session: Session) -> Result:
     if (session.settings.state / "mlflow.db").exists() or session.settings.registry:
         release = _release(session, found)
         _backbone(session, release, found)
+        recorded = _read_recorded(session)
         for version in _versions(session):
-            _version(session, version, found)
+            _version(session, version, recorded, found)
         for task, champion in release.tasks.items() if release else ():
             _data(session, task, champion.data_digest, found)
         if release is not None:
@@ -79,17 +81,29 @@ def _release(session: Session, found: _Findings) -> Release | None:
         return None
 
 
-def _recorded(session: Session, version: Version, what: str, digest: str, found: _Findings) -> None:
+def _read_recorded(session: Session) -> Registered:
+    """Return the ledger's entries about registrations by what they are about, oldest first."""
+    found: Registered = {}
+    for action in ("adapter.registered", "version.create"):
+        for one in session.ledger.entries(action=action):
+            found.setdefault(one.subject, []).append(one)
+    return found
+
+
+def _recorded(
+    version: Version, registered: Registered, what: str, digest: str, found: _Findings
+) -> None:
     """See that the ledger names the same digest, in its newest entry about the registration."""
     name = f"clr-{version.task}/{version.version}"
+    entries = registered.get(name, [])
     recorded = [
         one.payload[what]
-        for one in session.ledger.entries(name, "adapter.registered")
-        if what in one.payload
+        for one in entries
+        if one.action == "adapter.registered" and what in one.payload
     ] or [
         _seen(one, what)
-        for one in session.ledger.entries(name, "version.create")
-        if one.payload.get("source") == version.source
+        for one in entries
+        if one.action == "version.create" and one.payload.get("source") == version.source
     ]
     if not recorded:
         found.add(name, "is in the registry, but the ledger knows nothing of it")
@@ -133,13 +147,13 @@ def _backbone(session: Session, release: Release | None, found: _Findings) -> No
 
 
 def _versions(session: Session) -> Iterator[Version]:
-    from clr.registry.versions import tasks, versions
+    from clr.registry.overview import overview
 
-    for task in tasks(session.registry):
-        yield from versions(session.registry, task)
+    for versions in overview(session.registry).versions.values():
+        yield from versions
 
 
-def _version(session: Session, version: Version, found: _Findings) -> None:
+def _version(session: Session, version: Version, registered: Registered, found: _Findings) -> None:
     from clr.core.files import sha256_file
     from clr.registry.fetch import fetch, fetch_adapter
     from clr.registry.local import scratch
@@ -161,7 +175,7 @@ def _version(session: Session, version: Version, found: _Findings) -> None:
                 actual = str(error)
             if actual != digest:
                 found.add(subject, f"its {what} file should have {digest}, but is {actual}")
-            _recorded(session, version, what, digest, found)
+            _recorded(version, registered, what, digest, found)
 
 
 def _data(session: Session, task: str, digest: str, found: _Findings) -> None:

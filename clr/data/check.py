@@ -45,14 +45,33 @@ def task_digests(workspace: Path) -> Mapping[str, str]:
 
 @lru_cache(maxsize=4)  # one state of data.dvc never changes; thousands of tasks ask for it
 def _digests(cache: Path, oid: str) -> Mapping[str, str]:
+    return MappingProxyType(
+        {
+            task: f"md5:{listing.dir_object(files)[0]}"
+            for task, files in _split(_listing(cache, oid)).items()
+        }
+    )
+
+
+def _split(files: Listing) -> dict[str, Listing]:
+    """Sort the files of ``data/`` by their task, its prefix cut."""
     by_task: dict[str, Listing] = {}
-    for path, md5 in _listing(cache, oid).items():
+    for path, md5 in files.items():
         task, _, rest = path.partition("/")
         if rest:
             by_task.setdefault(task, {})[rest] = md5
-    return MappingProxyType(
-        {task: f"md5:{listing.dir_object(files)[0]}" for task, files in by_task.items()}
-    )
+    return by_task
+
+
+def _files_of(workspace: Path, task: str) -> Listing:
+    """Return the files of a task as pinned; the list of all is read once until it changes."""
+    cache, oid = dvc.cache_folder(workspace), listing.pinned_oid(workspace)
+    return _read_split(cache, oid, dvc.stamp(listing.object_path(cache, oid))).get(task, {})
+
+
+@lru_cache(maxsize=2)
+def _read_split(cache: Path, oid: str, _: object) -> dict[str, Listing]:
+    return _split(_listing(cache, oid))
 
 
 def pinned_files(workspace: Path) -> Listing:
@@ -91,7 +110,7 @@ def check_data(settings: Settings, task: str, digest: str) -> list[dict[str, str
     oid = digest.removeprefix("md5:")
     problems: list[dict[str, str]] = []
     try:
-        current = listing.of_task(pinned_files(workspace), task)
+        current = _files_of(workspace, task)
     except IntegrityBroken as error:
         current = {}
         problems.append(_problem("data.dvc", str(error)))

@@ -255,7 +255,7 @@ def cache_folder(workspace: Path) -> Path:
 
     folders = [workspace / ".dvc", *(Path(Config.get_dir(one)) for one in ("global", "system"))]
     files = [folder / name for folder in folders for name in ("config", "config.local")]
-    return _cache_folder(workspace, tuple(map(_stamp, files)))
+    return _cache_folder(workspace, tuple(map(stamp, files)))
 
 
 @lru_cache(maxsize=16)  # thousands of tasks ask for it, and reading configurations takes 2 ms
@@ -266,7 +266,7 @@ def _cache_folder(workspace: Path, _: tuple[tuple[int, int, int] | None, ...]) -
     return Path(configured) if configured else workspace / ".dvc" / "cache"
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def stamp(path: Path) -> tuple[int, int, int] | None:
     """Return what changes with a file's content; None where there is no file."""
     try:
         found = path.stat()
