@@ -5,18 +5,23 @@ The clusters are real: two processes of Dask, two of Ray. Both run the gate of f
 
 from __future__ import annotations
 
+import json
 import os
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clr.errors import UsageError
+from clr.errors import ServiceUnavailable, UsageError
 from clr.settings import Settings
-from flows.runners import fan_out
+from flows.runners import PART, REACH_SECONDS, fan_out, task_runner, values
 from flows.session import Session
+from flows.supervise import free_port
 from tests import synthetic
 
 TASKS = 50
@@ -24,9 +29,21 @@ WORKERS = 2
 FAILING = 7
 
 
-def square(session: Session, item: int) -> tuple[int, int, str]:
-    """Answer with who answered."""
-    return item * item, os.getpid(), session.settings.task_runner
+@dataclass(frozen=True)
+class Seen:
+    """An answer, and who gave it."""
+
+    answer: int
+    process: int
+    runner: str
+    gpu: str
+
+
+def square(session: Session, item: int) -> Seen:
+    """Answer with who answered; slow enough that one worker does not take all."""
+    time.sleep(0.05)
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return Seen(item * item, os.getpid(), session.settings.task_runner, gpu)
 
 
 def stumble(session: Session, item: int) -> int:
@@ -65,32 +82,34 @@ def gate(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Callable
 
 
 @contextmanager
-def dask_cluster(**options: Any) -> Iterator[str]:
-    """Two processes of Dask on this machine."""
+def dask_cluster() -> Iterator[str]:
+    """Two processes of Dask on this machine, of which one declares a GPU."""
     pytest.importorskip("prefect_dask", reason="the extra `dask` is not installed")
-    from distributed import LocalCluster
+    from distributed import Nanny, Scheduler, SpecCluster
 
-    with LocalCluster(
-        n_workers=WORKERS, threads_per_worker=1, dashboard_address=None, **options
+    one, other = {"nthreads": 1, "resources": {"GPU": 1}}, {"nthreads": 1}
+    with SpecCluster(
+        scheduler={"cls": Scheduler, "options": {"dashboard": False}},
+        workers={at: {"cls": Nanny, "options": told} for at, told in enumerate((one, other))},
     ) as cluster:
         yield cluster.scheduler_address
 
 
 @contextmanager
-def ray_cluster(**options: Any) -> Iterator[str]:
-    """Two processes of Ray on this machine; the runner finds them in this process."""
+def ray_cluster() -> Iterator[str]:
+    """Two processes of Ray in this machine's Ray, which has one GPU for two at once to want."""
     pytest.importorskip("prefect_ray", reason="the extra `ray` is not installed")
     import ray
 
     ray.init(
         num_cpus=WORKERS,
+        num_gpus=1,
         include_dashboard=False,
         object_store_memory=80_000_000,
         log_to_driver=False,
-        **options,
     )
     try:
-        yield ""
+        yield ""  # the runner finds the Ray of its own process
     finally:
         ray.shutdown()
 
@@ -105,12 +124,85 @@ def test_a_cluster_of_two_says_what_threads_say(kind: str, gate: Callable[..., b
         settings = {"task_runner": kind, "task_runner_address": address}
         assert gate(**settings) == here
 
-        session = Session(Settings(workspace=Path(), **settings))
+        session = Session(Settings(workspace=Path(), device="cpu", **settings))
         found = fan_out(session, square, range(20), what="square")
-        assert [answer for answer, _, _ in found] == [one * one for one in range(20)]
-        assert os.getpid() not in {process for _, process, _ in found}
-        assert len({process for _, process, _ in found}) == WORKERS
-        assert {runner for _, _, runner in found} == {"threads"}, "a worker fans nothing out"
+        assert [one.answer for one in found] == [item * item for item in range(20)]
+        assert os.getpid() not in {one.process for one in found}
+        assert len({one.process for one in found}) == WORKERS
+        assert {one.runner for one in found} == {"threads"}, "a worker fans nothing out"
+
+        placed = fan_out(session, square, range(20), what="square", gpu=True)
+        assert [one.answer for one in placed] == [item * item for item in range(20)]
+        if kind == "dask":
+            assert len({one.process for one in placed}) == 1, "one of the two has the GPU"
+        else:
+            assert {one.gpu for one in placed} == {"0"}, "Ray lends the GPU to each in turn"
+
         with pytest.raises(UsageError, match="Item 7 is wrong") as caught:
             fan_out(session, stumble, range(20), what="stumble")
         assert (caught.value.fix, caught.value.data) == ("Leave it out.", {"item": FAILING})
+
+
+def test_threads_in_a_flow_keep_the_order_and_raise_what_was_raised(prefect_api: str) -> None:
+    from prefect import flow
+
+    session = Session(Settings(workspace=Path(), device="cpu", parallel=3))
+
+    @flow
+    def outer() -> list[int]:
+        return [one.answer for one in fan_out(session, square, range(PART * 2), what="square")]
+
+    assert outer() == [item * item for item in range(PART * 2)]
+
+    @flow
+    def stumbling() -> None:
+        fan_out(session, stumble, range(PART * 2), what="stumble")
+
+    with pytest.raises(UsageError, match="Item 7 is wrong"):
+        stumbling()
+
+
+@pytest.mark.parametrize("kind", CLUSTERS)
+def test_without_its_packages_a_runner_says_what_to_install(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, f"prefect_{kind}", None)
+    with pytest.raises(UsageError) as caught:
+        task_runner(Settings(workspace=Path(), task_runner=kind))
+    assert f"pip install 'clr-pipeline[{kind}]'" in caught.value.fix
+
+
+@pytest.mark.parametrize(("kind", "scheme"), [("dask", "tcp://"), ("ray", "ray://"), ("ray", "")])
+def test_a_cluster_that_nobody_runs_is_told_within_seconds(kind: str, scheme: str) -> None:
+    pytest.importorskip(f"prefect_{kind}", reason=f"the extra `{kind}` is not installed")
+    settings = Settings(
+        workspace=Path(), task_runner=kind, task_runner_address=f"{scheme}127.0.0.1:{free_port()}"
+    )
+    started = time.monotonic()
+    with pytest.raises(ServiceUnavailable, match="cannot be reached"):
+        task_runner(settings)
+    assert time.monotonic() - started < REACH_SECONDS + 1
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://host", "host:port", "tcp://:8786"])
+def test_what_is_no_address_is_a_slip_of_the_user(address: str) -> None:
+    pytest.importorskip("prefect_dask", reason="the extra `dask` is not installed")
+    with pytest.raises(UsageError, match="is no address"):
+        task_runner(Settings(workspace=Path(), task_runner="dask", task_runner_address=address))
+
+
+def test_what_travels_to_a_worker_names_no_password_and_no_other_runner() -> None:
+    session = Session(
+        Settings(
+            workspace=Path("/plant"),
+            device="cpu",
+            task_runner="dask",
+            task_runner_address="tcp://scheduler:8786",
+            registry_database="postgresql://mlflow:secret@host/mlflow",
+            prefect_database="postgresql://prefect:secret@host/prefect",
+        )
+    )
+    told = json.loads(values(session))
+    assert "secret" not in values(session)
+    assert (told["workspace"], told["task_runner"], told["device"]) == ("/plant", "threads", "cpu")
+    assert told["threads"] >= 1
