@@ -38,7 +38,7 @@ _RUN = "prefect.flow-run."
 JOB_TEMPLATE: dict[str, Any] = {
     "job_configuration": {
         # a command of the pool's own: one process a run, no second one that only looks for code
-        "command": "python -m prefect.engine",
+        "command": "python -m flows.warm",
         "env": {},
         "labels": {},
         "name": "{{ name }}",

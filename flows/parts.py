@@ -20,7 +20,7 @@ from clr.errors import ServiceUnavailable
 from clr.registry.server import secrets
 from clr.registry.server.config import common_environment
 from clr.settings import Settings
-from flows import embedded, prefect_server
+from flows import embedded, prefect_server, warm
 from flows.prefect_api import send
 from flows.running import API, AUTH
 from flows.supervise import Child
@@ -117,6 +117,12 @@ def parts(at: Addresses) -> dict[str, Part]:
         child = _child(settings, "deployments", ["flows.deployments"], common)
         made["deployments"] = Part(child, after=later, once=True)
         later = ("deployments",)
+    warm_socket = settings.state / "server" / "warm.sock"
+    if sys.platform.startswith("linux"):  # elsewhere a fork of what has loaded this much is unsafe
+        command = ["flows.warm", "serve", str(warm_socket)]
+        loaded = _child(settings, "warm", command, worker(settings, "cpu", common).environment)
+        made["warm"] = Part(loaded, after=later)
+        common = {**common, warm.VARIABLE: str(warm_socket)}
     for pool in pools(settings):
         child, online = worker(settings, pool, common), _polls(pool, known[API], auth)
         made[f"worker-{pool}"] = Part(child, online=online, after=later)

@@ -32,6 +32,7 @@ SETTINGS = {
     "CLR_GIT_POLL_SECONDS": "2",
     "CLR_RECONCILE_SECONDS": "5",
     "CLR_LOG_FORMAT": "json",
+    "CLR_PARALLEL": "2",
     # nothing of a schedule comes in between
     "CLR_REPLAY_CRON": "",
     "CLR_DRIFT_CRON": "",

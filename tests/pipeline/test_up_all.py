@@ -67,7 +67,7 @@ def test_each_process_knows_only_the_secrets_that_it_needs(factory):
     holders = {name for name, one in known.items() if release in one.values()}
     assert holders == {"release-service"}
     assert {name for name, one in known.items() if login in one.values()} == {
-        *("prefect", "release-service", "watcher", "worker-cpu", "worker-registry")
+        *("prefect", "release-service", "warm", "watcher", "worker-cpu", "worker-registry")
     }
     flask = factory.secret("flask.key")
     assert [name for name, one in known.items() if flask in one.values()] == ["registry"]
