@@ -111,7 +111,7 @@ def _acquire(settings: Settings, name: str, deadline: float) -> str:
         ServiceUnavailable: not free in time, or the server cannot be reached.
     """
     body = {"names": [limit_of(name)], "slots": 1, "lease_duration": LEASE_SECONDS}
-    told = 0.0
+    told, pause = 0.0, FIRST_PAUSE
     while True:
         try:
             given: Any = prefect_api.post(
@@ -127,7 +127,8 @@ def _acquire(settings: Settings, name: str, deadline: float) -> str:
         if now - told > _TOLD_SECONDS:
             LOG.info("waiting   for another machine that holds the lock %s", name)
             told = now
-        time.sleep(_PAUSE)
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def _renew(settings: Settings, name: str, lease: str, done: threading.Event) -> None:
