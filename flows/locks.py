@@ -34,7 +34,7 @@ RENEW_SECONDS = LEASE_SECONDS / 4
 SHARED = ("registry", "promote")
 """Locks that machines share."""
 
-_PAUSE = 2.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 _LATER = (423, 429, 503)
 """Answers that may be another one soon: lent to somebody, too many asked, its database busy."""
 
