@@ -229,8 +229,7 @@ def _placed(kind: str, gpu: bool) -> Iterator[None]:
     if not gpu or kind == "threads":
         yield
     elif kind == "dask":
-        distributed = importlib.import_module("distributed")
-        _require_gpu(any(one["resources"].get("GPU") for one in _workers(distributed)))
+        _require_gpu(any(one["resources"].get("GPU") for one in _dask_workers()))
         with importlib.import_module("dask").annotate(resources={"GPU": 1}):
             yield
     else:
@@ -240,9 +239,12 @@ def _placed(kind: str, gpu: bool) -> Iterator[None]:
             yield
 
 
-def _workers(distributed: Any) -> list[dict[str, Any]]:
-    client = distributed.get_client()
-    return list(client.scheduler_info(n_workers=-1)["workers"].values())
+def _dask_workers() -> list[dict[str, Any]]:
+    from prefect.context import FlowRunContext
+
+    running = FlowRunContext.get()
+    runner: Any = running.task_runner if running else None
+    return list(runner.client.scheduler_info(n_workers=-1)["workers"].values())
 
 
 def _require_gpu(there: bool) -> None:

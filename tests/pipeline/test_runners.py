@@ -87,9 +87,10 @@ def dask_cluster() -> Iterator[str]:
     pytest.importorskip("prefect_dask", reason="the extra `dask` is not installed")
     from distributed import Nanny, Scheduler, SpecCluster
 
-    one, other = {"nthreads": 1, "resources": {"GPU": 1}}, {"nthreads": 1}
+    here = {"host": "127.0.0.1"}
+    one, other = {**here, "nthreads": 1, "resources": {"GPU": 1}}, {**here, "nthreads": 1}
     with SpecCluster(
-        scheduler={"cls": Scheduler, "options": {"dashboard": False}},
+        scheduler={"cls": Scheduler, "options": {**here, "dashboard": False}},
         workers={at: {"cls": Nanny, "options": told} for at, told in enumerate((one, other))},
     ) as cluster:
         yield cluster.scheduler_address
