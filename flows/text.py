@@ -176,13 +176,15 @@ def _working(result: Result) -> list[str]:
     if counts:
         tables.append("Arrivals  " + ", ".join(counts))
     if result["runs"]:
-        rows = ((one["task"], one["flow"], one["step"] or "–", one["since"][:19])
+        columns = ("task", "run", "step", "since")
+        runs = ((one["task"], one["flow"], one["step"] or "–", one["since"][:19])
                 for one in result["runs"])  # fmt: skip
-        tables.append(table("In progress", ("task", "run", "step", "since"), rows))
+        tables.append(table("In progress", columns, runs))
     if result["waiting"]:
-        rows = ((one["task"], str(one["version"]), one["since"], one["link"])
-                for one in result["waiting"])  # fmt: skip
-        tables.append(table("Waiting for review", ("task", "version", "since", "link"), rows))
+        columns = ("task", "version", "since", "link")
+        waiting = ((one["task"], str(one["version"]), one["since"], one["link"])
+                   for one in result["waiting"])  # fmt: skip
+        tables.append(table("Waiting for review", columns, waiting))
     return tables
 
 

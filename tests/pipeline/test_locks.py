@@ -92,7 +92,7 @@ def test_machines_exclude_each_other_where_they_must(shared, tmp_path, monkeypat
     here, there = machine(tmp_path, "here"), machine(tmp_path, "there")
     caplog.set_level(logging.INFO, "clr")
     with locks.hold(here, "registry"):
-        assert not is_free(there, "registry", monkeypatch)
+        assert not is_free(there, "registry", monkeypatch, 1.0)
         assert "another machine" in caplog.text
         assert is_free(there, "task-animals", monkeypatch)
     assert is_free(there, "registry", monkeypatch)
