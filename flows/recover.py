@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from clr.settings import Settings
 from flows import arrivals, prefect_api
 from flows.arrivals import Arrival
-from flows.tracking import PROCESS
+from flows.tracking import BEGAN, PROCESS, process_ticks
 
 if TYPE_CHECKING:
     from flows.session import Session
@@ -122,6 +122,9 @@ def is_gone(run: Run) -> bool:
     host, number, attempt = process(run)
     if host != socket.gethostname() or not number.isdecimal() or attempt != str(run["run_count"]):
         return False
+    known = str((run.get("labels") or {}).get(BEGAN, ""))
+    if known:  # the clock may have jumped since
+        return process_ticks(int(number)) != known
     began = process_began(int(number))
     return began is None or began > _time(run["state"]["timestamp"]).timestamp() + _SLACK
 

@@ -22,6 +22,9 @@ ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 PROCESS = "clr.process"
 """Label of a run: ``<host>:<process>:<attempt>`` of who works on it."""
 
+BEGAN = "clr.process.began"
+"""Label of a run: when that process began, as `process_ticks` tells it."""
+
 DUPLICATE, DRIFT = "Duplicate", "Drift"
 END_NAMES = ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut", DUPLICATE, DRIFT)
 """Names of such states; Prefect's events carry the name."""
@@ -74,6 +77,19 @@ def folder(settings: Settings, path: str, arrival: str | None) -> Path:
     return arrivals.confine(settings, path, arrival or "") if is_deployed() else Path(path)
 
 
+def process_ticks(number: int) -> str | None:
+    """Return when a process began, in ticks since the system started: no clock changes it.
+
+    None if there is none, or where the system does not tell.
+    """
+    try:
+        # after the command's name, which may hold anything; see proc(5)
+        values = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if values[0] == "Z" else values[19]
+
+
 def say_where() -> None:
     """Write machine, process and attempt into this run, so that its death is noticed at once.
 
@@ -87,7 +103,8 @@ def say_where() -> None:
     here = f"{socket.gethostname()}:{os.getpid()}:{found.run_count}"
     try:
         with get_client(sync_client=True) as client:
-            client.update_flow_run_labels(found.id, {PROCESS: here})
+            began = process_ticks(os.getpid()) or ""
+            client.update_flow_run_labels(found.id, {PROCESS: here, BEGAN: began})
     except Exception as error:
         LOG.warning("onboard   Prefect's server does not note who works: %s", error)
 

@@ -18,7 +18,7 @@ from clr.errors import ServiceUnavailable
 from clr.settings import Settings
 from flows import arrivals
 from flows.recover import is_gone, process_began, recover
-from flows.tracking import PROCESS
+from flows.tracking import BEGAN, PROCESS, process_ticks
 
 DIGEST = "sha256:" + "ab" * 32
 AN_HOUR = timedelta(hours=1)
@@ -201,6 +201,15 @@ def test_other_flows_are_marked_and_not_started_again(desk, dead):
     desk.look()
     desk.look()
     assert desk.state(run)["type"] == "CRASHED"
+
+
+@pytest.mark.parametrize("jump", [2 * AN_HOUR, -2 * AN_HOUR])
+def test_a_clock_that_jumps_makes_no_living_run_a_dead_one(jump):
+    stamp = (datetime.now(UTC) - jump).isoformat()
+    labels = {PROCESS: f"{socket.gethostname()}:{os.getpid()}:1", BEGAN: process_ticks(os.getpid())}
+    run = {"labels": labels, "run_count": 1, "state": {"timestamp": stamp}}
+    assert not is_gone(run)
+    assert is_gone({**run, "labels": {**labels, BEGAN: "1"}})  # another one of its number
 
 
 def test_when_a_process_began_is_known():
