@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -222,7 +223,9 @@ def worker(settings: Settings, pool: str, common: Mapping[str, str]) -> Child:
     # the job templates say `python`, wherever a worker's is (flows/deployments.py)
     own = str(Path(sys.executable).parent)
     environment["PATH"] = os.pathsep.join((own, environment.get("PATH", os.defpath)))
-    return _child(settings, f"worker-{pool}", command, environment)
+    child = _child(settings, f"worker-{pool}", command, environment)
+    child.orphaned = signal.SIGKILL  # asked, it would first tell a server that is gone, too
+    return child
 
 
 def _machine() -> str:

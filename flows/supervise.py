@@ -46,6 +46,7 @@ class Child:
         log: file that gets its output; older parts beside it as ``.1`` to ``.3``.
         environment: it gets exactly this.
         process: the running or ended process.
+        orphaned: signal that it gets when this process is killed (Linux).
         started_at: UTC time of its last start, ISO 8601; empty before the first.
         restarts: how often it was started again.
     """
@@ -63,6 +64,7 @@ class Child:
         self.environment = dict(environment)
         self.command = list(command)
         self.process: subprocess.Popen[bytes] | None = None
+        self.orphaned = signal.SIGTERM
         self._delay, self._due = FIRST_DELAY, 0.0
         self._started = 0.0
         self.started_at, self.restarts = "", 0
@@ -91,7 +93,7 @@ class Child:
             stderr=subprocess.STDOUT,
             pass_fds=descriptors,
             start_new_session=True,  # Ctrl-C reaches this process alone, which stops them in order
-            preexec_fn=_die_with_parent(os.getpid()),
+            preexec_fn=_die_with_parent(os.getpid(), self.orphaned),
         )
         self._started = time.monotonic()
         self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -191,14 +193,14 @@ def _ending(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def _die_with_parent(parent: int) -> Callable[[], None] | None:
+def _die_with_parent(parent: int, number: int) -> Callable[[], None] | None:
     """Return what makes a new process end when this one is killed, where the system can (Linux)."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
     def ask() -> None:
-        prctl(_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        prctl(_SET_PDEATHSIG, number, 0, 0, 0)
         if os.getppid() != parent:  # it was killed before that was said
             os._exit(1)
 

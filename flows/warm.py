@@ -55,6 +55,7 @@ def main() -> None:
     if sys.argv[1:2] == ["serve"]:
         serve(Path(sys.argv[2]))
         return
+    _end_with_parent()  # a worker that is killed asks nobody to stop
     code = ask(os.environ.get(VARIABLE, ""))
     if code is None:
         os.execv(sys.executable, [sys.executable, "-m", ENGINE, *sys.argv[1:]])  # noqa: S606
@@ -151,8 +152,7 @@ def _be(
     """Become the run that was asked for, in the new process."""
     code = 1
     try:
-        if sys.platform.startswith("linux"):
-            ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _end_with_parent()
         if os.getppid() != parent:
             os._exit(1)
         for number, one in enumerate(outputs, 1):
@@ -182,6 +182,12 @@ def _be(
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def _end_with_parent() -> None:
+    """Get a SIGKILL when the parent ends, where the system can (Linux); kept by `os.execv`."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _die_with(connection: socket.socket) -> None:
