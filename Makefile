@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint types bench clean setup
+.PHONY: help demo test soak lint types bench clean setup
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -11,8 +11,11 @@ help:  ## list the targets
 demo: setup  ## onboard three tasks with real weights, then see the gate refuse a fine-tuned copy
 	@$(BIN)/clr demo
 
-test: setup  ## run the whole test suite, on all cores
-	@$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
+test: setup  ## run the test suite, on all cores
+	@$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder -m "not soak" $(ARGS)
+
+soak: setup  ## kills, crowds and clusters: the tests that take minutes
+	@$(BIN)/python -m pytest -m soak $(ARGS)
 
 lint: setup  ## ruff and import-linter
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports

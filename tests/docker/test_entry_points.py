@@ -18,7 +18,11 @@ from tests.postgres import _programs
 from tests.waiting import until
 
 # eight processes that load their libraries one after another, where cores are few
-pytestmark = [pytest.mark.xdist_group("containers"), pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.xdist_group("containers"),
+    pytest.mark.timeout(900),
+    pytest.mark.soak,
+]
 API = "/api/2.0/mlflow"
 WAIT_SECONDS = 300
 ROLES = ("registry", "ledger", "append", "prefect")

@@ -25,7 +25,7 @@ from tests.waiting import until
 
 pytestmark = [
     pytest.mark.timeout(900),
-    pytest.mark.slow,
+    pytest.mark.soak,
     pytest.mark.xdist_group("killed-factory"),
 ]
 STOPS = Path(__file__).parent / "stops"

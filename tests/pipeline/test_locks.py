@@ -121,7 +121,7 @@ def test_a_server_without_the_limit_leaves_it_to_the_file(shared, tmp_path, monk
         assert not is_free(here, "unheard-of", monkeypatch)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_slot_is_free_again_a_minute_after_its_holder_was_killed(shared, tmp_path, monkeypatch):
     here, there = machine(tmp_path, "here"), machine(tmp_path, "there")
     holder = Holder(here, "registry")

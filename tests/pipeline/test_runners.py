@@ -118,6 +118,7 @@ def ray_cluster() -> Iterator[str]:
 CLUSTERS = {"dask": dask_cluster, "ray": ray_cluster}
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("kind", CLUSTERS)
 def test_a_cluster_of_two_says_what_threads_say(kind: str, gate: Callable[..., bytes]) -> None:
     here = gate()

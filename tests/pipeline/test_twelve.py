@@ -16,7 +16,7 @@ from clr.settings import Settings
 from flows import arrivals
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.soak]
 TASKS = [f"twelve-{number:02}" for number in range(12)]
 AT_ONCE = 2
 
