@@ -22,6 +22,9 @@ LOOK_SECONDS = 1.0
 PATIENCE = 60.0
 """Seconds without `clr up`, or without a flow run, after which the command says so."""
 
+LAST_LINES_SECONDS = 6.0
+"""How long the last lines of a run may take on their way: Prefect's client sends them in lots."""
+
 _PAGE = 200
 
 
@@ -85,6 +88,7 @@ def _followed(settings: Settings, digest: str) -> Arrival:
             )
         logs.show(known.flow_run)
         if known.finished:
+            logs.end(known.flow_run)
             return known
         now = time.monotonic()
         if running.find(settings) is not None:
@@ -102,12 +106,35 @@ def _followed(settings: Settings, digest: str) -> Arrival:
         time.sleep(LOOK_SECONDS)
 
 
+def _has_ended(settings: Settings, run: str) -> bool:
+    body = {"flow_runs": {"id": {"any_": [run]}}}
+    try:
+        return any(
+            one["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+            for one in prefect_api.post(settings, "/flow_runs/filter", body)
+        )
+    except ServiceUnavailable:
+        return True
+
+
 class _Logs:
     """The progress lines of a flow run, each shown once."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._run, self._shown = "", 0
+
+    def end(self, run: str) -> None:
+        """Show the last lines: a result is told a moment before its run has ended."""
+        end = time.monotonic() + LAST_LINES_SECONDS
+        while run and not _has_ended(self._settings, run) and time.monotonic() < end:
+            time.sleep(0.2)
+        quiet_since, shown = time.monotonic(), self._shown
+        while run and time.monotonic() < min(end, quiet_since + LOOK_SECONDS):
+            time.sleep(0.2)
+            self.show(run)
+            if self._shown != shown:
+                quiet_since, shown = time.monotonic(), self._shown
 
     def show(self, run: str) -> None:
         """Show what is new; a server that does not answer now is asked again."""
