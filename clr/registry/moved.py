@@ -7,6 +7,7 @@ always, and that of MLflow's own experiment 0 tells where that was.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -32,27 +33,39 @@ def follow(database: Path, artifacts: Path) -> int:
         artifacts: absolute folder of its files now.
 
     Returns:
-        how many were rewritten; 0 where they are right, or a server hands the files out.
+        how many were rewritten; 0 where they are right, a server hands the files out, or the
+        database may only be read.
 
     Raises:
-        sqlite3.Error: the database cannot be read, or must be written and cannot be.
+        sqlite3.Error: the database cannot be read, or writing it fails.
     """
     new = artifacts.as_uri()
     with closing(sqlite3.connect(database, timeout=60, isolation_level=None)) as connection:
         old = _root(connection)
         if not old.startswith("file:") or old == new or _same(old, artifacts):
             return 0
-        connection.execute("BEGIN IMMEDIATE")
-        count = 0
-        for table, column in LOCATIONS:
-            done = connection.execute(
-                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608
-                f"WHERE substr({column}, 1, ?) = ?",
-                (new, len(old) + 1, len(old) + 1, f"{old}/"),
-            )
-            count += done.rowcount
-        connection.execute("COMMIT")
+        try:
+            count = _rewrite(connection, old, new)
+        except sqlite3.OperationalError as error:
+            if os.access(database, os.W_OK) and os.access(database.parent, os.W_OK):
+                raise
+            LOG.warning("The registry was moved, and cannot be written: %s.", error)
+            return 0
     LOG.warning("The registry was moved: %d addresses of files rewritten.", count)
+    return count
+
+
+def _rewrite(connection: sqlite3.Connection, old: str, new: str) -> int:
+    connection.execute("BEGIN IMMEDIATE")
+    count = 0
+    for table, column in LOCATIONS:
+        done = connection.execute(
+            f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608
+            f"WHERE substr({column}, 1, ?) = ?",
+            (new, len(old) + 1, len(old) + 1, f"{old}/"),
+        )
+        count += done.rowcount
+    connection.execute("COMMIT")
     return count
 
 

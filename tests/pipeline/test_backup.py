@@ -106,7 +106,7 @@ def test_what_is_there_is_not_stored_again(working: Any, safe: Path) -> None:
         "besides it the ledger, which has a new entry, and its head"
     )
     assert before.items() <= {path: path.stat().st_ino for path in objects(safe)}.items()
-    first, _ = sorted((safe / "snapshots").glob("*.json"))
+    first, _ = sorted((safe / "snapshots").glob("*.json"), key=lambda path: path.stem)
     first.unlink()
     working.clr("backup", safe)
     assert working.clr("backup", safe, "--verify", at=safe).code == 0
