@@ -19,7 +19,7 @@ from flows.reconcile import look
 from tests.siblings import register_sibling
 from tests.waiting import until
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.soak]
 
 AGAIN_SECONDS = 240.0
 
