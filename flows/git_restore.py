@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from clr.core.files import write_atomic
 from clr.data import dvc, listing, objects
 from clr.data.archive_names import checked_parts
 from clr.data.listing import Listing
+from clr.data.whole import appearing
 from clr.errors import IntegrityBroken, ServiceUnavailable
 from clr.settings import Settings
 
@@ -56,26 +56,15 @@ def restore(settings: Settings, task: str, files: Listing, home: Path) -> Path:
     folder = home / task
     if folder.is_dir():
         return folder
-    partial = home.parent / f".partial-{home.name}"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        with dvc.open_repo(settings) as repo:
+    with appearing(home, f"{task} cannot be restored") as partial, dvc.open_repo(settings) as repo:
 
-            def write(item: tuple[str, str]) -> None:
-                path, md5 = item
-                data = _compared(objects.fetch_object(repo, md5), path, md5)
-                write_atomic((partial / task).joinpath(*checked_parts(path)), data)
+        def write(item: tuple[str, str]) -> None:
+            path, md5 = item
+            data = _compared(objects.fetch_object(repo, md5), path, md5)
+            write_atomic((partial / task).joinpath(*checked_parts(path)), data)
 
-            with ThreadPoolExecutor(THREADS) as pool:
-                list(pool.map(write, files.items()))
-        partial.rename(home)
-    except OSError as error:
-        raise ServiceUnavailable(
-            f"{task} cannot be restored: {error.strerror or error}.",
-            fix=f"Make {home.parent} writable and free some space; it is tried again.",
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(write, files.items()))
     return folder
 
 

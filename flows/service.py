@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -173,30 +173,29 @@ def create_app(inbox: Inbox, secret: str, worker: Worker | None = None) -> Starl
 
     seen = Seen()
 
+    async def heard(request: Request, read: Callable[[bytes], Hint | None]) -> Hint | None:
+        body = await _body(request)
+        delivery = webhook.check(secret, request.headers, body, time.time())
+        found = read(body)
+        seen.note(delivery, time.monotonic())
+        return found
+
     async def receive(request: Request) -> JSONResponse:
-        try:
-            body = await _body(request)
-            delivery = webhook.check(secret, request.headers, body, time.time())
-            found = webhook.hint(body)
-            seen.note(delivery, time.monotonic())
-        except WebhookRefused as error:
-            LOG.warning("webhook   refused with %d: %s", error.status, error.message)
-            return JSONResponse({"message": error.message}, error.status)
+        found = await heard(request, webhook.hint)
         if found is not None:
             inbox.put(found)
         return JSONResponse({"queued": found is not None}, 202)
 
     async def look(request: Request) -> JSONResponse:
-        try:
-            body = await _body(request)
-            delivery = webhook.check(secret, request.headers, body, time.time())
-            asked = webhook.request(body)
-            seen.note(delivery, time.monotonic())
-        except WebhookRefused as error:
-            LOG.warning("look      refused with %d: %s", error.status, error.message)
-            return JSONResponse({"message": error.message}, error.status)
+        asked = await heard(request, webhook.request)
         inbox.put(asked) if asked else inbox.look()
         return JSONResponse({"queued": True}, 202)
+
+    async def refuse(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, WebhookRefused)
+        about = request.url.path.lstrip("/")
+        LOG.warning("%-9s refused with %d: %s", about, error.status, error.message)
+        return JSONResponse({"message": error.message}, error.status)
 
     async def health(_: Request) -> JSONResponse:
         ready = worker is not None and worker.ready.is_set()
@@ -220,7 +219,7 @@ def create_app(inbox: Inbox, secret: str, worker: Worker | None = None) -> Starl
         Route("/look", look, methods=["POST"]),
         Route("/health", health, methods=["GET"]),
     ]
-    return Starlette(routes=routes, lifespan=lifespan)
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={WebhookRefused: refuse})
 
 
 async def _joined(thread: threading.Thread) -> None:

@@ -109,15 +109,15 @@ def pin(session: Session) -> None:
         objects.add(repo)
 
 
-def adapter(session: Session, task: str) -> tuple[Any, bytes]:
-    """Return an adapter of random kernels near identity, and its file's bytes."""
+def adapter(session: Session, task: str, side: int = SIDE) -> tuple[Any, bytes]:
+    """Return an adapter of random kernels near identity, for images of `side`, and its bytes."""
     import torch
 
     from clr.core.adapter import AdapterSpec, adapter_bytes, new_adapter
     from clr.core.images import Preprocessing
 
     backbone = session.backbone
-    way = Preprocessing(SIDE, backbone.mean, backbone.std, backbone.interpolation)
+    way = Preprocessing(side, backbone.mean, backbone.std, backbone.interpolation)
     spec = AdapterSpec(task, CLASSES, backbone.name, backbone.digest, way)
     generator = torch.Generator().manual_seed(
         int(hashlib.sha256(task.encode()).hexdigest()[:8], 16)
@@ -176,7 +176,7 @@ def evidence(session: Session, made: Any, digest: str) -> Any:
     return Evidence(about, labels, predicted(logits), probe, features, described, canary)
 
 
-def register(session: Session, tasks: list[str]) -> list[Any]:
+def register(session: Session, tasks: list[str], side: int = SIDE) -> list[Any]:
     """Register tasks whose images are pinned; return them as champions of a release.
 
     The first through the registry's own functions, the others by its pattern.
@@ -190,7 +190,7 @@ def register(session: Session, tasks: list[str]) -> list[Any]:
     known: list[Names] = []
     files: dict[str, bytes] = {}
     for number, task in enumerate(tasks):
-        made, data = adapter(session, task)
+        made, data = adapter(session, task, side)
         digest = sha256_bytes(data)
         shown = evidence(session, made, digest).to_bytes()
         seen = sha256_bytes(shown)

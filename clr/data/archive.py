@@ -22,7 +22,8 @@ from typing import IO
 
 from clr.data.archive_names import Names, refused, suffix_of
 from clr.data.folder import printable, task_name
-from clr.errors import DataRefused, ServiceUnavailable, UsageError
+from clr.data.whole import appearing
+from clr.errors import DataRefused, UsageError
 from clr.settings import Settings
 
 RATIO, RATIO_FROM = 250.0, 64 << 20
@@ -96,9 +97,7 @@ def unpack(archive: Path, home: Path, settings: Settings, name: str | None = Non
     there = _unpacked(home)
     if there is not None:
         return there
-    partial = home.parent / f".partial-{home.name}"
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
+    with appearing(home, f"{printable(archive.name)} cannot be unpacked") as partial:
         inside = partial / "inside"
         inside.mkdir(parents=True)
         names = Names()
@@ -111,14 +110,6 @@ def unpack(archive: Path, home: Path, settings: Settings, name: str | None = Non
         (inside / root).rename(partial / task)
         if root:
             shutil.rmtree(inside)
-        partial.rename(home)
-    except OSError as error:
-        raise ServiceUnavailable(
-            f"{printable(archive.name)} cannot be unpacked: {error.strerror or error}.",
-            fix=f"Make {home.parent} writable and free some space; it is tried again.",
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return home / task
 
 

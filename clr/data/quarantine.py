@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,19 +54,12 @@ def quarantine(
     home = workspace / "quarantine" / task_name(name)
     try:
         home.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=home))
-        try:
+        with _partial(home) as partial:
             shutil.copytree(validation.html.parent, partial / "data-docs")
             shutil.copyfile(validation.json, partial / "validation.json")
             target = _free(home)
             images = target / IMAGES if moves else source
-            message = _message(validation, name, images)
-            write_atomic(partial / MESSAGE, message.encode())
-            partial.chmod(0o755)
-            partial.rename(target)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+            _finish(partial, target, _message(validation, name, images))
         if moves:
             shutil.move(source, target / IMAGES)
     except OSError as error:
@@ -96,9 +91,8 @@ def quarantine_archive(archive: Path, name: str, refusal: DataRefused, settings:
     called = printable(archive.name)
     try:
         home.mkdir(parents=True, exist_ok=True)
-        target = _free(home)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=home))
-        try:
+        with _partial(home) as partial:
+            target = _free(home)
             kept = target / f"{ARCHIVE}{suffix_of(archive.name)}"
             lines = [
                 f"The archive {called} was refused. Nothing else was changed.",
@@ -108,12 +102,7 @@ def quarantine_archive(archive: Path, name: str, refusal: DataRefused, settings:
                 f"What to do: {refusal.fix}",
                 "",
             ]
-            write_atomic(partial / MESSAGE, "\n".join(lines).encode())
-            partial.chmod(0o755)
-            partial.rename(target)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+            _finish(partial, target, "\n".join(lines))
         shutil.move(archive, kept)
     except OSError as error:
         raise ServiceUnavailable(
@@ -122,6 +111,23 @@ def quarantine_archive(archive: Path, name: str, refusal: DataRefused, settings:
             task=name,
         ) from error
     return target
+
+
+@contextmanager
+def _partial(home: Path) -> Iterator[Path]:
+    """Give a new folder in `home`, which does not stay there if what is done with it fails."""
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=home))
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _finish(partial: Path, target: Path, message: str) -> None:
+    write_atomic(partial / MESSAGE, message.encode())
+    partial.chmod(0o755)
+    partial.rename(target)
 
 
 def _came_in(source: Path, incoming: Path) -> bool:

@@ -29,18 +29,6 @@ ROLES = ("registry", "ledger", "append", "prefect")
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """Address of a running S3 server."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture(scope="module")
 def stack(s3, postgres_server, backbone_settings, tmp_path_factory) -> Iterator[Stack]:
     """Registry, Prefect's server and release service, from the files of the containers."""
     from clr.data.workspace import init_workspace
