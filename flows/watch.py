@@ -52,6 +52,7 @@ class Watcher:
     failing: dict[str, str] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
     _heard: threading.Event = field(default_factory=threading.Event)
+    _whole: threading.Event = field(default_factory=threading.Event)
     _arrived: threading.Event = field(default_factory=threading.Event)
     _names: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -109,9 +110,14 @@ class Watcher:
                     stop_event=self._stop,
                     rust_timeout=1000,
                     raise_interrupt=False,
+                    yield_on_timeout=True,
                     ignore_permission_denied=True,
                 )
-                for change in changes:
+                for number, change in enumerate(changes):
+                    if not number:  # what came before the system told of changes is looked for
+                        self._whole.set()
+                    elif not change:
+                        continue
                     names = {path[len(str(inbox)) + 1 :].split("/")[0] for _, path in change}
                     self._hear(names)
                     if "" in names:  # the folder itself went: what is there now is another
@@ -139,6 +145,9 @@ class Watcher:
                 names, self._names = self._names, set()
             started = time.monotonic()
             whole = started >= all_due
+            if self._whole.is_set():
+                self._whole.clear()
+                whole = True
             try:
                 wait = inbox.look(None if whole else names)
                 failures = 0
