@@ -25,7 +25,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 10.0, 600.0
 """Seconds until what could not be taken is tried again, doubled each time, and at most."""
 
 READY_SECONDS = 1.0
-"""With ``READY`` there, so long nothing may change: a copied folder brings the file along."""
+"""With ``READY``, or moved there, so long nothing may change: a copy brings both along."""
 
 _CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
@@ -170,7 +170,8 @@ class Inbox:
         if known.renamed:
             return 0.0
         settle = self.settings.settle_seconds
-        return min(READY_SECONDS, settle) if known.listing.ready else settle
+        seen = known.listing
+        return min(READY_SECONDS, settle) if seen.ready or seen.moved else settle
 
     def _is_whole(self, name: str, known: _Known) -> bool:
         if known.listing.unfinished and not known.listing.ready:

@@ -30,6 +30,7 @@ class Listing:
         identity: device and inode.
         files: how many.
         ready: the file ``READY`` is there, and is the last that was written.
+        moved: the folder itself was the last to change, and not by what came into it.
         unfinished: path of a file that a copying program has not yet given its name.
         sample: stamps of some files by path.
     """
@@ -38,6 +39,7 @@ class Listing:
     identity: tuple[int, int] = (0, 0)
     files: int = 0
     ready: bool = False
+    moved: bool = False
     unfinished: str = ""
     sample: dict[str, Stamp] = field(default_factory=dict)
 
@@ -53,6 +55,10 @@ def is_temporary(name: str) -> bool:
 def listed(path: Path) -> Listing:
     """Return the listing of a file or folder; links are not followed.
 
+    A folder's time of change is no older than that of all in it, and newer than that of its own
+    content, after a rename, and after a copying program has given the folder the times of the
+    original, which it does last: else the copying of what is in it would set them anew.
+
     Raises:
         OSError: a folder in it cannot be listed.
     """
@@ -61,7 +67,7 @@ def listed(path: Path) -> Listing:
     except FileNotFoundError:
         return GONE
     whole = hashlib.sha256(repr(_stamp(top)[:3]).encode())
-    newest, ready, files, unfinished = 0, 0, 0, ""
+    newest, inside, ready, files, unfinished = 0, 0, 0, 0, ""
     sample: dict[str, Stamp] = {}
     if not stat.S_ISDIR(top.st_mode):
         return Listing(whole.hexdigest(), (top.st_dev, top.st_ino), 1, sample={"": _stamp(top)})
@@ -77,6 +83,7 @@ def listed(path: Path) -> Listing:
                 continue
             stamp = _stamp(seen)
             whole.update(os.fsencode(name) + repr(stamp).encode())
+            inside = max(inside, seen.st_ctime_ns)
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(name)
                 newest = max(newest, seen.st_mtime_ns)
@@ -89,9 +96,14 @@ def listed(path: Path) -> Listing:
                     unfinished = name
                 if len(sample) < _SAMPLE:
                     sample[name] = stamp
-    identity = (top.st_dev, top.st_ino)
     return Listing(
-        whole.hexdigest(), identity, files, bool(ready) and ready >= newest, unfinished, sample
+        whole.hexdigest(),
+        (top.st_dev, top.st_ino),
+        files,
+        ready=bool(ready) and ready >= newest,
+        moved=top.st_ctime_ns >= inside and top.st_ctime_ns > top.st_mtime_ns,
+        unfinished=unfinished,
+        sample=sample,
     )
 
 

@@ -103,7 +103,7 @@ def test_what_is_not_finished_never_arrives(watched: tuple[Settings, Path], sour
 
 
 def test_what_is_ready_does_not_wait(tmp_path: Path, source: Path) -> None:
-    """With an hour to settle only ``READY`` and a rename can have brought them in."""
+    """With an hour to settle only ``READY``, a rename or a move can have brought them in."""
     init_workspace(tmp_path / "plant")
     settings = Settings(workspace=tmp_path / "plant", settle_seconds=3600)
     with watcher(settings):
@@ -113,7 +113,7 @@ def test_what_is_ready_does_not_wait(tmp_path: Path, source: Path) -> None:
         os.utime(brought / "READY")
         time.sleep(0.05)
         (brought / "train/good/late.png").write_bytes(b"written after READY")
-        copied(source, settings.inbox / "waiting")
+        slowly(source, settings.inbox / "waiting", 0)
         hidden = copied(source, settings.inbox / ".upload")
         ready = copied(source, settings.inbox / "ready")
         (ready / "READY").write_bytes(b"")
@@ -121,7 +121,15 @@ def test_what_is_ready_does_not_wait(tmp_path: Path, source: Path) -> None:
         assert found.digest == content_digest(source, "ready")
         hidden.rename(settings.inbox / "renamed")
         arrived(settings, "renamed")
-        assert known(settings).keys() == {"ready", "renamed"}
+        outside = copied(source, tmp_path / "outside")
+        outside.rename(settings.inbox / "moved")
+        arrived(settings, "moved")
+        touched = settings.inbox / "touched"
+        slowly(source, touched, 0)
+        os.utime(touched, (1, 1))  # as a copying program does at a folder's end, here too early
+        (touched / "train/good/late.png").write_bytes(b"and one more")
+        time.sleep(2 * inbox.READY_SECONDS)
+        assert known(settings).keys() == {"ready", "renamed", "moved"}
 
 
 def test_the_same_again_is_one_arrival_and_another_content_is_another(
