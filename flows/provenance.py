@@ -61,6 +61,15 @@ def numeric_environment(device: str, threads: int) -> str:
     )
 
 
+def hardware(device: str) -> str:
+    """Return the name of what computes: the accelerator, or the processor; empty if unknown."""
+    if device == "cuda":
+        import torch
+
+        return str(torch.cuda.get_device_name())
+    return _processor()
+
+
 @cache
 def _processor() -> str:
     try:

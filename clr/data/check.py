@@ -130,6 +130,27 @@ def check_data(settings: Settings, task: str, digest: str) -> list[dict[str, str
     return problems
 
 
+def version_files(workspace: Path, task: str, digest: str) -> Listing | None:
+    """Return the files of a version of a task; None where DVC's list of them is not in the cache.
+
+    Args:
+        workspace: folder that holds ``data.dvc``.
+        task: name of the task.
+        digest: ``md5:<32 hex>.dir``.
+
+    Raises:
+        IntegrityBroken: the list, or the version pinned now, is damaged.
+    """
+    oid = digest.removeprefix("md5:")
+    if listing.object_path(dvc.cache_folder(workspace), oid).is_file():
+        return _kept_listing(dvc.cache_folder(workspace), oid)
+    try:
+        current = _files_of(workspace, task)
+    except IntegrityBroken:
+        return None
+    return current if listing.dir_object(current)[0] == oid else None
+
+
 def pinned_now(repo: Any, workspace: Path, actual: Listing) -> Listing:
     """The files that ``data.dvc`` pins; they need no list where ``data/`` is exactly that."""
     oid = listing.pinned_oid(workspace)
