@@ -10,21 +10,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
-import stat
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rfc8785
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from clr.audit.key_files import place, private_key, private_pem, public_pem, publish
 from clr.errors import IntegrityBroken, ServiceUnavailable, UsageError
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import CryptoSigner
 
 SCHEMA = "clr.ledger-head/1"
 PRIVATE_NAME = "ledger.key"
@@ -76,7 +76,7 @@ class Head:
 
 
 class Signer:
-    """A private key in memory; it signs heads."""
+    """A private key in memory; it signs heads, and envelopes through `crypto_signer`."""
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
@@ -87,6 +87,16 @@ class Signer:
         """Return the signed head for entry `seq` with hash `entry_hash`."""
         signature = base64.b64encode(self._private.sign(_message(seq, entry_hash))).decode()
         return Head(seq, entry_hash, self.key_id, signature)
+
+    def crypto_signer(self) -> CryptoSigner:
+        """Return this key as securesystemslib signs DSSE envelopes with it.
+
+        What an envelope signs starts with ``DSSEv1``, what a head signs is a JSON object: a
+        signature of the one is never one of the other.
+        """
+        from securesystemslib.signer import CryptoSigner
+
+        return CryptoSigner(self._private)
 
 
 def key_id(public: Ed25519PublicKey) -> str:
@@ -118,23 +128,7 @@ def load_signer(folder: Path) -> Signer:
         ServiceUnavailable: the folder cannot be written or the key not read.
     """
     path = folder / PRIVATE_NAME
-    try:
-        if not path.exists():
-            _create(path)
-        mode = stat.S_IMODE(path.stat().st_mode)
-        data = path.read_bytes()
-    except OSError as error:
-        raise ServiceUnavailable(
-            f"The signing key {path} cannot be used: {error.strerror or error}.",
-            fix="Make the folder writable for this user, or free some disk space.",
-            path=str(path),
-        ) from error
-    if mode & 0o077:
-        raise IntegrityBroken(
-            f"The signing key {path} has mode {mode:04o}: others may read or write it.",
-            fix=f"See who could have read it, then run `chmod 600 {path}`.",
-            path=str(path),
-        )
+    data = private_key(path, Ed25519PrivateKey.generate)
     signer = Signer(_parse_private(data, path))
     _publish(signer.public, folder)
     return signer
@@ -179,7 +173,7 @@ def new_key(private: str = "") -> tuple[str, str]:
         if private
         else Ed25519PrivateKey.generate()
     )
-    return _private_pem(key).decode(), _public_pem(key.public_key()).decode()
+    return private_pem(key).decode(), public_pem(key.public_key()).decode()
 
 
 def place_keys(folder: Path, private: str, trusted: str) -> None:
@@ -199,7 +193,7 @@ def place_keys(folder: Path, private: str, trusted: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
-            _place(path, _private_pem(key), 0o600)
+            place(path, private_pem(key), 0o600)
     except OSError as error:
         raise ServiceUnavailable(
             f"The keys of the ledger cannot be written to {folder}: {error.strerror or error}.",
@@ -228,52 +222,8 @@ def _message(seq: int, entry_hash: str) -> bytes:
     return rfc8785.dumps({"schema": SCHEMA, "seq": seq, "hash": entry_hash})
 
 
-def _create(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _place(path, _private_pem(Ed25519PrivateKey.generate()), 0o600)
-
-
-def _private_pem(key: Ed25519PrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-
-
-def _public_pem(key: Ed25519PublicKey) -> bytes:
-    return key.public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-
-
 def _publish(public: Ed25519PublicKey, folder: Path) -> None:
-    path = folder / f"{key_id(public).removeprefix('sha256:')[:16]}.pub"
-    if path.exists():
-        return
-    try:
-        _place(path, _public_pem(public), 0o644)
-    except OSError as error:
-        raise ServiceUnavailable(
-            f"The public key {path} cannot be written: {error.strerror or error}.",
-            fix="Make the folder writable for this user, or free some disk space.",
-            path=str(path),
-        ) from error
-
-
-def _place(path: Path, data: bytes, mode: int) -> None:
-    """Put a whole file at `path` unless one is there: a link, unlike a rename, never replaces."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            os.link(temporary, path)
-    finally:
-        Path(temporary).unlink()
+    publish(folder / f"{key_id(public).removeprefix('sha256:')[:16]}.pub", public)
 
 
 def _parse_private(data: bytes, path: Path) -> Ed25519PrivateKey:
