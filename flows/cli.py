@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clr import __version__, errors
-from clr.errors import ClrError, DataRefused, GateRefused, IntegrityBroken, UsageError
-from flows import cli_operations, cli_registry, cli_release, output, text
+from clr.errors import ClrError, DataRefused, GateRefused, UsageError
+from flows import cli_operations, cli_registry, cli_release, cli_verify, output, text
+from flows.audit import cli as audit_cli
 from flows.command import Commands, as_json
 
 if TYPE_CHECKING:
@@ -227,28 +228,6 @@ def predict(images: tuple[Path, ...], task: str | None, as_json: bool) -> None:
 
 @main.command()
 @as_json
-def verify(as_json: bool) -> None:
-    """Recompute every digest of the release in force: backbone, adapters, data, ledger.
-
-    \b
-    Example:  clr verify
-    """
-    from flows.session import open_session
-    from flows.verify import run_verify
-
-    report = run_verify(open_session())
-    refusal = None
-    if report["problems"]:
-        first = report["problems"][0]
-        refusal = IntegrityBroken(
-            f"{len(report['problems'])} problem(s), first: {first['subject']}: {first['message']}",
-            fix="Restore what is named from a backup or from the DVC remote; promote nothing.",
-        )
-    output.emit(report, as_json, text.verified, refusal)
-
-
-@main.command()
-@as_json
 def settings(as_json: bool) -> None:
     """Show every setting: name, value in force, meaning.
 
@@ -265,12 +244,17 @@ def settings(as_json: bool) -> None:
     output.emit(json.loads(json.dumps(table, default=str)), as_json, text.settings)
 
 
+main.add_command(audit_cli.audit)
+
 main.add_command(cli_registry.up)
 main.add_command(cli_registry.users)
 
 main.add_command(cli_release.promote)
 main.add_command(cli_release.rollback)
 main.add_command(cli_release.retire)
+
+main.add_command(cli_verify.verify)
+main.add_command(cli_verify.anchor)
 
 main.add_command(cli_operations.backup)
 main.add_command(cli_operations.restore)

@@ -171,13 +171,10 @@ def _life(document: Mapping[str, Any]) -> list[_Row]:
     for one in document["reviews"]:
         fact = f"{one['decision']} by {one['reviewer']}, {day(one['time'])}"
         rows.append((f"review-{one['entry']}", "reviews", LINKS["reviews"], fact, None))
-    for first, last in periods(document):
-        until = f"to {day(last['to'])}" if last["to"] else "in force"
-        title = f"{LINKS['service']} {first['release']}"
-        if first is not last:
-            title += f" … {last['release']}"
-        fact = f"from {day(first['from'])} {until}"
-        rows.append((f"release-{first['entry']}", "service", title, fact, first["digest"]))
+    for spell in periods(document):
+        first, end = spell[0], spell[-1]["to"]
+        fact = f"from {day(first['from'])} {f'to {day(end)}' if end else 'in force'}"
+        rows.append((f"release-{first['entry']}", "service", named(spell), fact, first["digest"]))
     after = document["replaced_by"]
     if after:
         version = f"version {after['version']}" if after["version"] else "nothing"
@@ -186,15 +183,25 @@ def _life(document: Mapping[str, Any]) -> list[_Row]:
     return rows
 
 
-def periods(document: Mapping[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Return when the version served without a break, as (first, last) of ``service``."""
-    found: list[tuple[dict[str, Any], dict[str, Any]]] = []
+def periods(document: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
+    """Return the items of ``service``, in groups that followed each other without a break."""
+    found: list[list[dict[str, Any]]] = []
     for one in document["service"]:
-        if found and found[-1][1]["to"] == one["from"]:
-            found[-1] = (found[-1][0], one)
+        if found and found[-1][-1]["to"] == one["from"]:
+            found[-1].append(one)
         else:
-            found.append((one, one))
+            found.append([one])
     return found
+
+
+def named(spell: list[dict[str, Any]]) -> str:
+    """Return how people call the releases of one of `periods`: one, a few, first and last."""
+    numbers = [str(one["release"]) for one in spell]
+    if len(numbers) == 1:
+        return f"Release {numbers[0]}"
+    if len(numbers) < 5:
+        return f"Releases {', '.join(numbers)}"
+    return f"{len(numbers)} releases, {numbers[0]} … {numbers[-1]}"
 
 
 def day(time: str | None) -> str:

@@ -1,0 +1,1 @@
+"""`clr audit`: gather what registry, ledger, releases and files say of one adapter; judge, tell."""

@@ -1,0 +1,34 @@
+"""The forms of an export, each made of the document alone; a form's libraries load when asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from clr.audit.document import Document
+
+_FORMS = {
+    "text": "flows.audit.text:render",
+    "html": "clr.audit.page:render",
+    "json": "flows.audit.rendered:as_json",
+    "intoto": "clr.audit.forms.intoto:render",
+    "openlineage": "clr.audit.forms.openlineage:render",
+    "card": "clr.audit.forms.card:render",
+}
+"""Form -> module and function that makes it."""
+
+FORMS = tuple(_FORMS)
+
+
+def render(document: Document, form: str) -> str:
+    """Return a document in one of `FORMS`."""
+    module, _, function = _FORMS[form].partition(":")
+    make: Callable[[Document], Any] = getattr(import_module(module), function)
+    return str(make(document))
+
+
+def as_json(document: Document) -> str:
+    """Return the document as JSON, for people and machines."""
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
