@@ -130,8 +130,8 @@ def adapter(session: Session, task: str, side: int = SIDE) -> tuple[Any, bytes]:
     return made, adapter_bytes(made)
 
 
-def evidence(session: Session, made: Any, digest: str) -> Any:
-    """Return the evidence of an adapter on its test images in ``data/``."""
+def evidence(session: Session, made: Any, digest: str, data: str = "") -> Any:
+    """Return the evidence of an adapter on its test images in ``data/``, whose digest is `data`."""
     import torch
 
     from clr.core.evaluate import predicted
@@ -161,9 +161,11 @@ def evidence(session: Session, made: Any, digest: str) -> Any:
         "params_pct": 1.7,
         "adapter_bytes": 340_000,
         "latency": {"p50": 1.0, "p95": 1.0, "bare_p50": 1.0, "bare_p95": 1.0},
-        "digests": dict.fromkeys(
-            ("data", "code", "environment", "backbone", "adapter", "recipe"), digest
-        ),
+        "digests": {
+            **dict.fromkeys(("code", "environment", "adapter", "recipe"), digest),
+            "backbone": session.backbone.digest,
+            "data": data or digest,
+        },
         "preprocessing": preprocessing_digest(spec.preprocessing),
         "environment": numeric_environment(session),
         "test": test_digest(found, folder),
@@ -192,7 +194,7 @@ def register(session: Session, tasks: list[str], side: int = SIDE) -> list[Any]:
     for number, task in enumerate(tasks):
         made, data = adapter(session, task, side)
         digest = sha256_bytes(data)
-        shown = evidence(session, made, digest).to_bytes()
+        shown = evidence(session, made, digest, digests[task]).to_bytes()
         seen = sha256_bytes(shown)
         write_quickly(session.evidence_copy(seen), shown)
         if not number:
@@ -307,6 +309,10 @@ def _clone_files(session: Session, known: list[Names], files: dict[str, bytes]) 
             shutil.copytree(package, copy, copy_function=os.link)
             (copy / "artifacts" / "adapter.safetensors").unlink()
             write_quickly(copy / "artifacts" / "adapter.safetensors", files[one.task])
+            reference = copy / "artifacts" / "backbone.json"
+            told = reference.read_text().replace(first.adapter, one.adapter)
+            reference.unlink()
+            write_quickly(reference, told.encode())
         shown = home / one.run / "artifacts" / EVIDENCE_FILE
         shown.parent.mkdir(parents=True)
         os.link(session.evidence_copy(one.evidence), shown)

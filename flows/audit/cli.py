@@ -42,12 +42,13 @@ def audit(subject: str, at: str | None, form: str, file: Path | None, as_json: b
     if as_json and form not in ("text", "json"):
         raise click.UsageError(f"--json means --format json; --format {form} is another form.")
     form = "json" if as_json else form
-    document = answer(open_session(), asked(subject, at), form)
-    refusal = _refusal(document)
+    session = open_session()
+    document = answer(session, asked(subject, at), form)
+    made, refusal = render(document, form, session.ledger.keys), _refusal(document)
     if file is None:
-        output.emit(document, form == "json", lambda one: render(one, form).rstrip("\n"), refusal)
+        output.emit(document, form == "json", lambda _: made.rstrip("\n"), refusal)
         return
-    _write(file, render(document, form))
+    _write(file, made)
     output.emit(document, False, lambda one: f"{one['verdict']['sentence']}\n{file}", refusal)
 
 

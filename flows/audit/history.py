@@ -66,12 +66,15 @@ def periods(moves: Iterable[Entry], task: str, named: Named) -> tuple[Period, ..
         digest = str(entry.payload.get("release"))
         ordered = order if order is not None and order.payload.get("release") == digest else None
         order = None
-        if found and found[-1].digest == digest:
-            continue  # told twice: after a kill, or a rollback to what serves
         joined = _joined(entry, task)
         if joined is not None:
             versions[digest] = joined
-        elif digest not in versions:
+        if found and found[-1].digest == digest:
+            # told twice, after a kill say, or in parts, where more joined than an entry holds
+            if joined is not None:
+                found[-1] = replace(found[-1], version=joined, joined=True)
+            continue
+        if digest not in versions:
             versions[digest] = _unchanged(entry, ordered, task, versions, named)
         if found:
             found[-1] = replace(found[-1], end=entry.time)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from clr.audit.document import Document
@@ -20,13 +21,23 @@ _FORMS = {
 """Form -> module and function that makes it."""
 
 FORMS = tuple(_FORMS)
+_SIGNED = frozenset({"intoto"})
+"""Forms that are made of the document and the ledger's signing key."""
 
 
-def render(document: Document, form: str) -> str:
-    """Return a document in one of `FORMS`."""
+def render(document: Document, form: str, keys: Path) -> str:
+    """Return a document in one of `FORMS`.
+
+    Args:
+        document: the answer.
+        form: one of `FORMS`.
+        keys: folder of the ledger's keys, for a form that is signed.
+    """
+    from clr.audit.signing import load_signer
+
     module, _, function = _FORMS[form].partition(":")
-    make: Callable[[Document], Any] = getattr(import_module(module), function)
-    return str(make(document))
+    make: Callable[..., Any] = getattr(import_module(module), function)
+    return str(make(document, load_signer(keys)) if form in _SIGNED else make(document))
 
 
 def as_json(document: Document) -> str:

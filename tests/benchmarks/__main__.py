@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from tests.benchmarks import gate, growth, legs, registry
+from tests.benchmarks import audit, gate, growth, legs, registry
 
 BENCHMARKS = {
+    "audit": audit.main,
     "gate": gate.main,
     "growth": growth.main,
     "legs": legs.main,

@@ -63,6 +63,17 @@ def main() -> None:
 def measure(folder: Path, size: int) -> Figures:
     """Build a workspace of `size` tasks and time each row of the table."""
     figures: Figures = {}
+    session, release = build(folder, size)
+    with _clock(figures, "version"):
+        _version(session, folder / NEWCOMER)
+    _gate(session, folder, size, figures)
+    _commands(session, figures)
+    _next_release(session, release, figures)
+    return figures
+
+
+def build(folder: Path, size: int) -> tuple[Session, Any]:
+    """Return a workspace of `size` tasks and the release that serves them."""
     session = synthetic.workspace(folder / "plant", small=SMALL)
     tasks = [f"task-{number}" for number in range(size)]
     data = session.settings.workspace / "data"
@@ -74,12 +85,7 @@ def measure(folder: Path, size: int) -> Figures:
     release = synthetic.release(session, champions)
     _record_release(session, release, champions)
     print(f"  {size} tasks are there", flush=True)
-    with _clock(figures, "version"):
-        _version(session, folder / NEWCOMER)
-    _gate(session, folder, size, figures)
-    _commands(session, figures)
-    _next_release(session, release, figures)
-    return figures
+    return session, release
 
 
 @contextmanager
