@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from clr.gate.advice import next_steps
-from clr.registry.markdown import code, figure, link, percent, table, text
+from clr.markdown import code, figure, link, percent, table, text
 
 LIMIT = 5000
 """Characters; MLflow's database keeps no more of a version's description."""

@@ -1,4 +1,4 @@
-"""Markdown for MLflow's pages: words from outside stay words, tables can be read (pure).
+"""Markdown for MLflow's pages and model cards: words from outside stay words (pure).
 
 MLflow turns a description into HTML with Showdown (flavour ``github``) and keeps a short
 list of tags and no styles. So cells have no padding of their own, an address becomes a

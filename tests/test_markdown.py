@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clr.registry.markdown import code, figure, link, percent, table, text
+from clr.markdown import code, figure, link, percent, table, text
 
 
 @pytest.mark.parametrize(
