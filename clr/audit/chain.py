@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -18,7 +19,15 @@ import rfc8785
 
 from clr.errors import IntegrityBroken, UsageError
 
-SCHEMA = "clr.ledger/1"
+SCHEMA, SCHEMA_PLAIN = "clr.ledger/2", "clr.ledger/1"
+"""Of rows that name people by refs (clr/audit/personal.py); of older ones, which have names."""
+
+REF = re.compile(r"(person|words):[0-9a-f]{64}")
+"""What stands in a row for a name or for somebody's words."""
+
+ACTOR = "{actor}"
+"""In an idempotency key: who acts."""
+
 GENESIS = "sha256:" + "0" * 64
 """What the first entry names as the hash before it."""
 
@@ -84,7 +93,8 @@ class Problem:
         seq: the entry at which the ledger breaks; 0 where no entry is to blame.
         kind: ``edited``, ``deleted``, ``reordered``, ``relinked``, ``signature``,
             ``unknown-key``, ``truncated``, ``rewritten``, ``head-missing``,
-            ``head-signature``, ``unprotected`` or ``unreadable``.
+            ``head-signature``, ``unprotected``, ``unreadable``, or of personal data
+            ``renamed``, ``nameless`` or ``unerased``.
         message: what is wrong, in one sentence.
         fix: what to do about it.
     """
@@ -168,9 +178,15 @@ def payload_text(payload: Mapping[str, Any] | None) -> str:
     return text
 
 
+def is_ref(text: Any) -> bool:
+    """Say whether a field holds a ref and nothing else."""
+    return isinstance(text, str) and REF.fullmatch(text) is not None
+
+
 def digest(row: Mapping[str, Any]) -> str:
-    """Return the hash that a row with these fields must have (``payload`` as its stored text)."""
-    fields = {name: row[name] for name in _HASHED} | {"schema": SCHEMA}
+    """Return the hash that a row with these fields must have (all as stored)."""
+    schema = SCHEMA if is_ref(row["actor"]) else SCHEMA_PLAIN
+    fields = {name: row[name] for name in _HASHED} | {"schema": schema}
     return "sha256:" + hashlib.sha256(rfc8785.dumps(fields)).hexdigest()
 
 

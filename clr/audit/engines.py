@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 import weakref
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -63,6 +63,21 @@ def settle(connection: sa.Connection) -> None:
         raw.execute("PRAGMA busy_timeout=0").fetchone()
         raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     raw.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000:.0f}").fetchone()
+
+
+def scrub(path: Path) -> None:
+    """Write a SQLite database anew and empty its log: deleted bytes are in neither after that.
+
+    Raises:
+        sqlite3.OperationalError: others use it for too long, or there is no room for a copy.
+    """
+    with closing(_open(path, "mode=rw")) as connection:
+        connection.execute("VACUUM")
+        deadline = time.monotonic() + BUSY_SECONDS
+        while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            if time.monotonic() > deadline:
+                raise sqlite3.OperationalError("its log is read all the time")
+            time.sleep(0.02)
 
 
 def _files(path: Path) -> tuple[int, ...] | None:

@@ -12,38 +12,56 @@ file together, or who restores an older copy of both. Keep heads elsewhere
 
 from __future__ import annotations
 
-import fcntl
-import logging
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from clr.audit.chain import (
-    GENESIS,
-    Entry,
-    Problem,
-    check_text,
-    digest,
-    entry,
-    payload_text,
-    utc_now,
-)
-from clr.audit.signing import Head, Signer, load_signer, trusted_keys
-from clr.audit.store import TABLE, Store
+from clr.audit import people
+from clr.audit.anchor import Anchor
+from clr.audit.appending import add
+from clr.audit.chain import Entry, Problem, check_text, payload_text
+from clr.audit.heads import keep_head, read_head
+from clr.audit.people import disclosures, ref_of, shown, stored_subject
+from clr.audit.personal import ERASED, Disclosure, Watch, mentions, names_openly, placeholder
+from clr.audit.signing import PRIVATE_NAME, Head, Signer, load_signer, trusted_keys
+from clr.audit.store import NEWEST_ERASURE, TABLE, Store, rows_of
 from clr.audit.trailing import Trailing
-from clr.audit.walk import head_problems, walk
-from clr.core.files import write_atomic
+from clr.audit.walk import walk
 from clr.errors import IntegrityBroken, ServiceUnavailable, UsageError
 
-LOG = logging.getLogger(__name__)
 TRAILING_SECONDS = 0.2
 _PAGE = 500
+_REFS = 10_000
+"""Of one entry about an erasure."""
 
-_INSERT = TABLE.insert()
-_LAST = sa.select(TABLE.c.seq, TABLE.c.hash).order_by(TABLE.c.seq.desc()).limit(1)
+_ROWS = sa.select(TABLE).order_by(TABLE.c.seq)
+
+
+@cache
+def _page(*, by_subject: bool, by_action: bool) -> sa.Select[Any]:
+    """Return the query of a page of rows; made once, since that takes longer than it does."""
+    query = sa.select(TABLE, NEWEST_ERASURE.label("erasure")).order_by(TABLE.c.seq)
+    query = query.where(TABLE.c.seq > sa.bindparam("after")).limit(sa.bindparam("page"))
+    if by_subject:
+        query = query.where(TABLE.c.subject.in_([sa.bindparam("subject"), sa.bindparam("stored")]))
+    return query.where(TABLE.c.action == sa.bindparam("action")) if by_action else query
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """What was deleted.
+
+    Attributes:
+        entry: the (last) entry about it.
+        gone: what it had stood beside the rows, the name first.
+    """
+
+    entry: Entry
+    gone: tuple[Disclosure, ...]
 
 
 class Ledger:
@@ -78,11 +96,12 @@ class Ledger:
         Args:
             action: what was done, e.g. ``review.approved``.
             subject: to what, e.g. ``clr-animals/3``.
-            payload: facts about it, JSON values only, at most 1 MiB.
+            payload: facts about it, JSON values only, at most 1 MiB. Names and words in
+                fields that clr/audit/personal.py lists are kept so that they can be erased.
             actor: who did it.
             authentication: how that is known: ``local-os-user``, ``mlflow-basic-auth``, …
             key: idempotency key. Where an entry has it already, that one is returned
-                as it is and nothing is written.
+                as it is and nothing is written. `clr.audit.chain.ACTOR` in it is `actor`.
 
         Raises:
             UsageError: a text is empty or hostile, the payload is not JSON or too large,
@@ -98,27 +117,79 @@ class Ledger:
         row["payload"] = payload_text(payload)
         signer = self._key()
         with self._store.writing() as connection:
-            if key is not None and (there := _with_key(connection, key)) is not None:
-                return _same_act(there, action, subject)
-            last = connection.execute(_LAST).mappings().first()
-            self._check_tail(connection, last, signer)
-            seq, previous = (last["seq"] + 1, last["hash"]) if last is not None else (1, GENESIS)
-            row |= {"seq": seq, "previous": previous, "time": utc_now(), "key_id": signer.key_id}
-            row["hash"] = digest(row)
-            head = signer.sign(seq, row["hash"])
-            row["signature"] = head.signature
-            connection.execute(_INSERT, row)
+            there, head = add(connection, row, signer, self.head_path)
+        self._after(head)
+        return there
+
+    def erase(self, name: str, ground: str, *, actor: str, authentication: str) -> Erasure:
+        """Delete what the ledger keeps of a person beside its rows, and record that.
+
+        The rows stay, and so do their hashes: they then name ``erased person 1a2b3c4d``.
+        Rows from before there were refs keep the name. The files may still hold what was
+        deleted until `Ledger.scrub`.
+
+        Args:
+            name: as it is in entries.
+            ground: why it may be erased; kept in the row itself, so it must name nobody.
+            actor: who erases.
+            authentication: how that is known.
+
+        Raises:
+            UsageError: no entry names a person so, or a text is hostile.
+            IntegrityBroken: the ledger lost or changed its newest entries; nothing is erased.
+            ServiceUnavailable: it cannot be written.
+        """
+        row: dict[str, Any] = {"actor": actor, "authentication": authentication, "key": None}
+        for what, value in {**row, "key": ERASED, "name": name, "ground": ground}.items():
+            check_text(what, value)
+        if actor == name or mentions(ground, name):
+            raise UsageError(
+                f"{name} would be written down anew by the entry about the erasure.",
+                fix="Let somebody else erase, and give a reason that does not name the person.",
+            )
+        signer, head = self._key(), None
+        with self._store.writing() as connection:
+            person = ref_of(connection, name)
+            if person is None:
+                raise UsageError(f"No entry of the ledger names {name!r} in a form to be erased.")
+            gone = people.erase(connection, person, name)
+            for start in range(0, len(gone), _REFS):
+                listed = [one.ref for one in gone[start : start + _REFS]]
+                row["payload"] = payload_text({"ground": ground, "erased": listed})
+                row |= {"action": ERASED, "subject": person}
+                there, head = add(connection, row, signer, self.head_path)
+        self._after(head)
+        return Erasure(replace(there, subject=placeholder(person)), tuple(gone))
+
+    def scrub(self) -> None:
+        """Rewrite SQLite's files, so that nothing that was deleted is left in them.
+
+        Raises:
+            ServiceUnavailable: somebody reads or writes all the time, or the disk is full.
+        """
+        self._store.scrub()
+
+    def naming(self, name: str) -> list[int]:
+        """Return the entries in whose rows a name stands in the clear: those without refs."""
+        with self._store.reading() as connection:
+            if connection is None:
+                return []
+            rows = rows_of(connection.execution_options(yield_per=_PAGE).execute(_ROWS))
+            return [int(row["seq"]) for row in rows if names_openly(row, name)]
+
+    def _after(self, head: Head | None) -> None:
+        if head is None:
+            return
         self._newest = head
         if self._trailing is not None:
             self._trailing.ask()
         else:
             self._follow()
-        return entry(row)
 
     def _follow(self) -> None:
         """Do what comes after an entry, which is durable without it."""
         if self._newest is not None:
-            self._keep(self._newest)
+            keep_head(self.head_path, self._newest)
             self._store.settle()
 
     def entries(
@@ -132,21 +203,21 @@ class Ledger:
             ServiceUnavailable: the database cannot be reached.
             IntegrityBroken: its file, or a payload in it, is damaged.
         """
-        query = sa.select(TABLE).order_by(TABLE.c.seq).limit(_PAGE)
-        if subject is not None:
-            query = query.where(TABLE.c.subject == subject)
-        if action is not None:
-            query = query.where(TABLE.c.action == action)
+        query = _page(by_subject=subject is not None, by_action=action is not None)
+        asked = {"subject": subject, "action": action, "page": _PAGE}
         while True:
             with self._store.reading() as connection:
                 if connection is None:
                     return
-                page = connection.execute(query.where(TABLE.c.seq > since_seq)).mappings().all()
-            for row in page:
-                yield entry(dict(row))
+                if subject is not None:
+                    asked["stored"] = stored_subject(connection, subject)
+                page = list(rows_of(connection.execute(query, {**asked, "after": since_seq})))
+                erasure = max((row.pop("erasure") for row in page), default=0)
+                entries = shown(connection, page, erasure)
+            yield from entries
             if len(page) < _PAGE:
                 return
-            since_seq = page[-1]["seq"]
+            since_seq = entries[-1].seq
 
     def head(self) -> Head | None:
         """Return the newest signed head seen on this machine; None before the first append.
@@ -155,36 +226,42 @@ class Ledger:
             IntegrityBroken: the head file is not one.
             ServiceUnavailable: it cannot be read.
         """
-        try:
-            return Head.from_json(self.head_path.read_bytes(), str(self.head_path))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise ServiceUnavailable(
-                f"The ledger head {self.head_path} cannot be read: {error.strerror or error}.",
-                fix="Make it readable for this user.",
-            ) from error
+        return read_head(self.head_path)
 
-    def verify(self) -> list[Problem]:
+    def verify(self, anchors: Sequence[Anchor] = ()) -> list[Problem]:
         """Recompute every hash and check every signature; return what is broken, in order.
+
+        Args:
+            anchors: heads that were kept elsewhere; the ledger has to hold them.
 
         Raises:
             ServiceUnavailable: the database cannot be reached.
         """
         try:
             head = self.head()  # before the rows: a head never runs ahead of the rows it signs
-            trusted = trusted_keys(self.keys)
+            trusted, own = trusted_keys(self.keys), self._own_key()
             with self._store.reading() as connection:
                 if connection is None:
-                    return walk((), head, trusted)
+                    return walk((), head, trusted, anchors=anchors)
                 problems = [_unprotected(name) for name in self._store.missing_triggers(connection)]
-                query = sa.select(TABLE).order_by(TABLE.c.seq)
-                rows = connection.execution_options(yield_per=_PAGE).execute(query).mappings()
-                return problems + walk(map(dict, rows), head, trusted)
+                rows = connection.execution_options(yield_per=_PAGE).execute(_ROWS).mappings()
+                watch = Watch()
+                seen = watch.over(map(dict, rows))
+                problems += walk(seen, head, trusted, own=own, anchors=anchors)
+                return problems + watch.problems(disclosures(connection))
         except IntegrityBroken as error:
             return [Problem(0, "unreadable", error.message, error.fix)]
         except (TypeError, ValueError) as error:
             return [Problem(0, "unreadable", f"A row of the ledger has a wrong type: {error}.")]
+
+    def _own_key(self) -> str:
+        """Return the id of the one key that signs here; empty if others sign, or it is unknown."""
+        if self._store.path is None or not (self.keys / PRIVATE_NAME).is_file():
+            return ""
+        try:
+            return self._key().key_id
+        except ServiceUnavailable:
+            return ""  # an auditor may read the ledger, and not the key
 
     def protect(self) -> None:
         """Create the append-only triggers that are missing or switched off.
@@ -198,52 +275,6 @@ class Ledger:
         if self._signer is None:
             self._signer = load_signer(self.keys)
         return self._signer
-
-    def _check_tail(
-        self, connection: sa.Connection, last: sa.RowMapping | None, signer: Signer
-    ) -> None:
-        """Refuse to append to a ledger that lost or changed the head this machine has seen."""
-        head = self.head()
-        count = int(last["seq"]) if last is not None else 0
-        at_head: str | None = GENESIS
-        if head is not None and last is not None and head.seq == count:
-            at_head = last["hash"]
-        elif head is not None and head.seq:
-            query = sa.select(TABLE.c.hash).where(TABLE.c.seq == head.seq)
-            at_head = connection.execute(query).scalar()
-        elif head is None and not (count and self._knows(connection, signer)):
-            # sealed before the first entry, so that a kill right after it is no lost head
-            sealed = (count, last["hash"]) if last is not None else (0, GENESIS)
-            self._keep(signer.sign(*sealed), strictly=True)
-            return
-        for problem in head_problems(head, count, at_head or ""):
-            raise _broken(problem)
-
-    def _knows(self, connection: sa.Connection, signer: Signer) -> bool:
-        """Say whether this machine has written to the ledger before, so must have a head."""
-        if self._store.path is not None:
-            return True
-        own = sa.select(TABLE.c.seq).where(TABLE.c.key_id == signer.key_id).limit(1)
-        return connection.execute(own).first() is not None
-
-    def _keep(self, head: Head, *, strictly: bool = False) -> None:
-        """Write `head` to the head file unless a newer one is there."""
-        try:
-            self.head_path.parent.mkdir(parents=True, exist_ok=True)
-            with self.head_path.with_suffix(".lock").open("ab") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                kept = self.head()
-                if kept is None or kept.seq < head.seq:
-                    write_atomic(self.head_path, head.to_json())
-        except OSError as error:
-            if strictly:
-                raise ServiceUnavailable(
-                    f"The ledger head {self.head_path} cannot be written: "
-                    f"{os.strerror(error.errno or 0)}.",
-                    fix="Free some disk space, or make the folder writable for this user.",
-                ) from error
-            # the entry is durable and signed; the next append brings the file up to date
-            LOG.warning("The ledger head %s could not be updated: %s", self.head_path, error)
 
 
 def open_ledger(state: Path, url: str = "", *, trailing: bool = False) -> Ledger:
@@ -262,31 +293,6 @@ def open_ledger(state: Path, url: str = "", *, trailing: bool = False) -> Ledger
     folder = state / "ledger"
     store, head = Store(folder / "ledger.db", url), folder / "head.json"
     return Ledger(store, state / "keys", head, trailing=trailing)
-
-
-def _with_key(connection: sa.Connection, key: str) -> Entry | None:
-    row = connection.execute(sa.select(TABLE).where(TABLE.c.key == key)).mappings().first()
-    return None if row is None else entry(dict(row))
-
-
-def _same_act(there: Entry, action: str, subject: str) -> Entry:
-    if (there.action, there.subject) != (action, subject):
-        raise UsageError(
-            f"The idempotency key {there.key!r} belongs to entry {there.seq} of the ledger "
-            f"({there.action} of {there.subject}), not to {action} of {subject}.",
-            fix="Derive the key from what the act is about.",
-            seq=there.seq,
-        )
-    return there
-
-
-def _broken(problem: Problem) -> IntegrityBroken:
-    return IntegrityBroken(
-        f"{problem.message} Nothing was written.",
-        fix=f"{problem.fix} `clr verify` names what is broken.",
-        seq=problem.seq,
-        kind=problem.kind,
-    )
 
 
 def _unprotected(trigger: str) -> Problem:

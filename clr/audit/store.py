@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
-from clr.audit.engines import postgresql_engine, settle, sqlite_engine
+from clr.audit.engines import postgresql_engine, scrub, settle, sqlite_engine
 from clr.errors import ClrError, IntegrityBroken, ServiceUnavailable
 
 PG_LOCK = 0x636C726C
 """Advisory lock that PostgreSQL writers hold for one transaction each."""
 
+_META = sa.MetaData()
 TABLE = sa.Table(
     "clr_ledger",
-    sa.MetaData(),
+    _META,
     sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("time", sa.Text, nullable=False),
     sa.Column("actor", sa.Text, nullable=False),
@@ -30,6 +33,33 @@ TABLE = sa.Table(
     sa.Column("key_id", sa.Text, nullable=False),
     sa.Column("signature", sa.Text, nullable=False),
 )
+
+PERSONAL = sa.Table(
+    "clr_ledger_personal",
+    _META,
+    sa.Column("ref", sa.Text, primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False, index=True),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("value", sa.Text, nullable=False),
+)
+"""What refs in the rows stand for; unlike those, it can be deleted (clr/audit/personal.py)."""
+
+_IS_NAME = PERSONAL.c.owner == PERSONAL.c.ref
+sa.Index(
+    "ix_clr_ledger_names",
+    PERSONAL.c.value,
+    unique=True,
+    sqlite_where=_IS_NAME,
+    postgresql_where=_IS_NAME,
+)
+_IS_ERASURE = TABLE.c.action == "person.erased"
+_ERASURES = sa.Index(
+    "ix_clr_ledger_erasures", TABLE.c.seq, sqlite_where=_IS_ERASURE, postgresql_where=_IS_ERASURE
+)
+NEWEST_ERASURE = (
+    sa.select(sa.func.coalesce(sa.func.max(TABLE.c.seq), 0)).where(_IS_ERASURE).scalar_subquery()
+)
+"""Changes whenever something that may be remembered is erased."""
 
 _NEXT = "(SELECT COALESCE(MAX(seq), 0) + 1 FROM clr_ledger)"
 
@@ -63,6 +93,28 @@ _PG_PRESENT = (
     "AND tgenabled IN ('O', 'A') AND tgqual IS NULL AND cardinality(tgattr) = 0"
 )
 
+_SQLITE_TABLES = (
+    "SELECT name FROM sqlite_master WHERE type = 'table' "
+    "AND name IN ('clr_ledger', 'clr_ledger_personal')"
+)
+_PG_TABLES = (
+    "SELECT relname FROM pg_class "
+    "WHERE oid IN (to_regclass('clr_ledger'), to_regclass('clr_ledger_personal'))"
+)
+
+
+def tables(connection: sa.Connection) -> set[str]:
+    """Return which of our tables are there; older ledgers get that of names with an entry."""
+    # asked on every access: SQLAlchemy's own inspection costs more than the access itself
+    query = _SQLITE_TABLES if connection.dialect.name == "sqlite" else _PG_TABLES
+    return {name for (name,) in connection.exec_driver_sql(query)}
+
+
+def rows_of(result: sa.CursorResult[Any]) -> Iterator[dict[str, Any]]:
+    """Yield rows as dictionaries, in a fifth of the time that SQLAlchemy's mappings take."""
+    names = tuple(result.keys())
+    return (dict(zip(names, row, strict=True)) for row in result)
+
 
 class Store:
     """Where the rows are; knows SQLite and PostgreSQL, nothing of chains or keys."""
@@ -89,7 +141,7 @@ class Store:
             yield None
             return
         with self._translated(), self.engine.connect() as connection:
-            yield connection if self._has_table(connection) else None
+            yield connection if TABLE.name in tables(connection) else None
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
@@ -110,15 +162,37 @@ class Store:
     def _prepare(self, connection: sa.Connection) -> None:
         if self.path is None:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:n)"), {"n": PG_LOCK})
-        if not self._has_table(connection):
+        there = tables(connection)
+        if TABLE.name not in there:
             TABLE.create(connection)
             self._create_triggers(connection)
+        if PERSONAL.name not in there:
+            PERSONAL.create(connection)
+            _ERASURES.create(connection, checkfirst=True)
 
     def settle(self) -> None:
         """Bring what was committed from SQLite's log into its file, if that can be done now."""
         if self.path is not None:
             with suppress(ClrError), self._translated(), self.engine.connect() as connection:
                 settle(connection)
+
+    def scrub(self) -> None:
+        """Rewrite what may still hold bytes of deleted values: SQLite's files, PostgreSQL's table.
+
+        Raises:
+            ServiceUnavailable: others read or write for a minute, or the disk is full.
+        """
+        with self._translated():
+            if self.path is None:
+                engine = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+                with engine.connect() as connection:
+                    connection.exec_driver_sql(f"VACUUM FULL {PERSONAL.name}")
+                return
+            try:
+                if self.path.exists():
+                    scrub(self.path)
+            except sqlite3.Error as error:
+                raise self._unavailable(str(error)) from error
 
     def protect(self) -> None:
         """Create the append-only triggers that are missing or switched off."""
@@ -144,13 +218,6 @@ class Store:
             for name, (when, _, _, function) in PG_TRIGGERS.items()
             if working.get(name) != (when, function, _PG_BODIES[function])
         ]
-
-    def _has_table(self, connection: sa.Connection) -> bool:
-        # asked on every access: SQLAlchemy's own inspection costs more than the access itself
-        query = "SELECT to_regclass('clr_ledger')"
-        if self.path is not None:
-            query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'clr_ledger'"
-        return connection.exec_driver_sql(query).scalar() is not None
 
     def _create_triggers(self, connection: sa.Connection) -> None:
         for name in self.missing_triggers(connection):

@@ -19,7 +19,7 @@ from heapq import merge
 from types import MappingProxyType
 from typing import Any
 
-from clr.audit.chain import Entry
+from clr.audit.chain import ACTOR, Entry
 from clr.audit.ledger import Ledger
 from clr.errors import UsageError
 from clr.registry.acts import AUTHENTICATED, Review, VersionFacts
@@ -160,7 +160,7 @@ def record_review(
         payload,
         actor=actor,
         authentication=authentication,
-        key=f"review:{model}/{number}:{source}:{actor}:{decision}",
+        key=f"review:{model}/{number}:{source}:{ACTOR}:{decision}",
     )
 
 
