@@ -155,7 +155,7 @@ def canary_logits(network: ReprogrammedNetwork, name: str) -> Floats:
 
 def attached_digest(network: ReprogrammedNetwork, name: str) -> str:
     """Return the digest of the adapter as it is in memory: equal to its file's if unharmed."""
-    return sha256_bytes(adapter_bytes(network.adapter(name).detached()))
+    return sha256_bytes(adapter_bytes(network.adapter(name)))
 
 
 def preprocessing_digest(preprocessing: Preprocessing) -> str:
