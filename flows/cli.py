@@ -248,6 +248,7 @@ main.add_command(audit_cli.audit)
 
 main.add_command(cli_registry.up)
 main.add_command(cli_registry.users)
+main.add_command(cli_registry.erase)
 
 main.add_command(cli_release.promote)
 main.add_command(cli_release.rollback)

@@ -1,13 +1,15 @@
-"""Commands about the registry server: `clr up registry`, and `clr users`."""
+"""Commands about the registry server and its people: `clr up registry`, `clr users`, `erase`."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
 
+from clr.errors import UsageError
 from flows import output, text
-from flows.command import Commands, as_json
+from flows.command import Command, Commands, as_json
 
 ROLE = click.Choice(["trainer", "reviewer", "release", "auditor", "admin"])
 
@@ -139,6 +141,53 @@ def users_passwd(name: str, as_json: bool) -> None:
             "for up to 5 minutes. Start it again to end that."
         ),
     )
+
+
+@click.command(cls=Command)
+@click.argument("name")
+@click.option("--reason", required=True, help="The legal ground; kept for good, names nobody.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json
+def erase(name: str, reason: str, yes: bool, as_json: bool) -> None:
+    """Erase the person NAME: login, roles, and the name in ledger and registry, for good.
+
+    What NAME did stays, as done by `erased person 1a2b3c4d`, and still verifies. Works on the
+    server's machine. The answer says where the name is left; so do backups, until they are
+    deleted. Docs: docs/ledger.md.
+
+    \b
+    Examples:
+      clr erase alice --reason "asked on 3 March, ticket 17"
+      clr erase alice --reason "asked on 3 March, ticket 17" --yes --json
+    """
+    from flows.erase import run_erase
+    from flows.session import open_session
+
+    session = open_session()
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError(
+                "This cannot be undone, and there is nobody to ask.", fix="Add --yes to do it."
+            )
+        click.confirm(f"Erase {name} for good?", abort=True, err=True)
+    output.emit(run_erase(session, name, reason), as_json, _erased)
+
+
+def _erased(result: dict[str, Any]) -> str:
+    lines = ["The ledger keeps no name of this person in a form that could be erased."]
+    if result["entry"]:
+        lines = [
+            f"Erased: the ledger now says {result['person']} (entry {result['entry']}); "
+            f"{result['erased']} texts and {result['tags']} tags are gone."
+        ]
+    if result["login"]:
+        lines.append("The login and its roles are removed.")
+    lines += [f"Left: {where}: {what}" for where, what in result["left"].items()]
+    lines.append(
+        "Backups made before keep the name until they are deleted; logs, the git history of "
+        "policy.yaml and Prefect's database are yours to look through."
+    )
+    return "\n".join(lines)
 
 
 def _added(result: dict[str, Any]) -> str:

@@ -48,7 +48,7 @@ def found(session: Session, before: float, kept: list[str]) -> Iterator[list[Old
         ServiceUnavailable: the registry's database cannot be read.
     """
     settings = session.settings
-    if not _is_here(settings):
+    if not is_here(settings):
         kept.append("DVC's objects and the registry's files: the registry is kept elsewhere")
         yield []
         return
@@ -58,7 +58,7 @@ def found(session: Session, before: float, kept: list[str]) -> Iterator[list[Old
         yield [*gone, *_objects(session, lists, before, kept)]
 
 
-def _is_here(settings: Settings) -> bool:
+def is_here(settings: Settings) -> bool:
     """Say whether the registry's database is this workspace's own, so that all names are known."""
     if settings.registry_database or not settings.registry_url:
         return True

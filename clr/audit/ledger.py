@@ -28,7 +28,7 @@ from clr.audit.heads import keep_head, read_head
 from clr.audit.people import disclosures, ref_of, shown, stored_subject
 from clr.audit.personal import ERASED, Disclosure, Watch, mentions, names_openly, placeholder
 from clr.audit.signing import PRIVATE_NAME, Head, Signer, load_signer, trusted_keys
-from clr.audit.store import NEWEST_ERASURE, TABLE, Store, rows_of
+from clr.audit.store import NEWEST_ERASURE, PERSONAL, TABLE, Store, rows_of, tables
 from clr.audit.trailing import Trailing
 from clr.audit.walk import walk
 from clr.errors import IntegrityBroken, ServiceUnavailable, UsageError
@@ -168,6 +168,13 @@ class Ledger:
             ServiceUnavailable: somebody reads or writes all the time, or the disk is full.
         """
         self._store.scrub()
+
+    def person(self, name: str) -> str | None:
+        """Return the ref that rows have for a person; None where they have none."""
+        with self._store.reading() as connection:
+            if connection is None or PERSONAL.name not in tables(connection):
+                return None
+            return ref_of(connection, name)
 
     def naming(self, name: str) -> list[int]:
         """Return the entries in whose rows a name stands in the clear: those without refs."""

@@ -93,7 +93,7 @@ def _payload(act: Act, state: State, policy: Policy, limit: int) -> dict[str, An
         "endpoint": act.endpoint,
         "model": act.model,
         "version": act.version,
-        "name": act.name,
+        _named(act.kind): act.name,
         "value": act.value,
         "source": act.source,
         "path": act.path,
@@ -116,6 +116,11 @@ def _payload(act: Act, state: State, policy: Policy, limit: int) -> dict[str, An
     return payload
 
 
+def _named(kind: Kind) -> str:
+    """Return the field for the name in an act; that of a person is kept so that it can go."""
+    return "user" if kind in (Kind.MANAGE_USER, Kind.SET_PASSWORD) else "name"
+
+
 def refusal(ledger: Ledger, act: Act, who: str, sentence: str) -> None:
     """Record that `who` was refused an act; reads are not recorded.
 
@@ -128,7 +133,7 @@ def refusal(ledger: Ledger, act: Act, who: str, sentence: str) -> None:
         "endpoint": act.endpoint,
         "model": act.model,
         "version": act.version,
-        "name": act.name,
+        _named(act.kind): act.name,
         "value": act.value,
         "source": act.source,
         "path": act.path,
