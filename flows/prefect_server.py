@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 
@@ -40,6 +41,7 @@ def start(settings: Settings) -> Child | None:
     }
     log = settings.state / "logs" / "prefect.log"
     server = Child("prefect", command, environment, settings.workspace, log)
+    server.orphaned = signal.SIGKILL  # asked, it would first finish starting; it keeps nothing
     server.start()
     wait(server, address)
     os.environ[_API] = address

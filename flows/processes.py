@@ -100,18 +100,15 @@ def _plan(settings: Settings) -> Plan:
 def _registry(settings: Settings) -> Start:
     """Return the process that prepares database, users and webhooks and becomes the server."""
     plan = _plan(settings)
+    server = registry_child(plan)
     environment = {
-        **registry_child(plan).environment,
+        **server.environment,
         # for the accounts that it makes before it serves; it forgets them then
         **{one.variable: os.environ[one.variable] for one in _ACCOUNTS
            if os.environ.get(one.variable)},
     }  # fmt: skip
-    command = (
-        *(sys.executable, "-m", "clr.registry.server.launch"),
-        *("--host", plan.host, "--port", str(plan.port)),
-        *("--url", plan.url, "--service", settings.release_service or plan.service_url),
-    )
-    return Start(command, environment)
+    service = settings.release_service or plan.service_url
+    return Start((*server.command, "--url", plan.url, "--service", service), environment)
 
 
 def _worker(settings: Settings, pool: str, common: dict[str, str]) -> Start:

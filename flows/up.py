@@ -99,8 +99,10 @@ def registry_child(plan: Plan) -> Child:
         secrets.ensure_secret(state, secrets.FLASK_KEY),
         secrets.ensure_secret(state, secrets.WEBHOOK_KEY),
     )
-    arguments = config.server_arguments(plan.settings, plan.host, plan.port)
-    command = [sys.executable, "-m", "mlflow", *arguments]
+    command = [
+        *(sys.executable, "-m", "clr.registry.server.launch"),
+        *("--host", plan.host, "--port", str(plan.port)),
+    ]
     return Child(
         "registry",
         command,
@@ -135,15 +137,14 @@ def service_child(plan: Plan, more: Mapping[str, str] | None = None) -> Child:
 
 
 def start_preparing(plan: Plan, server: Child) -> BinaryIO:
-    """Start the process that prepares database, users and webhooks and becomes the server.
+    """Start the server, which first prepares database, users and webhooks.
 
     Returns:
         its report: see `preparing`.
     """
     read, write = os.pipe()
     command = [
-        *(sys.executable, "-m", "clr.registry.server.launch", "--report", str(write)),
-        *("--host", plan.host, "--port", str(plan.port)),
+        *(*server.command, "--report", str(write)),
         *("--url", plan.url, "--service", plan.service_url),
     ]
     given = {one.variable: os.environ[one.variable] for one in secrets.ALL

@@ -1,19 +1,22 @@
-"""The process that becomes the MLflow server: prepares database, users and webhooks, then serves.
+"""The process that is the MLflow server: prepares database, users and webhooks, then serves.
 
-``clr up registry`` (flows/up.py) or a container (flows/entry.py) starts it. Both in one process,
+``clr up registry`` (flows/up.py) or a container (flows/entry.py) starts it. All in one process,
 since importing MLflow takes longer than all the preparing. It reports over a pipe, or on stderr:
 a JSON object a line,
-``{"stage": …, "text": …}``, or ``{"error": …}`` with which it ends.
+``{"stage": …, "text": …}``, or ``{"error": …}`` with which it ends. Started again after it died,
+it has nothing to prepare, and only serves.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from clr.core.files import canonical_json, write_atomic
 from clr.errors import ClrError
@@ -43,11 +46,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m clr.registry.server.launch")
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--url", required=True, help="address that clients of this machine use")
-    parser.add_argument("--service", required=True, help="address of the release service")
+    parser.add_argument("--url", help="address that clients of this machine use; none: only serve")
+    parser.add_argument("--service", default="", help="address of the release service")
     parser.add_argument("--report", type=int, default=_STDERR, help="descriptor of a pipe; stderr")
     given = parser.parse_args()
     settings = load_settings()
+    import uvicorn  # noqa: F401 - before MLflow, which then knows that it is a server
+
+    if given.url:
+        with _own_loggers():
+            _prepare(settings, given)
+    for secret in secrets.ALL:  # the server itself needs no password
+        if secret not in (secrets.FLASK_KEY, secrets.WEBHOOK_KEY):
+            os.environ.pop(secret.variable, None)
+    serve(server_arguments(settings, given.host, given.port))
+
+
+def _prepare(settings: Settings, given: argparse.Namespace) -> None:
     descriptor = os.dup(_STDERR) if given.report == _STDERR else given.report
     with os.fdopen(descriptor, "w", encoding="utf-8", buffering=1) as report:
         try:
@@ -56,12 +71,46 @@ def main() -> None:
         except ClrError as error:
             print(json.dumps({"error": type(error).__name__, **_words(error)}), file=report)
             sys.exit(error.exit_code)
-    for secret in secrets.ALL:  # the server itself needs no password
-        if secret not in (secrets.FLASK_KEY, secrets.WEBHOOK_KEY):
-            os.environ.pop(secret.variable, None)
+
+
+@contextmanager
+def _own_loggers() -> Iterator[None]:
+    """Undo afterwards what keeps MLflow's loggers quiet inside a command of ours."""
+    import mlflow.server  # noqa: F401 - which sets them up
+
+    known = [logging.getLogger(name) for name in ("alembic", "mlflow", "mlflow.store.db.utils")]
+    levels = [one.level for one in known]
+    yield
+    for one, level in zip(known, levels, strict=True):
+        one.setLevel(level)
+
+
+def serve(arguments: Sequence[str]) -> NoReturn:
+    """Become ``mlflow server`` until a signal comes.
+
+    MLflow starts uvicorn as a process of its own, which would import for seconds what this one
+    has imported already, and take its memory a second time. So uvicorn runs here; with more
+    than one worker, these are its child processes.
+
+    Args:
+        arguments: of ``mlflow``, see `clr.registry.server.config.server_arguments`.
+    """
+    import mlflow.server
     from mlflow.cli import cli
 
-    cli(server_arguments(settings, given.host, given.port), prog_name="mlflow")
+    server: Any = mlflow.server
+    server._exec_cmd = _become
+    cli(list(arguments), prog_name="mlflow")
+    sys.exit(1)
+
+
+def _become(command: Sequence[str], extra_env: Mapping[str, str], **_: Any) -> NoReturn:
+    """Do here what ``python -m uvicorn …`` does in a process of its own."""
+    from uvicorn import main as uvicorn
+
+    os.environ.update(extra_env)
+    uvicorn(list(command[3:]), prog_name="uvicorn")
+    sys.exit(0)
 
 
 def _words(error: ClrError) -> dict[str, str]:
