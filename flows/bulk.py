@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from clr.errors import ClrError
+from clr.settings import Settings
 from flows import follow, text
 from flows.runners import fan_out
 from flows.session import Session
 
 LOG = logging.getLogger("clr")
 Result = dict[str, Any]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def onboard_all(session: Session, paths: Sequence[Path]) -> Result:
@@ -29,24 +31,18 @@ def onboard_all(session: Session, paths: Sequence[Path]) -> Result:
 
     Raises:
         UsageError, ServiceUnavailable: the task runner cannot be used.
+        SystemExit: Ctrl-C while workers are followed; the runs go on.
     """
     folders = [str(path.absolute()) for path in paths]
     if follow.is_possible(session.settings):
-        with ThreadPoolExecutor(len(folders)) as waiting:
-            return {"tasks": list(waiting.map(lambda path: _followed(session, path), folders))}
+        with follow.until_interrupted():
+            return {"tasks": _followed(session.settings, folders)}
     return {"tasks": fan_out(session, onboard_one, folders, what="onboard", part=1)}
 
 
 def onboard_one(session: Session, path: str) -> Result:
     """Onboard one folder where a worker is; an error of ours is its result."""
-    from flows.asked import check_request
-    from flows.onboard import run_onboard
-
-    try:
-        check_request(session, Path(path), None)
-        return run_onboard(Path(path), None, session)
-    except ClrError as error:
-        return _ended(path, error)
+    return _or_error(path, _onboarded, session, Path(path))
 
 
 def told(result: Result) -> str:
@@ -57,9 +53,26 @@ def told(result: Result) -> str:
     )
 
 
-def _followed(session: Session, path: str) -> Result:
+def _onboarded(session: Session, path: Path) -> Result:
+    from flows.asked import check_request
+    from flows.onboard import run_onboard
+
+    check_request(session, path, None)
+    return run_onboard(path, None, session)
+
+
+def _followed(settings: Settings, folders: Sequence[str]) -> list[Result]:
+    """Let all arrive, then follow one after another; workers take them as they can."""
+    begun = [_or_error(path, follow.begin, settings, Path(path), None) for path in folders]
+    return [
+        _or_error(path, follow.end, settings, one) if isinstance(one, str) else one
+        for path, one in zip(folders, begun, strict=True)
+    ]
+
+
+def _or_error(path: str, act: Callable[P, T], *given: P.args, **named: P.kwargs) -> T | Result:
     try:
-        return follow.onboard(session.settings, Path(path), None)
+        return act(*given, **named)
     except ClrError as error:
         return _ended(path, error)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,9 @@ PATIENCE = 60.0
 LAST_LINES_SECONDS = 6.0
 """How long the last lines of a run may take on their way: Prefect's client sends them in lots."""
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 _PAGE = 200
 
 
@@ -39,9 +44,6 @@ def is_possible(settings: Settings) -> bool:
 def onboard(settings: Settings, path: Path, name: str | None) -> Result:
     """Let a task arrive by command, and follow what a worker does with it to its end.
 
-    A content that is finished already starts again: the flow answers that it is known. One that
-    is being worked on is followed.
-
     Args:
         settings: of the workspace.
         path: task folder, anywhere on this machine.
@@ -51,9 +53,24 @@ def onboard(settings: Settings, path: Path, name: str | None) -> Result:
         what ``clr onboard --json`` prints.
 
     Raises:
-        ClrError: what ended the flow; UsageError and DataRefused also before it is started.
-        ServiceUnavailable: `clr up` ended meanwhile; the arrival waits for its next start.
-        SystemExit: Ctrl-C; the run goes on.
+        ClrError, SystemExit: see `begin`, `end` and `until_interrupted`.
+    """
+    with until_interrupted():
+        return end(settings, begin(settings, path, name))
+
+
+def begin(settings: Settings, path: Path, name: str | None) -> str:
+    """Let a task arrive by command.
+
+    A content that is finished already starts again: the flow answers that it is known. One that
+    is being worked on is followed.
+
+    Returns:
+        digest of the arrival.
+
+    Raises:
+        UsageError, DataRefused: it is no task folder.
+        ServiceUnavailable: it cannot be read, or the records cannot be written.
     """
     from clr.data.folder import read_task
 
@@ -65,15 +82,40 @@ def onboard(settings: Settings, path: Path, name: str | None) -> Result:
             announce(settings, new)
         except ServiceUnavailable as error:
             LOG.info("onboard   %s", error.message)  # the watcher tells it as soon as it can
-    LOG.info("onboard   a worker of clr up does it; Ctrl-C ends the following, not the run")
+    LOG.info(
+        "onboard   a worker of clr up does %s; Ctrl-C ends the following, not the run", folder.name
+    )
+    return digest
+
+
+def end(settings: Settings, digest: str) -> Result:
+    """Follow an arrival to its end.
+
+    Returns:
+        what ``clr onboard --json`` prints.
+
+    Raises:
+        ClrError: what ended the flow.
+        ServiceUnavailable: `clr up` ended meanwhile; the arrival waits for its next start.
+    """
+    return _result(_followed(settings, digest))
+
+
+@contextmanager
+def until_interrupted() -> Iterator[None]:
+    """Let Ctrl-C end the following alone.
+
+    Raises:
+        SystemExit: it was pressed; what has begun goes on.
+    """
     try:
-        return _result(_followed(settings, digest))
+        yield
     except KeyboardInterrupt:
         output.note(
-            f"No longer followed. The run of {folder.name} goes on; its result will be in "
+            "No longer followed. What a worker has begun goes on; its result will be in "
             "`clr status`, and the same command follows it again."
         )
-        raise SystemExit(130) from None
+        raise SystemExit(INTERRUPTED) from None
 
 
 def _followed(settings: Settings, digest: str) -> Arrival:
