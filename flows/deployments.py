@@ -340,6 +340,7 @@ def main() -> None:
         settings = load_settings()
         embedded.prepare(settings)
         apply(settings)
+        locks.settle(settings)
     except ClrError as error:
         output.fail(error, as_json=False)
         sys.exit(error.exit_code)

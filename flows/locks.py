@@ -9,6 +9,7 @@ server that has none (one that is started for a single command) the file is enou
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
@@ -16,6 +17,8 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from clr.errors import ServiceUnavailable
@@ -39,11 +42,14 @@ _LATER = (423, 429, 503)
 """Answers that may be another one soon: lent to somebody, too many asked, its database busy."""
 
 _TOLD_SECONDS = 60.0
+_PREFIX = "clr-"
+_LEASES = "concurrency_leases"
+"""Below the home of Prefect's server: see flows/prefect_server.py."""
 
 
 def limit_of(name: str) -> str:
     """Return the name of a lock's global concurrency limit."""
-    return f"clr-{name}"
+    return f"{_PREFIX}{name}"
 
 
 @contextmanager
@@ -61,6 +67,35 @@ def hold(settings: Settings, name: str) -> Iterator[None]:
                 yield
         else:
             yield
+
+
+def settle(settings: Settings) -> None:
+    """Free the slots that nobody holds, where Prefect's server keeps its leases on this machine.
+
+    The lease of a holder that died lasts for days once the clock went back, and a server that is
+    killed between a slot and its lease has lent it for ever. Call it before anything works.
+
+    Raises:
+        ServiceUnavailable: Prefect's server cannot be reached.
+    """
+    folder = Path(os.environ.get("PREFECT_HOME") or settings.state / "prefect") / _LEASES
+    if not folder.is_dir():
+        return
+    leases = [json.loads(file.read_bytes()) for file in folder.glob("*-*.json")]
+    longest = datetime.now(UTC) + timedelta(seconds=2 * LEASE_SECONDS)
+    for limit in prefect_api.post(settings, "/v2/concurrency_limits/filter", {}):
+        name = limit["name"].removeprefix(_PREFIX)
+        if limit["name"] != limit_of(name) or not limit["active_slots"]:
+            continue
+        mine = [one for one in leases if limit["id"] in one["resource_ids"]]
+        for one in mine:
+            if datetime.fromisoformat(one["expiration"]) > longest:
+                LOG.warning("lock      the lease of %s would last for too long: freed", name)
+                _release(settings, name, one["id"])
+        if not mine:
+            LOG.warning("lock      %s was lent to nobody: freed", name)
+            body = {"names": [limit["name"]], "slots": 1}
+            prefect_api.post(settings, "/v2/concurrency_limits/decrement", body)
 
 
 @contextmanager

@@ -181,6 +181,10 @@ def _follow(settings: Settings, arrival: Arrival, run: Run | None) -> str:
         LOG.warning("recover   the run of %s is unknown to Prefect: told anew", arrival.task)
         return "told" if again else ""
     kind = run["state_type"]
+    if kind == "SCHEDULED" and _until_due(run) > 2 * LONGEST_WAIT:
+        LOG.warning("recover   %s is due in days, since the clock went back: now", run["name"])
+        _schedule(settings, run, 0.0, "The clock went back.")
+        return "again"
     if kind in ("CRASHED", "FAILED") and run.get("deployment_id"):
         if (run.get("run_count") or 0) < settings.run_attempts:
             _again(settings, run)
@@ -255,7 +259,13 @@ def _filter(settings: Settings, where: Run, flow: str = "") -> list[Run]:
 
 
 def _age(run: Run) -> float:
-    return (datetime.now(UTC) - _time(run["state"]["timestamp"])).total_seconds()
+    """Seconds since a run reached its state; a clock that went back makes none younger."""
+    return abs((datetime.now(UTC) - _time(run["state"]["timestamp"])).total_seconds())
+
+
+def _until_due(run: Run) -> float:
+    due = run.get("next_scheduled_start_time")
+    return (_time(due) - datetime.now(UTC)).total_seconds() if due else 0.0
 
 
 def _time(text: str) -> datetime:

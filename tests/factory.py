@@ -27,6 +27,7 @@ from tests.waiting import until
 
 START_SECONDS = 240
 STOP_SECONDS = 40
+BUSY_TRIES = 20
 SETTINGS = {
     "CLR_SETTLE_SECONDS": "0.5",
     "CLR_GIT_POLL_SECONDS": "2",
@@ -113,12 +114,19 @@ class Factory:
         return answer.json() if answer.status_code == 200 else None
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
-        """Return what the Prefect API answers, e.g. ``api("POST", "/flow_runs/filter", {})``."""
-        with requests.Session() as session:
-            session.trust_env = False
-            answer = session.request(
-                method, self.prefect + path, json=body, auth=self.prefect_auth, timeout=30
-            )
+        """Return what the Prefect API answers, e.g. ``api("POST", "/flow_runs/filter", {})``.
+
+        While its database is busy it is asked again, as Prefect's own clients do.
+        """
+        for _ in range(BUSY_TRIES):
+            with requests.Session() as session:
+                session.trust_env = False
+                answer = session.request(
+                    method, self.prefect + path, json=body, auth=self.prefect_auth, timeout=30
+                )
+            if answer.status_code != 503:
+                break
+            time.sleep(0.5)
         assert answer.ok, (path, answer.status_code, answer.text)
         return answer.json() if answer.content else None
 

@@ -121,6 +121,33 @@ def test_a_server_without_the_limit_leaves_it_to_the_file(shared, tmp_path, monk
         assert not is_free(here, "unheard-of", monkeypatch)
 
 
+BY_NAME = {"names": [locks.limit_of("registry")], "slots": 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("increment-with-lease", {"lease_duration": 86400.0}),  # as if the clock had gone back
+        ("increment", {"mode": "concurrency"}),  # killed before it made the lease
+    ],
+)
+def test_a_slot_that_nobody_holds_is_free_after_a_start(shared, tmp_path, monkeypatch, path, body):
+    shared.api("POST", f"/v2/concurrency_limits/{path}", {**BY_NAME, **body})
+    here, server = machine(tmp_path, "here"), Settings(workspace=shared.plant.root)
+    monkeypatch.delenv("PREFECT_HOME")  # the tests' own; the factory's is in its state
+    assert not is_free(here, "registry", monkeypatch)
+    locks.settle(server)
+    assert is_free(here, "registry", monkeypatch)
+
+
+def test_a_slot_that_somebody_holds_stays_theirs(shared, tmp_path, monkeypatch):
+    here, there = machine(tmp_path, "here"), machine(tmp_path, "there")
+    monkeypatch.delenv("PREFECT_HOME")
+    with locks.hold(here, "registry"):
+        locks.settle(Settings(workspace=shared.plant.root))
+        assert not is_free(there, "registry", monkeypatch)
+
+
 @pytest.mark.soak
 def test_a_slot_is_free_again_a_minute_after_its_holder_was_killed(shared, tmp_path, monkeypatch):
     here, there = machine(tmp_path, "here"), machine(tmp_path, "there")

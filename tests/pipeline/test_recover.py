@@ -39,18 +39,7 @@ def desk(factory, tmp_path, monkeypatch):
 
 class Desk:
     def __init__(self, factory, settings):
-        self.factory, self.settings, self.runs = factory, settings, []
-
-    def api(self, method, path, body=None):
-        """Ask again while the server's database is busy, as Prefect's own clients do."""
-        for _ in range(20):
-            try:
-                return self.factory.api(method, path, body)
-            except AssertionError as error:
-                if "503" not in str(error):
-                    raise
-                time.sleep(0.5)
-        return self.factory.api(method, path, body)
+        self.settings, self.runs, self.api = settings, [], factory.api
 
     def run(self, kind, *, arrival="", pid=None, deployed=True, attempts=0):
         """Return the id of a run in a state, as its process would have left it."""
@@ -168,6 +157,18 @@ def test_a_run_that_nobody_started_goes_to_another_worker(desk, monkeypatch):
     monkeypatch.setattr("flows.recover.PENDING_SECONDS", -60.0)
     desk.look()
     assert desk.state(run)["name"] == "AwaitingRetry"
+
+
+def test_a_run_that_became_due_in_days_when_the_clock_went_back_is_due_now(desk):
+    run = desk.run("PENDING", arrival=DIGEST)
+    due = {"scheduled_time": (datetime.now(UTC) + timedelta(days=3)).isoformat()}
+    state = {"type": "SCHEDULED", "name": "Scheduled", "state_details": due}
+    desk.api("POST", f"/flow_runs/{run}/set_state", {"state": state, "force": True})
+    desk.arrival(state="announced", flow_run=run)
+    assert run in desk.look().again
+    due_now = desk.state(run)["state_details"]["scheduled_time"].replace("Z", "+00:00")
+    assert datetime.fromisoformat(due_now) < datetime.now(UTC)
+    assert run not in desk.look().again
 
 
 def test_what_somebody_cancelled_stays_cancelled(desk):
