@@ -42,7 +42,7 @@ DVC's cache."""
 NAMED = frozenset({"artifacts", "keys", "secrets", "unpacked"})
 """Below ``CLR_HOME``, copied after the databases that name it."""
 
-SECRETS = ("state/keys/ledger.key", "state/secrets/")
+SECRETS = ("state/keys/ledger.key", "state/keys/model-signing.key", "state/secrets/")
 _TELL_SECONDS = 5.0
 
 

@@ -9,7 +9,7 @@ import click
 
 from clr.errors import IntegrityBroken, ServiceUnavailable, UsageError
 from flows import output
-from flows.audit.rendered import FORMS
+from flows.audit.rendered import BUNDLE, FORMS
 from flows.command import Command, as_json
 
 if TYPE_CHECKING:
@@ -20,10 +20,20 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @click.argument("subject", metavar="TASK[@VERSION]")
 @click.option("--at", metavar="TIME", help="The version that answered then: 2026-03-01T12:00:00Z.")
-@click.option("--format", "form", type=click.Choice(FORMS), default="text", show_default=True)
-@click.option("--output", "file", type=click.Path(path_type=Path), help="File; default: stdout.")
+@click.option(
+    "--format", "form", type=click.Choice((*FORMS, BUNDLE)), default="text", show_default=True
+)
+@click.option(
+    "--output",
+    "file",
+    type=click.Path(path_type=Path),
+    help=f"File; default: stdout. Of {BUNDLE} a folder.",
+)
+@click.option("--send", is_flag=True, help="Send openlineage to where OPENLINEAGE_URL says.")
 @as_json
-def audit(subject: str, at: str | None, form: str, file: Path | None, as_json: bool) -> None:
+def audit(
+    subject: str, at: str | None, form: str, file: Path | None, send: bool, as_json: bool
+) -> None:
     """Prove where an adapter came from: every digest of it is computed anew, the ledger walked.
 
     TASK alone is the version that serves, or else the newest. It ends with code 6 where a link
@@ -34,22 +44,48 @@ def audit(subject: str, at: str | None, form: str, file: Path | None, as_json: b
       clr audit solder-joints
       clr audit solder-joints@3 --format html --output solder-joints-3.html
       clr audit solder-joints --at 2026-03-01T12:00:00Z --json
+      clr audit solder-joints --format openlineage --send
+      clr audit solder-joints --format model-signing --output solder-joints-signed
     """  # noqa: D301 - click wants a real backspace
     from flows.audit.answer import answer
+    from flows.audit.bundle import write_bundle
     from flows.audit.rendered import render
     from flows.session import open_session
 
     if as_json and form not in ("text", "json"):
         raise click.UsageError(f"--json means --format json; --format {form} is another form.")
     form = "json" if as_json else form
+    _require_fitting(form, file, send)
     session = open_session()
     document = answer(session, asked(subject, at), form)
-    made, refusal = render(document, form, session.ledger.keys), _refusal(document)
-    if file is None:
-        output.emit(document, form == "json", lambda _: made.rstrip("\n"), refusal)
-        return
-    _write(file, made)
-    output.emit(document, False, lambda one: f"{one['verdict']['sentence']}\n{file}", refusal)
+    refusal, place = _refusal(document), str(file)
+    if form == BUNDLE and file is not None:
+        write_bundle(session, document, file)
+    elif send:
+        place = _send(document)
+    else:
+        made = render(document, form, session.ledger.keys)
+        if file is None:
+            output.emit(document, form == "json", lambda _: made.rstrip("\n"), refusal)
+            return
+        _write(file, made)
+    output.emit(document, False, lambda one: f"{one['verdict']['sentence']}\n{place}", refusal)
+
+
+def _require_fitting(form: str, file: Path | None, send: bool) -> None:
+    if send and (form != "openlineage" or file is not None):
+        raise click.UsageError("--send goes with --format openlineage, and without --output.")
+    if form == BUNDLE and file is None:
+        raise click.UsageError(f"--format {BUNDLE} writes a folder: name it with --output.")
+    if form == BUNDLE and file is not None and file.exists():
+        raise UsageError(f"{file} is there already.", fix="Name a folder that does not exist.")
+
+
+def _send(document: Document) -> str:
+    """Send the OpenLineage events; return how, for a person."""
+    from clr.audit.forms import openlineage
+
+    return f"sent by {openlineage.send(document)}"
 
 
 def asked(subject: str, at: str | None) -> Asked:

@@ -17,10 +17,14 @@ _FORMS = {
     "intoto": "clr.audit.forms.intoto:render",
     "openlineage": "clr.audit.forms.openlineage:render",
     "card": "clr.audit.forms.card:render",
+    "cyclonedx": "clr.audit.forms.bom:render",
 }
 """Form -> module and function that makes it."""
 
 FORMS = tuple(_FORMS)
+BUNDLE = "model-signing"
+"""The form that is made of the registered files, too: see `flows.audit.bundle`."""
+
 _SIGNED = frozenset({"intoto"})
 """Forms that are made of the document and the ledger's signing key."""
 

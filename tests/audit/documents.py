@@ -183,3 +183,22 @@ def old() -> Document:
         found[part] = dict.fromkeys(found[part])
     found["reviews"], found["service"] = [], []
     return found
+
+
+def broken() -> Document:
+    """Return what an audit finds where the adapter was swapped."""
+    found = document()
+    problem = {
+        "link": "adapter",
+        "subject": "clr-animals/3",
+        "kind": "swapped",
+        "message": "The registered file has other bytes.",
+        "fix": "Restore it from a backup.",
+    }
+    found["verdict"] = {
+        "intact": False,
+        "sentence": "BROKEN at the adapter of clr-animals/3: the registered file has other bytes.",
+        "problems": [problem],
+        "notes": [],
+    }
+    return found

@@ -55,15 +55,5 @@ def test_hostile_words_stay_words():
 
 
 def test_problems_stand_under_the_verdict():
-    document = documents.document()
-    document["verdict"]["problems"] = [
-        {
-            "link": "adapter",
-            "subject": "clr-animals/3",
-            "kind": "swapped",
-            "message": "The registered file has other bytes.",
-            "fix": "Restore it.",
-        }
-    ]
-    head = card.render(document).split("## What it is")[0]
+    head = card.render(documents.broken()).split("## What it is")[0]
     assert "The registered file has other bytes" in head

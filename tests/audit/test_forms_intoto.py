@@ -20,7 +20,7 @@ from securesystemslib.signer import SSlibKey
 from clr.audit import document as form
 from clr.audit.forms import intoto
 from clr.audit.signing import load_signer
-from clr.errors import UsageError
+from clr.errors import IntegrityBroken, UsageError
 from tests.audit import documents
 
 PREDICATES = {intoto.PROVENANCE: Provenance, intoto.TEST_RESULT: test_result_pb2.TestResult}
@@ -145,7 +145,12 @@ def test_without_a_digest_of_the_adapter_nothing_is_attested(keys):
         intoto.render(document, load_signer(keys))
 
 
-@pytest.mark.parametrize("make", [documents.document, documents.old])
+def test_of_a_broken_chain_nothing_is_signed(keys):
+    with pytest.raises(IntegrityBroken, match="Nothing was signed"):
+        intoto.render(documents.broken(), load_signer(keys))
+
+
+@pytest.mark.parametrize("make", [documents.document, documents.old, documents.broken])
 def test_the_documents_of_these_tests_have_the_published_form(make):
     form.check(make())
 

@@ -260,13 +260,17 @@ def test_a_workspace_that_was_moved_or_copied_goes_on(working: Any, tmp_path: Pa
 
 
 def test_without_secrets_a_new_key_is_made(working: Any, tmp_path: Path) -> None:
+    from clr.audit.forms.signing import bundle_key
+
     secret = working.state / "secrets" / "admin.password"
     secret.parent.mkdir(mode=0o700)
     secret.write_text("a-password-of-somebody")
     key = (working.state / "keys" / "ledger.key").read_bytes()
+    signing_key = bundle_key(working.state / "keys").path.read_bytes()
     assert working.clr("backup", tmp_path / "safe", "--without-secrets").code == 0
     stored = [path.read_bytes() for path in objects(tmp_path / "safe")]
     assert key not in stored
+    assert signing_key not in stored
     assert secret.read_bytes() not in stored
     new = bring_back(working, tmp_path / "safe", tmp_path / "new")
     assert (new.state / "keys" / "ledger.key").read_bytes() != key

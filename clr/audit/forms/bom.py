@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from clr.audit.forms.digests import adapter_digest, hexadecimal
+from clr.audit.forms.subject import adapter_digest, hexadecimal
 
 if TYPE_CHECKING:
     from cyclonedx.model.component import Component

@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from clr.audit.forms.digests import adapter_digest, hexadecimal
+from clr.audit.forms.subject import adapter_digest, hexadecimal, require_intact
 from clr.core.files import canonical_json
 
 if TYPE_CHECKING:
@@ -40,10 +40,12 @@ def render(document: Document, signer: Signer) -> str:
         signer: the ledger's key; its public key is ``.clr/keys/<start of its digest>.pub``.
 
     Raises:
+        IntegrityBroken: the audit found a broken link; nothing is signed then.
         UsageError: no digest of the adapter was recorded, so there is nothing to speak about.
     """
     from securesystemslib.dsse import Envelope
 
+    require_intact(document)
     lines = []
     for statement in statements(document, f"urn:clr:installation:{signer.key_id}"):
         envelope = Envelope(canonical_json(_plain(statement.pb)), PAYLOAD_TYPE, {})

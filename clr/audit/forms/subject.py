@@ -1,11 +1,11 @@
-"""Digests as the document writes them, in the words of the standard forms."""
+"""What the standard forms speak about, and when they may: digests, and an intact chain."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from clr.errors import UsageError
+from clr.errors import IntegrityBroken, UsageError
 
 
 def hexadecimal(digest: str) -> str:
@@ -26,3 +26,17 @@ def adapter_digest(document: Mapping[str, Any]) -> str:
             fix="Export it as text or json: the standard forms speak about bytes.",
         )
     return hexadecimal(digest)
+
+
+def require_intact(document: Mapping[str, Any]) -> None:
+    """See that the audit found nothing broken: a signature under it would launder what is.
+
+    Raises:
+        IntegrityBroken: a link of the chain is broken.
+    """
+    if not document["verdict"]["intact"]:
+        raise IntegrityBroken(
+            f"{document['verdict']['sentence']} Nothing was signed.",
+            fix=document["verdict"]["problems"][0]["fix"],
+            subject=document["subject"],
+        )
