@@ -82,7 +82,7 @@ def admit(session: Session, version: Version, release: Release | None) -> Admiss
 def _check_bytes(session: Session, version: Version, release: Release | None) -> Evidence:
     """Compare the registered bytes, not local copies of them, with what the version says."""
     from clr.core.files import sha256_file, write_atomic
-    from clr.registry.fetch import fetch, fetch_adapter
+    from clr.registry.fetch import fetch, fetch_adapter, remember_adapter
     from clr.registry.local import scratch
 
     session.backbone.check()
@@ -93,6 +93,7 @@ def _check_bytes(session: Session, version: Version, release: Release | None) ->
         adapter = fetch_adapter(session.registry, version.task, version.version, folder)
         if sha256_file(adapter) != version.adapter_digest:
             raise _broken(version, "has an adapter file whose bytes have been changed")
+        remember_adapter(session.registry, adapter, version.adapter_digest)
         evidence = fetch(session.registry, version.run_id, EVIDENCE_FILE, folder)
         digest = champion_of(version).evidence_digest
         if sha256_file(evidence) != digest:

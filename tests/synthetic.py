@@ -300,6 +300,9 @@ def _numbered(column: str, one: Names, value: Any) -> Any:
 
 
 def _clone_files(session: Session, known: list[Names], files: dict[str, bytes]) -> None:
+    from clr.registry.fetch import remember_adapter
+    from clr.registry.package import ADAPTER_FILE
+
     artifacts, first = session.settings.state / "artifacts", known[0]
     package = artifacts / f"clr-{first.task}" / "models" / first.model / "artifacts"
     for one in known:
@@ -313,6 +316,7 @@ def _clone_files(session: Session, known: list[Names], files: dict[str, bytes]) 
             told = reference.read_text().replace(first.adapter, one.adapter)
             reference.unlink()
             write_quickly(reference, told.encode())
+        remember_adapter(session.registry, copy / ADAPTER_FILE, one.adapter)  # as promotion does
         shown = home / one.run / "artifacts" / EVIDENCE_FILE
         shown.parent.mkdir(parents=True)
         os.link(session.evidence_copy(one.evidence), shown)

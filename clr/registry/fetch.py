@@ -72,7 +72,7 @@ def adapter_path(registry: Registry, task: str, version: int, digest: str) -> Pa
         IntegrityBroken: the registered file is missing or has another digest.
         ServiceUnavailable: the registry cannot be reached.
     """
-    copy = registry.cache / f"{digest.removeprefix('sha256:')}.safetensors"
+    copy = _kept(registry, digest)
     # of an embedded registry's file only a link is kept: what is read is that file itself
     kept = copy.is_symlink() if registry.embedded else copy.is_file()
     if kept and copy.is_file() and sha256_file(copy) == digest:
@@ -87,19 +87,39 @@ def adapter_path(registry: Registry, task: str, version: int, digest: str) -> Pa
                 task=task,
                 version=version,
             )
-        if not path.is_relative_to(folder):
-            _link(copy, path)
+        if remember_adapter(registry, path, digest):
             return path
         write_atomic(copy, path.read_bytes())
     return copy
 
 
-def _link(link: Path, path: Path) -> None:
-    """Remember where a registered file lies; asking the database for it takes milliseconds."""
+def remember_adapter(registry: Registry, path: Path, digest: str) -> bool:
+    """Remember where the registered adapter of `digest` lies, if that is on this machine.
+
+    Asking the database for it takes milliseconds, and a gate needs those of all tasks. The
+    file itself is what `adapter_path` reads and checks, each time.
+
+    Args:
+        registry: the registry.
+        path: as `fetch_adapter` returned it.
+        digest: of its bytes.
+
+    Returns:
+        False: it is a copy in a scratch folder.
+    """
+    if path.is_relative_to(registry.cache):
+        return False
+    link = _kept(registry, digest)
     temporary = link.with_name(f".{secrets.token_hex(8)}.tmp")
     with suppress(OSError):  # the next call asks again
+        link.parent.mkdir(parents=True, exist_ok=True)
         temporary.symlink_to(os.path.relpath(path, link.parent))
         temporary.replace(link)
+    return True
+
+
+def _kept(registry: Registry, digest: str) -> Path:
+    return registry.cache / f"{digest.removeprefix('sha256:')}.safetensors"
 
 
 def fetch(registry: Registry, run_id: str, artifact: str, folder: Path) -> Path:

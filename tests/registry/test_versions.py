@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from clr.core.files import sha256_file
@@ -141,6 +143,18 @@ def test_a_missing_file_is_broken_integrity_and_names_the_version(registry, task
     register()
     with pytest.raises(IntegrityBroken, match="version 1 is missing"):
         fetch.fetch_file(registry, f"clr-{task}", 1, "artifacts/none.bin", registry.cache / "x")
+
+
+def test_where_a_remembered_adapter_lies_is_not_asked_again(embedded, network, task):
+    run = runs.find_or_start_run(embedded, task, "sha256:1")
+    versions.register_adapter(
+        embedded, run, network.one.path, key="sha256:1", backbone=network.reference,
+        data_digest=DATA, card="", tags={},
+    )  # fmt: skip
+    path = fetch.fetch_adapter(embedded, task, 1, embedded.cache / "scratch")
+    assert fetch.remember_adapter(embedded, path, network.one.digest)
+    nobody_to_ask = replace(embedded, client=None)
+    assert fetch.adapter_path(nobody_to_ask, task, 1, network.one.digest).samefile(path)
 
 
 def test_one_flipped_bit_in_the_registered_file_is_found(embedded, network, task):
