@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,21 @@ def test_the_reference_libraries_verify_every_statement_with_the_public_key_file
     ]
     adapter = documents.document()["adapter"]["digest"].removeprefix("sha256:")
     assert [dict(one.pb.subject[0].digest) for one in statements[:2]] == [{"sha256": adapter}] * 2
+
+
+def test_the_program_that_the_documentation_gives_a_third_party_verifies_it(keys, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "audit-forms.md").read_text(encoding="utf-8")
+    program = page.partition("```python\n")[2].partition("```")[0]
+    bundle = tmp_path / "animals.intoto.jsonl"
+    bundle.write_text(intoto.render(documents.document(), load_signer(keys)))
+    (public,) = keys.glob("*.pub")
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(bundle), str(public)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.count("https://in-toto.io/attestation/test-result/v0.1") == 2
 
 
 def test_another_key_or_one_changed_byte_is_refused(keys, tmp_path):

@@ -34,7 +34,7 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def verify(bundle: Path, signature: Path, public: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command that docs/audit.md tells a third party to run."""
+    """Run the command that docs/audit-forms.md tells a third party to run."""
     command = [sys.executable, "-m", "model_signing", "verify", "key", str(bundle)]
     options = ["--signature", str(signature), "--public_key", str(public)]
     return subprocess.run(command + options, capture_output=True, text=True, check=False)

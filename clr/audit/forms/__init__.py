@@ -1,1 +1,1 @@
-"""Standard forms of an audit, each made of the document ``clr.audit/1`` alone (docs/audit.md)."""
+"""Standard forms of an audit, each made of its document (docs/audit-forms.md)."""

@@ -2,7 +2,8 @@
 
 Each is a Statement v1 in a DSSE envelope, signed with the ledger's key; a bundle is one envelope
 a line. Specifications: https://github.com/in-toto/attestation (spec/v1, spec/predicates),
-https://slsa.dev/spec/v1.0/provenance. docs/audit.md tells how a third party verifies them.
+https://slsa.dev/spec/v1.0/provenance. docs/audit-forms.md tells how a third party
+verifies them.
 
 A digest that is not the sha256 of one file has a name of its own, so that nobody looks for a file
 with it: ``clrCode``, ``clrEnvironment``, ``clrBackbone``, ``clrManifest``, ``clrEvidence`` are
