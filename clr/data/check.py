@@ -94,8 +94,8 @@ def check_data(settings: Settings, task: str, digest: str) -> list[dict[str, str
     """Hash a version's files, and DVC's copies of them, and return what is wrong.
 
     ``data/<task>`` is read where `digest` is the version pinned there; DVC's cache, and
-    the remote where that is a folder, are read for every version. Neither `dvc status`
-    nor `dvc pull` notices a corrupt object.
+    the remote where that is a folder, are read for every version: the remote alone for one
+    that another machine made. Neither `dvc status` nor `dvc pull` notices a corrupt object.
 
     Args:
         settings: of the workspace.
@@ -106,7 +106,6 @@ def check_data(settings: Settings, task: str, digest: str) -> list[dict[str, str
         One {subject, message} a problem; the subject names the file. Empty: all is well.
     """
     workspace = settings.workspace.absolute()
-    cache = dvc.cache_folder(workspace)
     oid = digest.removeprefix("md5:")
     problems: list[dict[str, str]] = []
     try:
@@ -115,16 +114,13 @@ def check_data(settings: Settings, task: str, digest: str) -> list[dict[str, str
         current = {}
         problems.append(_problem("data.dvc", str(error)))
     is_current = listing.dir_object(current)[0] == oid
+    stores = _stores(settings, "" if is_current else oid)
     try:
-        files = current if is_current else _kept_listing(cache, oid)
+        files = current if is_current else _kept_listing(next(iter(stores.values())), oid)
     except IntegrityBroken as error:
         return [*problems, _problem(f"data/{task}@{digest}", str(error))]
     if is_current:
         problems.extend(_check_folder(workspace / "data" / task, task, files))
-    stores = {"DVC's cache": cache}
-    remote = dvc.remote_url(settings)
-    if "://" not in remote:
-        stores["the remote"] = Path(remote)
     for name, store in stores.items():
         problems.extend(_check_store(name, store, task, files))
     return problems
@@ -203,6 +199,17 @@ def refuse_others(workspace: Path, pinned: Listing, actual: Listing, except_task
             "moved away or be onboarded as a task (clr onboard data/TASK).",
             differing=found,
         )
+
+
+def _stores(settings: Settings, oid: str) -> dict[str, Path]:
+    """Return the folders where DVC keeps a version: of one of another machine, the remote alone."""
+    stores = {"DVC's cache": dvc.cache_folder(settings.workspace.absolute())}
+    remote = dvc.remote_url(settings)
+    if "://" in remote:
+        return stores
+    stores["the remote"] = Path(remote)
+    known = [name for name in stores if listing.object_path(stores[name], oid).is_file()]
+    return {"the remote": Path(remote)} if known == ["the remote"] else stores
 
 
 def _kept_listing(cache: Path, oid: str) -> Listing:

@@ -302,6 +302,19 @@ def test_a_digest_that_nothing_has_is_a_problem(settings: Settings, first: Path)
     assert "not in the cache" in problem["message"]
 
 
+def test_what_another_machine_made_is_read_in_the_remote_that_both_have(
+    settings: Settings, first: Path, tmp_path: Path
+) -> None:
+    made = version(first, settings)
+    remote, other = settings.state / "remote", tmp_path / "other"
+    init_workspace(other)
+    here = Settings(workspace=other, home=other / ".clr", dvc_remote=str(remote))
+    assert check_data(here, "first", made.digest) == []
+    flip(objects_of(remote, made.folder)[0])
+    (problem,) = check_data(here, "first", made.digest)
+    assert "in the remote" in problem["message"]
+
+
 def test_corrupt_and_lost_copies_are_made_again(settings: Settings, first: Path) -> None:
     made = version(first, settings)
     cache, remote = settings.workspace / ".dvc" / "cache", settings.state / "remote"
