@@ -344,7 +344,13 @@ def record(session: Session, champions: list[Any]) -> None:
     who = {"authentication": "local-os-user"}
     for one in champions:
         subject = f"clr-{one.task}/1"
-        about = {"adapter": one.adapter_digest, "evidence": one.evidence_digest}
+        about = {
+            "verdict": "passed",
+            "adapter": one.adapter_digest,
+            "data": one.data_digest,
+            "evidence": one.evidence_digest,
+            "run": one.run_id,
+        }
         session.ledger.append("adapter.registered", subject, about, actor="bench", **who)
         said = {"adapter": one.adapter_digest, "source": source(session, one)}
         entry = session.ledger.append("review.approved", subject, said, actor="alice", **who)

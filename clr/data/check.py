@@ -18,6 +18,9 @@ from clr.data.listing import Listing
 from clr.errors import IntegrityBroken, UsageError
 from clr.settings import Settings
 
+FILE, OBJECT = "data-changed", "data-object-changed"
+"""Kinds of problems: a file in ``data/``; what DVC keeps of one, or its list of files."""
+
 
 def task_digest(workspace: Path, task: str) -> str:
     """Return the digest (``md5:<32 hex>.dir``) of a task as ``data.dvc`` pins it.
@@ -103,7 +106,8 @@ def check_data(settings: Settings, task: str, digest: str) -> list[dict[str, str
         digest: ``md5:<32 hex>.dir``.
 
     Returns:
-        One {subject, message} a problem; the subject names the file. Empty: all is well.
+        One {subject, kind, message} a problem; the subject names the file, the kind is `FILE`
+        or `OBJECT`. Empty: all is well.
     """
     workspace = settings.workspace.absolute()
     oid = digest.removeprefix("md5:")
@@ -112,13 +116,13 @@ def check_data(settings: Settings, task: str, digest: str) -> list[dict[str, str
         current = _files_of(workspace, task)
     except IntegrityBroken as error:
         current = {}
-        problems.append(_problem("data.dvc", str(error)))
+        problems.append(_problem("data.dvc", str(error), OBJECT))
     is_current = listing.dir_object(current)[0] == oid
     stores = _stores(settings, "" if is_current else oid)
     try:
         files = current if is_current else _kept_listing(next(iter(stores.values())), oid)
     except IntegrityBroken as error:
-        return [*problems, _problem(f"data/{task}@{digest}", str(error))]
+        return [*problems, _problem(f"data/{task}@{digest}", str(error), OBJECT)]
     if is_current:
         problems.extend(_check_folder(workspace / "data" / task, task, files))
     for name, store in stores.items():
@@ -126,11 +130,11 @@ def check_data(settings: Settings, task: str, digest: str) -> list[dict[str, str
     return problems
 
 
-def version_files(workspace: Path, task: str, digest: str) -> Listing | None:
-    """Return the files of a version of a task; None where DVC's list of them is not in the cache.
+def version_files(settings: Settings, task: str, digest: str) -> Listing | None:
+    """Return the files of a version of a task; None where DVC's list of them is not here.
 
     Args:
-        workspace: folder that holds ``data.dvc``.
+        settings: of the workspace.
         task: name of the task.
         digest: ``md5:<32 hex>.dir``.
 
@@ -138,10 +142,11 @@ def version_files(workspace: Path, task: str, digest: str) -> Listing | None:
         IntegrityBroken: the list, or the version pinned now, is damaged.
     """
     oid = digest.removeprefix("md5:")
-    if listing.object_path(dvc.cache_folder(workspace), oid).is_file():
-        return _kept_listing(dvc.cache_folder(workspace), oid)
+    for store in _stores(settings, oid).values():
+        if listing.object_path(store, oid).is_file():
+            return _kept_listing(store, oid)
     try:
-        current = _files_of(workspace, task)
+        current = _files_of(settings.workspace.absolute(), task)
     except IntegrityBroken:
         return None
     return current if listing.dir_object(current)[0] == oid else None
@@ -229,19 +234,19 @@ def _check_folder(folder: Path, task: str, files: Listing) -> Iterator[dict[str,
         subject = f"data/{task}/{path}"
         wrong = _wrong(folder / path, md5)
         if wrong:
-            yield _problem(subject, f"{subject} {wrong}.")
+            yield _problem(subject, f"{subject} {wrong}.", FILE)
     for path in sorted({found for found, _ in listing.walk(folder)} - files.keys()):
         subject = f"data/{task}/{path}"
-        yield _problem(subject, f"{subject} is not part of the version that data.dvc pins.")
+        message = f"{subject} is not part of the version that data.dvc pins."
+        yield _problem(subject, message, FILE)
 
 
 def _check_store(name: str, store: Path, task: str, files: Listing) -> Iterator[dict[str, str]]:
     for path, md5 in sorted(files.items()):
         wrong = _wrong(listing.object_path(store, md5), md5)
         if wrong:
-            yield _problem(
-                f"data/{task}/{path}", f"The copy of data/{task}/{path} in {name} {wrong}."
-            )
+            subject = f"data/{task}/{path}"
+            yield _problem(subject, f"The copy of {subject} in {name} {wrong}.", OBJECT)
 
 
 def _wrong(path: Path, md5: str) -> str:
@@ -255,8 +260,8 @@ def _wrong(path: Path, md5: str) -> str:
     return "" if found == md5 else f"has other bytes: md5 {found} instead of {md5}"
 
 
-def _problem(subject: str, message: str) -> dict[str, str]:
-    return {"subject": subject, "message": message}
+def _problem(subject: str, message: str, kind: str) -> dict[str, str]:
+    return {"subject": subject, "kind": kind, "message": message}
 
 
 def _by_task(paths: list[str]) -> str:

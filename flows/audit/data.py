@@ -52,7 +52,7 @@ def look(settings: Settings, task: str, digest: str, manifest_json: bytes) -> Lo
     manifest, damaged = _manifest(task, manifest_json)
     subject = f"data/{task}"
     try:
-        files = version_files(settings.workspace.absolute(), task, digest) if digest else None
+        files = version_files(settings, task, digest) if digest else None
     except IntegrityBroken as error:
         wrong = BrokenLink("data", subject, "changed", error.message, FETCH)
         return Look(manifest, False, (*damaged, wrong), ())

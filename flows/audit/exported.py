@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from clr.core.files import canonical_json, sha256_bytes
+from clr.audit.chain import canonical
+from clr.core.files import sha256_bytes
 from clr.errors import ClrError
 from flows import provenance
 
@@ -24,13 +25,14 @@ def record_export(
         subject: what was asked about: ``clr-animals/3``, ``period``, ``image sha256:…``.
         question: the command's arguments, as a person would repeat them.
         form: of the answer: ``text``, ``html``, ``json``, …
-        document: the answer, its ``asked.entry`` null; the entry names its sha256.
+        document: the answer, its ``asked.entry`` null; the entry names the sha256 of its
+            canonical JSON (RFC 8785).
 
     Returns:
         The entry's number, and why there is none, for a note: a ledger that is broken or may
         only be read takes no entry, and the auditor gets the answer all the same.
     """
-    data = canonical_json(document)
+    data = canonical(document, "The document").encode()
     actor, authentication = provenance.identity(session.registry)
     payload = {
         "format": form,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clr.core.files import canonical_json, sha256_bytes
@@ -58,8 +58,13 @@ class Files:
         return sha256_bytes(canonical_json(found)) if found else ""
 
 
-def read_files(session: Session, version: Version) -> Files:
-    """Read what the registry keeps with a version.
+def read_files(session: Session, version: Version, *, registered: bool) -> Files:
+    """Read what the registry keeps with a version: files of its run, and of its model.
+
+    Args:
+        session: the workspace.
+        version: any version.
+        registered: whether the registry still has it, so that its model can be found.
 
     Raises:
         ServiceUnavailable: the registry cannot be reached.
@@ -69,25 +74,22 @@ def read_files(session: Session, version: Version) -> Files:
     from clr.registry.package import ADAPTER_FILE, BACKBONE_FILE
     from clr.registry.store import model_name
 
+    registry, model = session.registry, model_name(version.task)
     found: dict[str, bytes] = {}
-    with scratch(session.registry) as folder:
+    with scratch(registry) as folder:
         for name in OF_RUN:
-            _read(found, name, lambda name=name: fetch(
-                session.registry, version.run_id, name, folder
-            ))  # fmt: skip
-        for name in (ADAPTER_FILE, BACKBONE_FILE):
-            _read(found, name, lambda name=name: fetch_file(
-                session.registry, model_name(version.task), version.version, name, folder
-            ))  # fmt: skip
+            with _missing_is_a_finding():
+                found[name] = fetch(registry, version.run_id, name, folder).read_bytes()
+        for name in (ADAPTER_FILE, BACKBONE_FILE) if registered else ():
+            with _missing_is_a_finding():
+                path = fetch_file(registry, model, version.version, name, folder)
+                found[name] = path.read_bytes()
     return Files(found)
 
 
-def _read(found: dict[str, bytes], name: str, get: Any) -> None:
-    try:
-        path: Path = get()
-        found[name] = path.read_bytes()
-    except (IntegrityBroken, OSError):
-        pass  # a file that is not there is the finding of whoever needs it
+def _missing_is_a_finding() -> AbstractContextManager[None]:
+    """Leave out what is not there: who recorded its digest will miss it."""
+    return suppress(IntegrityBroken, OSError)
 
 
 def _object(data: bytes) -> dict[str, Any]:

@@ -145,10 +145,10 @@ def gather(session: Session, asked: Asked) -> Found:
 
     serving = serving_version(session.registry)
     told = read_ledger(session)
-    times = history.periods(told.records.moves, asked.task, _named(session, asked.task))
+    times = history.periods(told.records.moves, asked.task, named(session, asked.task))
     version, registered, chosen = _choose(session, asked, told.records, times)
     run = read_run(session.registry, version.run_id) if version.run_id else None
-    files = read_files(session, version)
+    files = read_files(session, version, registered=registered)
     manifest = files.contents.get(MANIFEST_FILE, b"")
     return Found(
         version=version,
@@ -186,7 +186,7 @@ def read_ledger(session: Session) -> Told:
     return Told(entries, read_records(entries), problems, head)
 
 
-def _named(session: Session, task: str) -> history.Named:
+def named(session: Session, task: str) -> history.Named:
     """Return a reader of releases, for what the ledger does not tell."""
     from clr.registry.releases import find_release
 
