@@ -1,4 +1,4 @@
-"""The command `clr audit`."""
+"""The command `clr audit`: the lineage of one adapter, or an auditor's question."""
 
 from __future__ import annotations
 
@@ -15,11 +15,23 @@ from flows.command import Command, as_json
 if TYPE_CHECKING:
     from clr.audit.document import Document
     from flows.audit.gather import Asked
+    from flows.audit.questions import Span
+
+OF_A_TIME = frozenset({"acts", "reviews", "refusals"})
+"""Questions that `--from` and `--to` go with."""
 
 
 @click.command(cls=Command)
-@click.argument("subject", metavar="TASK[@VERSION]")
-@click.option("--at", metavar="TIME", help="The version that answered then: 2026-03-01T12:00:00Z.")
+@click.argument("subject", metavar="[TASK[@VERSION]]", required=False)
+@click.option("--at", metavar="TIME", help="What answered then: 2026-03-01T12:00:00Z.")
+@click.option("--image", metavar="FILE|SHA256", help="Versions that were made with this image.")
+@click.option("--data", metavar="DIGEST", help="Versions that were made with this data.")
+@click.option("--backbone", metavar="NAME|DIGEST", help="Versions over this backbone.")
+@click.option("--reviews", is_flag=True, help="Who approved or rejected what.")
+@click.option("--refused", is_flag=True, help="What was refused, and why.")
+@click.option("--between", metavar="A..B", help="What changed between two releases.")
+@click.option("--from", "begin", metavar="DAY|TIME", help="Since then; a day is one of UTC.")
+@click.option("--to", "end", metavar="DAY|TIME", help="Until then, that day included.")
 @click.option(
     "--format", "form", type=click.Choice((*FORMS, BUNDLE)), default="text", show_default=True
 )
@@ -32,18 +44,29 @@ if TYPE_CHECKING:
 @click.option("--send", is_flag=True, help="Send openlineage to where OPENLINEAGE_URL says.")
 @as_json
 def audit(
-    subject: str, at: str | None, form: str, file: Path | None, send: bool, as_json: bool
+    subject: str | None,
+    at: str | None,
+    begin: str | None,
+    end: str | None,
+    form: str,
+    file: Path | None,
+    send: bool,
+    as_json: bool,
+    **asked_for: str | bool | None,
 ) -> None:
     """Prove where an adapter came from: every digest of it is computed anew, the ledger walked.
 
-    TASK alone is the version that serves, or else the newest. It ends with code 6 where a link
-    is broken. Each export is an entry of the ledger. Docs: docs/audit.md.
+    TASK alone is the version that serves, or else the newest. Without a task it answers a
+    question about all of them; without a question it shows every act. It ends with code 6 where
+    a link is broken. Each answer is an entry of the ledger. Docs: docs/audit.md.
 
     \b
     Examples:
       clr audit solder-joints
       clr audit solder-joints@3 --format html --output solder-joints-3.html
       clr audit solder-joints --at 2026-03-01T12:00:00Z --json
+      clr audit --image recalled.png
+      clr audit --reviews --from 2026-03-01 --to 2026-03-31
       clr audit solder-joints --format openlineage --send
       clr audit solder-joints --format model-signing --output solder-joints-signed
     """  # noqa: D301 - click wants a real backspace
@@ -56,8 +79,12 @@ def audit(
         raise click.UsageError(f"--json means --format json; --format {form} is another form.")
     form = "json" if as_json else form
     _require_fitting(form, file, send)
+    question = _question(subject, at, begin, end, asked_for)
+    if question:
+        _answer(*question, form, file)
+        return
     session = open_session()
-    document = answer(session, asked(subject, at), form)
+    document = answer(session, asked(subject or "", at), form)
     refusal, place = _refusal(document), str(file)
     if form == BUNDLE and file is not None:
         write_bundle(session, document, file)
@@ -70,6 +97,57 @@ def audit(
             return
         _write(file, made)
     output.emit(document, False, lambda one: f"{one['verdict']['sentence']}\n{place}", refusal)
+
+
+def _question(
+    subject: str | None,
+    at: str | None,
+    begin: str | None,
+    end: str | None,
+    asked_for: dict[str, str | bool | None],
+) -> tuple[str, str, Span] | None:
+    """Return the question, what it is about, and its time; None: it is about one adapter."""
+    from flows.audit.ask import span
+
+    given = {
+        ("refusals" if kind == "refused" else kind): one for kind, one in asked_for.items() if one
+    }
+    if not subject and at:
+        given["at"] = at
+    if subject and (given or begin or end):
+        raise click.UsageError("Ask about a TASK, or about all of them: leave one out.")
+    if subject:
+        return None
+    if len(given) > 1:
+        raise click.UsageError(
+            f"Ask one question at a time: {' or '.join(f'--{k}' for k in given)}."
+        )
+    kind, about = next(iter(given.items()), ("acts", True))
+    if (begin or end) and kind not in OF_A_TIME:
+        raise click.UsageError(f"--from and --to do not go with --{kind}.")
+    return kind, about if isinstance(about, str) else "", span(begin, end)
+
+
+def _answer(kind: str, about: str, when: Span, form: str, file: Path | None) -> None:
+    from flows.audit.ask import ask
+    from flows.audit.rendered import as_json
+    from flows.audit.table import render
+    from flows.session import open_session
+
+    if form not in ("text", "json"):
+        raise click.UsageError(f"--format {form} is a form of one adapter: name its TASK.")
+    document = ask(open_session(), kind, about, when)
+    refusal = None
+    if document["ledger"]["problems"]:
+        first = document["ledger"]["problems"][0]
+        refusal = IntegrityBroken(
+            f"The ledger cannot be trusted: {first['message']}", fix=first["fix"]
+        )
+    if file is None:
+        output.emit(document, form == "json", render, refusal)
+        return
+    _write(file, as_json(document) if form == "json" else render(document) + "\n")
+    output.emit(document, False, lambda one: f"{one['sentence']}\n{file}", refusal)
 
 
 def _require_fitting(form: str, file: Path | None, send: bool) -> None:
