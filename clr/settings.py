@@ -80,6 +80,15 @@ class Settings(BaseSettings):
     )
     drift_cron: str = Field("0 4 * * *", description="when drift is looked for; empty: never")
     keep_days: int = Field(90, ge=1, description="files that nothing names are kept so long")
+    keep_logs_days: int = Field(
+        0, ge=0, description="old logs and crash reports; 0: as long as the policy asks"
+    )
+    keep_evidence_days: int = Field(
+        0, ge=0, description="files of deleted runs; 0: as long as the policy asks"
+    )
+    keep_backups_days: int = Field(
+        0, ge=0, description="snapshots that clr backup removes when they are older; 0: none"
+    )
 
     serve_port: int = Field(8080, ge=1, le=65535, description="port of the prediction server")
     dvc_remote: str = Field("", description="DVC remote (folder or s3://…); empty: CLR_HOME/remote")

@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +139,7 @@ def run_backup(session: Session, folder: Path, *, secrets: bool = True) -> Resul
     """Add a snapshot of a workspace to a folder of backups; what ``clr backup --json`` prints.
 
     Works while everything runs. What an earlier snapshot of the folder holds is not stored
-    again.
+    again. What is older than ``CLR_KEEP_BACKUPS_DAYS`` is removed.
 
     Args:
         session: the workspace.
@@ -171,6 +171,8 @@ def run_backup(session: Session, folder: Path, *, secrets: bool = True) -> Resul
         snapshot = Snapshot("", now.isoformat(), started_ns, facts, got.folders, files)
         name = store.commit(snapshot)
         digest = store.digest(name)
+        days = session.settings.keep_backups_days
+        expired = store.expire(now - timedelta(days=days)) if days else []
         store.sweep()
     result = {
         "snapshot": name,
@@ -180,6 +182,7 @@ def run_backup(session: Session, folder: Path, *, secrets: bool = True) -> Resul
         "damaged": len(got.damaged),
         "secrets": secrets,
         "ledger": facts["ledger"],
+        "expired": expired,
     }
     _record(session, result)
     return {

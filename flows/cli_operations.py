@@ -87,7 +87,8 @@ def restore(source: Path, into: Path | None, as_json: bool) -> None:
 def prune(dry_run: bool, as_json: bool) -> None:
     """Remove files older than CLR_KEEP_DAYS that nothing names: caches, checkpoints, quarantine.
 
-    Whatever a version, a release, the ledger or a commit of data.dvc names stays.
+    Whatever a version, a release, the ledger or a commit of data.dvc names stays. Logs and files
+    of deleted runs stay as long as mlflow/policy.yaml says.
 
     \b
     Examples:
@@ -113,6 +114,7 @@ def _made(result: dict[str, Any]) -> str:
     lines = [
         f"Snapshot {result['snapshot']}: {result['files']} files, {size(result['bytes'])}; "
         f"{result['added']} new, {size(result['added_bytes'])}, in {result['seconds']:.1f} s.",
+        *(f"Removed, since it is too old: {one}" for one in result["expired"]),
         *(f"Not in it: {one}" for one in result["left_out"]),
         f"Its private keys and passwords are readable: keep {result['backup']} secret."
         if result["secrets"]

@@ -8,6 +8,7 @@ name known, and the same command again completes it.
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from clr.audit.personal import mentions, placeholder
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("clr")
 Result = dict[str, Any]
+FORGOTTEN_SECONDS = 2.0
+"""After so long a running server lets nobody in whose login is removed (docs/registry.md)."""
 
 
 def run_erase(session: Session, name: str, reason: str) -> Result:
@@ -48,6 +51,8 @@ def run_erase(session: Session, name: str, reason: str) -> Result:
     here = is_here(settings)
     with session.lock("promote"):
         login = _remove_login(session, name) if here else False
+        if login:
+            time.sleep(FORGOTTEN_SECONDS)  # who is still let in would be written down anew
         ref = ledger.person(name)
         open_rows = ledger.naming(name)
         if ref is None and not open_rows and not login:

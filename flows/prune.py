@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from clr.core.files import canonical_json, sha256_bytes, write_atomic
 from clr.errors import ServiceUnavailable
 from clr.registry.acts import LOCAL
+from clr.registry.retention import kept as keeping
+from clr.registry.roles import load_policy, policy_path
 from flows import provenance, prune_registry
 
 if TYPE_CHECKING:
@@ -49,7 +51,9 @@ class Old:
 
 
 def run_prune(session: Session, *, dry_run: bool, now: float | None = None) -> dict[str, Any]:
-    """Remove what is older than ``CLR_KEEP_DAYS`` and named by nothing.
+    """Remove what nothing names and is older than ``CLR_KEEP_DAYS``.
+
+    Logs and the files of deleted runs are kept longer (clr/registry/retention.py).
 
     Args:
         session: the workspace.
@@ -61,14 +65,20 @@ def run_prune(session: Session, *, dry_run: bool, now: float | None = None) -> d
         with every path, `kept` says what was left alone and why.
 
     Raises:
+        UsageError: a setting undercuts the policy, or that is not one.
         ServiceUnavailable: something cannot be removed, or the ledger cannot be written.
         IntegrityBroken: ``data.dvc``, a list of files or the ledger is damaged.
     """
-    before = (time.time() if now is None else now) - session.settings.keep_days * _DAY
+    settings = session.settings
+    retention = keeping(settings, load_policy(policy_path(settings.workspace)).retention)
+    moment = time.time() if now is None else now
+    before = moment - settings.keep_days * _DAY
     kept: list[str] = []
     with session.lock("upkeep"):
-        found = [*_local(session.settings, before, kept)]
-        with prune_registry.found(session, before, kept) as more:
+        found = [*_local(settings, before, kept)]
+        found += _logs(settings.state, moment - retention.logs_days * _DAY)
+        deleted_before = moment - retention.evidence_days * _DAY
+        with prune_registry.found(session, before, deleted_before, kept) as more:
             found += more
             return _go(session, found, kept, dry_run=dry_run)
 
@@ -145,6 +155,10 @@ def _local(settings: Settings, before: float, kept: list[str]) -> Iterator[Old]:
             yield from _aged(folder, before, "unpacked", whole=True)
     for task in _children(settings.workspace / "quarantine"):
         yield from _aged(task, before, "quarantine")
+
+
+def _logs(state: Path, before: float) -> Iterator[Old]:
+    """Yield crash reports and those parts of logs that nobody writes to any more."""
     yield from _aged(state / "crashes", before, "crashes")
     for path in sorted((state / "logs").glob("*.log.*")):
         if _newest(path) < before:

@@ -35,12 +35,15 @@ _VERSIONS = "SELECT run_id, source, storage_location FROM model_versions"
 
 
 @contextmanager
-def found(session: Session, before: float, kept: list[str]) -> Iterator[list[Old]]:
+def found(
+    session: Session, before: float, deleted_before: float, kept: list[str]
+) -> Iterator[list[Old]]:
     """Give what may go; as long as the block lasts, no version of data is made.
 
     Args:
         session: the workspace.
         before: what is younger than this time stays.
+        deleted_before: the same for files of what was deleted from the registry.
         kept: gets a sentence about what cannot be judged.
 
     Raises:
@@ -54,7 +57,7 @@ def found(session: Session, before: float, kept: list[str]) -> Iterator[list[Old
         return
     with exclusive(settings.workspace), _reading(settings) as connection:
         lists = named.by_registry(connection) if connection is not None else set()
-        gone = list(_deleted(session, connection, before)) if connection is not None else []
+        gone = list(_deleted(session, connection, deleted_before)) if connection is not None else []
         yield [*gone, *_objects(session, lists, before, kept)]
 
 

@@ -21,6 +21,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,17 @@ class Store:
         write_atomic(path, snapshot.to_json())
         path.chmod(0o600)
         return name
+
+    def expire(self, before: datetime) -> list[str]:
+        """Remove snapshots made before a moment, but never the newest; return their names.
+
+        Their objects go with the next `sweep`.
+        """
+        stamp = f"{before.astimezone(UTC):%Y%m%dT%H%M%S}"
+        old = [name for name in self.names()[:-1] if name < stamp]
+        for name in old:
+            (self.folder / "snapshots" / f"{name}.json").unlink(missing_ok=True)
+        return old
 
     def sweep(self) -> int:
         """Remove what interrupted backups left, and objects that no snapshot names.

@@ -19,12 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from clr.audit import people
 from clr.audit.anchor import Anchor
 from clr.audit.appending import add
 from clr.audit.chain import Entry, Problem, check_text, payload_text
 from clr.audit.heads import keep_head, read_head
+from clr.audit.key_files import public_pem
+from clr.audit.part import Part, read_rows
 from clr.audit.people import disclosures, ref_of, shown, stored_subject
 from clr.audit.personal import ERASED, Disclosure, Watch, mentions, names_openly, placeholder
 from clr.audit.signing import PRIVATE_NAME, Head, Signer, load_signer, trusted_keys
@@ -38,6 +41,7 @@ _PAGE = 500
 _REFS = 10_000
 """Of one entry about an erasure."""
 
+_STREAM = {"yield_per": _PAGE}
 _ROWS = sa.select(TABLE).order_by(TABLE.c.seq)
 
 
@@ -181,7 +185,7 @@ class Ledger:
         with self._store.reading() as connection:
             if connection is None:
                 return []
-            rows = rows_of(connection.execution_options(yield_per=_PAGE).execute(_ROWS))
+            rows = rows_of(connection.execute(_ROWS, execution_options=_STREAM))
             return [int(row["seq"]) for row in rows if names_openly(row, name)]
 
     def _after(self, head: Head | None) -> None:
@@ -246,20 +250,42 @@ class Ledger:
         """
         try:
             head = self.head()  # before the rows: a head never runs ahead of the rows it signs
-            trusted, own = trusted_keys(self.keys), self._own_key()
+            trusted, own = self._trusted(), self._own_key()
             with self._store.reading() as connection:
                 if connection is None:
                     return walk((), head, trusted, anchors=anchors)
                 problems = [_unprotected(name) for name in self._store.missing_triggers(connection)]
-                rows = connection.execution_options(yield_per=_PAGE).execute(_ROWS).mappings()
+                rows = rows_of(connection.execute(_ROWS, execution_options=_STREAM))
                 watch = Watch()
-                seen = watch.over(map(dict, rows))
-                problems += walk(seen, head, trusted, own=own, anchors=anchors)
+                problems += walk(watch.over(rows), head, trusted, own=own, anchors=anchors)
                 return problems + watch.problems(disclosures(connection))
         except IntegrityBroken as error:
             return [Problem(0, "unreadable", error.message, error.fix)]
         except (TypeError, ValueError) as error:
             return [Problem(0, "unreadable", f"A row of the ledger has a wrong type: {error}.")]
+
+    def part(self, since_seq: int, limit: int) -> Part:
+        """Return raw rows after `since_seq` with all that it takes to verify them elsewhere.
+
+        Args:
+            since_seq: number of an entry, 0 for the beginning.
+            limit: of rows.
+
+        Raises:
+            ServiceUnavailable: the database, or a file of keys or head, cannot be read.
+            IntegrityBroken: it, or such a file, is damaged.
+        """
+        head = self.head()  # before the rows, as in `verify`
+        keys = tuple(public_pem(one).decode() for one in self._trusted().values())
+        with self._store.reading() as connection:
+            if connection is None:
+                return Part((), (), head, keys, (), False)
+            rows, personal, more = read_rows(connection, since_seq, limit)
+            unprotected = tuple(self._store.missing_triggers(connection))
+            return Part(rows, personal, head, keys, unprotected, more)
+
+    def _trusted(self) -> dict[str, Ed25519PublicKey]:
+        return trusted_keys(self.keys)
 
     def _own_key(self) -> str:
         """Return the id of the one key that signs here; empty if others sign, or it is unknown."""

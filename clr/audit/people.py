@@ -96,7 +96,7 @@ def disclosures(connection: sa.Connection) -> Iterator[Disclosure]:
     """Yield the whole table; nothing where there is none."""
     if PERSONAL.name not in tables(connection):
         return iter(())
-    rows = connection.execution_options(yield_per=_AT_ONCE).execute(sa.select(PERSONAL))
+    rows = connection.execute(sa.select(PERSONAL), execution_options={"yield_per": _AT_ONCE})
     return (Disclosure(*row) for row in rows)
 
 

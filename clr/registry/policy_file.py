@@ -39,6 +39,12 @@ review:
 
 four_eyes: true        # false: who registered a version may approve it himself (not advised)
 embedded_review: true  # false: without a running server nothing can be approved
+
+# What `clr prune` keeps at least; settings (CLR_KEEP_…) can only ask for more. The numbers are
+# those of the EU AI Act for high-risk systems, Articles 19 and 18 (docs/compliance.md).
+retention:
+  logs_days: 184        # old logs and crash reports: six months
+  evidence_days: 3653   # files of runs that were deleted from the registry: ten years
 """
 
 

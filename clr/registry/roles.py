@@ -18,6 +18,7 @@ from clr.errors import UsageError
 from clr.registry.acts import RELEASE_USER, TRAINER_USER, Principal
 from clr.registry.policy_file import POLICY_TEMPLATE as POLICY_TEMPLATE
 from clr.registry.policy_file import Reader, editing, flow_list, parse_yaml, read_text
+from clr.registry.retention import Retention, read_retention
 from clr.registry.store import model_name
 
 SCHEMA = "clr.policy/1"
@@ -59,6 +60,7 @@ class Policy:
         tasks: exceptions by task.
         four_eyes: whether a creator's own approval is worth nothing.
         embedded_review: whether versions may be approved without a server.
+        retention: how long files are kept at least.
         digest: ``sha256:…`` of the file; of no bytes where there is none.
     """
 
@@ -68,6 +70,7 @@ class Policy:
     tasks: Mapping[str, TaskReview] = field(default_factory=dict)
     four_eyes: bool = True
     embedded_review: bool = True
+    retention: Retention = field(default_factory=Retention)
     digest: str = sha256_bytes(b"")
 
     def roles(self, user: str) -> frozenset[str]:
@@ -229,7 +232,8 @@ def _policy(raw: Any, reader: Reader, digest: str) -> Policy:
             f"{reader.where} does not say `schema: {SCHEMA}`.",
             fix="Start from the file that `clr init` writes.",
         )
-    reader.only(raw, {"schema", "users", "review", "four_eyes", "embedded_review"}, "the policy")
+    known = {"schema", "users", "review", "four_eyes", "embedded_review", "retention"}
+    reader.only(raw, known, "the policy")
     review = reader.mapping(raw, "review")
     reader.only(review, {"quorum", "reviewers", "tasks"}, "review")
     users = _users(raw, reader)
@@ -245,6 +249,7 @@ def _policy(raw: Any, reader: Reader, digest: str) -> Policy:
         }),
         four_eyes=reader.flag(raw, "four_eyes", True),
         embedded_review=reader.flag(raw, "embedded_review", True),
+        retention=read_retention(raw, reader),
         digest=digest,
     )  # fmt: skip
 

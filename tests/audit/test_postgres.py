@@ -136,6 +136,35 @@ def test_nothing_is_appended_over_a_cut_off_end(ledger, postgres):
     assert len(list(ledger.entries())) == 4
 
 
+def test_a_person_is_erased_from_the_database_all_machines_share(ledger, tmp_path, postgres):
+    ledger.append("order", "s/1", {"reason": "bob asked", "os_user": "bob"}, **WHO)
+    other = open_ledger(tmp_path / "other", postgres)
+    assert {one.actor for one in other.entries()} == {"ada"}
+    done = ledger.erase("ada", "asked on 3 March", actor="root", authentication="local-os-user")
+    ledger.scrub()
+    assert [one.text.split()[-1] for one in done.gone] == ["ada", "asked"]
+    assert {one.actor for one in other.entries()} == {done.entry.subject, "root"}
+    assert ledger.verify() == []
+    with psycopg.connect(postgres) as connection:
+        left = connection.execute("SELECT value FROM clr_ledger_personal").fetchall()
+    assert sorted(left) == [('"bob"',), ('"root"',)]
+
+
+def test_a_name_changed_or_gone_in_the_database_is_named(ledger, postgres):
+    execute(postgres, "UPDATE clr_ledger_personal SET value = '\"eve\"'")
+    assert kinds(ledger) == [("renamed", 1)]
+    execute(postgres, "DELETE FROM clr_ledger_personal")
+    assert kinds(ledger) == [("nameless", 1)]
+
+
+def test_names_in_any_script_and_control_characters_come_back(ledger):
+    reason = '見た\u0000\n\t"good" \\ 100 %'
+    ledger.append("order", "s/1", {"reason": reason}, actor="Ada 愛", authentication="x")
+    last = list(ledger.entries())[-1]
+    assert (last.actor, last.payload["reason"]) == ("Ada 愛", reason)
+    assert ledger.verify() == []
+
+
 def test_four_processes_of_two_machines_make_one_chain_without_gap(tmp_path, postgres):
     """Each machine has its own signing key and its own head; the database is the one table."""
     machines = [tmp_path / "one", tmp_path / "other"]

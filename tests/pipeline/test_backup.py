@@ -159,6 +159,18 @@ def test_a_killed_backup_leaves_the_former_one(
     assert not [path for path in objects(safe) if path.name.endswith(".tmp")]
 
 
+def test_snapshots_that_are_too_old_go_with_what_they_alone_have(working: Any, safe: Path) -> None:
+    (first,) = (safe / "snapshots").iterdir()
+    first.rename(first.with_name("20200101T000000Z.json"))
+    kept = working.clr("backup", safe, "--json", CLR_KEEP_BACKUPS_DAYS="9999")
+    assert kept.json["expired"] == []
+    gone = working.clr("backup", safe, "--json", CLR_KEEP_BACKUPS_DAYS="30")
+    assert gone.json["expired"] == ["20200101T000000Z"]
+    assert working.clr("backup", safe, "--verify").code == 0
+    entry = list(working.session().ledger.entries(action="backup.made"))[-1]
+    assert entry.payload["expired"] == ["20200101T000000Z"]
+
+
 def test_a_full_disk_leaves_no_half_snapshot(working: Any, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -14,8 +14,8 @@ from clr.core.files import sha256_file
 from clr.data import listing
 from clr.data.repository import run_git
 
-LATER = 91.0
-"""Days: one more than CLR_KEEP_DAYS."""
+LATER, MUCH_LATER = 185.0, 3654.0
+"""Days: one more than the policy keeps logs, and the files of deleted runs."""
 
 
 def prune(plant: Any, *, days: float = LATER, dry_run: bool = False) -> dict[str, Any]:
@@ -159,6 +159,22 @@ def _md5(content: bytes) -> str:
     return hashlib.md5(content).hexdigest()
 
 
+def test_logs_are_kept_longer_than_what_is_made_again(working: Any) -> None:
+    log = write(working.state / "logs" / "registry.log.1")
+    report = write(working.state / "crashes" / "20260101T000000000000Z.txt")
+    made_again = write(working.state / "trainings" / "red-caps" / "0" / "checkpoint.safetensors")
+    prune(working, days=91)
+    assert (log.exists(), report.exists(), made_again.exists()) == (True, True, False)
+
+
+def test_no_setting_undercuts_the_policy(working: Any) -> None:
+    log = write(working.state / "logs" / "registry.log.1")
+    answer = working.clr("prune", CLR_KEEP_LOGS_DAYS="30")
+    assert answer.code == 2
+    assert "CLR_KEEP_LOGS_DAYS is 30, but the policy keeps them for at least 184" in answer.err
+    assert log.exists()
+
+
 def test_files_of_deleted_runs_go_unless_a_version_names_the_run(working: Any) -> None:
     client = working.session().registry.client
     experiment = client.get_experiment_by_name("clr/red-caps").experiment_id
@@ -171,7 +187,8 @@ def test_files_of_deleted_runs_go_unless_a_version_names_the_run(working: Any) -
     artifacts = working.state / "artifacts" / "clr-red-caps"
     before = {path for path in (artifacts / named).rglob("*") if path.is_file()}
     assert prune(working, days=0)["kinds"] == {}
-    assert prune(working)["kinds"]["deleted"]["files"] == 1
+    assert "deleted" not in prune(working)["kinds"]
+    assert prune(working, days=MUCH_LATER)["kinds"]["deleted"]["files"] == 1
     assert not (artifacts / deleted / "artifacts").exists()
     assert (artifacts / alive / "artifacts" / "note.txt").exists()
     assert {path for path in (artifacts / named).rglob("*") if path.is_file()} == before
