@@ -1,4 +1,4 @@
-"""Does the registry say what the ledger says? Releases, aliases, approvals, tags of reviews.
+"""Does the registry say what the ledger says? Rows, releases, aliases, approvals, tags.
 
 The ledger is chained and signed, the registry's database is not: who writes to it behind the
 server's back is found here. Evidence that is weaker than a server's, and what only a policy
@@ -12,17 +12,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from clr.errors import ClrError
+from clr.errors import ClrError, IntegrityBroken
+from flows.findings import Finding
 from flows.recorded import Records, read_records
+from flows.verify_registered import (
+    candidate_findings,
+    pinned_findings,
+    row_findings,
+    unfinished,
+)
 from flows.verify_releases import alias_problems, release_problems, serving_release
 from flows.verify_reviews import champion_findings, tag_problems
 
 if TYPE_CHECKING:
     from clr.registry.overview import Overview
     from clr.registry.release import Release
+    from clr.registry.roles import Policy
     from flows.session import Session
 
-Finding = tuple[str, str]
+Note = tuple[str, str]
+Known = dict[tuple[int, str], "Release"]
+"""Releases that were read, by number and digest: what has a digest never changes."""
+
 LOOKS, PAUSE_SECONDS = 3, 1.0
 
 
@@ -31,67 +42,80 @@ class Agreement:
     """What was compared.
 
     Attributes:
-        problems: (subject, message) where registry and ledger differ.
+        problems: where registry and ledger differ.
         notes: (subject, message) of what is worth knowing.
         releases: releases whose file was read.
         reviews: versions whose reviews were compared.
     """
 
     problems: tuple[Finding, ...]
-    notes: tuple[Finding, ...]
+    notes: tuple[Note, ...]
     releases: int
     reviews: int
 
 
-def compare(session: Session) -> Agreement:
+def compare(session: Session, known: Known) -> Agreement:
     """Compare registry and ledger.
 
     Who reviews or promotes meanwhile writes one after the other: a difference counts if it is
     still there a moment later.
+
+    Args:
+        session: the workspace.
+        known: releases that were read; those that are read here are added.
 
     Raises:
         UsageError: the review policy is not one.
         ServiceUnavailable: registry or ledger cannot be reached.
         IntegrityBroken: the ledger is damaged.
     """
-    found = _look(session)
+    found = _look(session, known)
     for _ in range(LOOKS - 1):
         if not found.problems:
             break
         time.sleep(PAUSE_SECONDS)
-        again = _look(session)
+        again = _look(session, known)
         lasting = tuple(one for one in again.problems if one in found.problems)
         found = Agreement(lasting, again.notes, again.releases, again.reviews)
     return found
 
 
-def _look(session: Session) -> Agreement:
+def _look(session: Session, known: Known) -> Agreement:
     from clr.registry.overview import overview
     from flows.standing import policy_of
 
     policy, there = policy_of(session), overview(session.registry)
     records = read_records(session.ledger.entries())
-    releases, broken = _read_releases(session, there)
-    problems = [
-        *broken,
-        *release_problems(there, releases, records.moves),
-        *alias_problems(there, releases, records.moves),
-        *_gone(there, records),
-    ]
+    releases, problems = _read_releases(session, there, known)
+    problems += release_problems(there, releases, records.moves)
+    problems += alias_problems(there, releases, records.moves)
+    problems += candidate_findings(there, records)
+    problems += _gone(there, records)
+    problems += _pinned(session, there, records)
+    notes = list(_policy(policy, records))
     for task, versions in there.versions.items():
         for version in versions:
-            problems += tag_problems(version, records, policy.quorum_for(task))
-    notes: list[Finding] = []
+            problems += row_findings(version, records, releases.values())
+            for subject, message in tag_problems(version, records, policy.quorum_for(task)):
+                problems.append(Finding(subject, "tag-edited", message))
+            if unfinished(version, records):
+                message = "its registration was cut off: the same `clr onboard` completes it"
+                notes.append((f"clr-{task}/{version.version}", message))
     serving = serving_release(there, releases)
     if serving is not None:
         problems += _gate(session, serving, releases.get(serving.previous))
         for wrong, subject, message in champion_findings(serving, there, records, policy):
-            (problems if wrong else notes).append((subject, message))
+            if wrong:
+                problems.append(Finding(subject, "champion-unapproved", message))
+            else:
+                notes.append((subject, message))
     count = sum(len(versions) for versions in there.versions.values())
     return Agreement(tuple(problems), tuple(notes), len(there.releases), count)
 
 
-def _read_releases(session: Session, there: Overview) -> tuple[dict[str, Release], list[Finding]]:
+def _read_releases(
+    session: Session, there: Overview, known: Known
+) -> tuple[dict[str, Release], list[Finding]]:
     """Return the releases that are whole, by digest, and what is wrong with the others."""
     from clr.registry.releases import get_release
 
@@ -99,11 +123,13 @@ def _read_releases(session: Session, there: Overview) -> tuple[dict[str, Release
     broken: list[Finding] = []
     for one in there.releases:
         try:
-            release = get_release(session.registry, one.version)
+            release = known.get((one.version, one.tags.get("clr.release_digest", "")))
+            if release is None:
+                release = get_release(session.registry, one.version)
+                known[one.version, release.digest] = release
             whole.setdefault(release.digest, release)
         except ClrError as error:
-            if one.version != there.release_aliases.get("champion"):  # else told by verify itself
-                broken.append((f"clr-release/{one.version}", error.message))
+            broken.append(Finding(f"clr-release/{one.version}", "release-changed", error.message))
     return whole, broken
 
 
@@ -115,10 +141,11 @@ def _gate(session: Session, serving: Release, before: Release | None) -> Iterato
         report = session.gate_report(serving)
     except ClrError:
         return  # told by verify itself
+    subject = f"clr-release/{serving.version}"
     if joined and "adapter" in report and [report["adapter"]] != joined:
-        yield f"clr-release/{serving.version}", "its gate report is about another adapter"
+        yield Finding(subject, "gate-mismatch", "its gate report is about another adapter")
     if joined and report.get("release", serving.previous) != serving.previous:
-        yield f"clr-release/{serving.version}", "its gate was run against another release"
+        yield Finding(subject, "gate-mismatch", "its gate was run against another release")
 
 
 def _gone(there: Overview, records: Records) -> Iterator[Finding]:
@@ -129,4 +156,24 @@ def _gone(there: Overview, records: Records) -> Iterator[Finding]:
     for name, entry in records.registered.items():
         deleted = (records.deleted.get(name, 0), records.deleted.get(name.split("/")[0], 0))
         if name not in known and max(deleted) < entry.seq:
-            yield name, f"was registered (entry {entry.seq}), but is no longer in the registry"
+            message = f"was registered (entry {entry.seq}), but is no longer in the registry"
+            yield Finding(name, "version-missing", message)
+
+
+def _pinned(session: Session, there: Overview, records: Records) -> Iterator[Finding]:
+    from clr.data.check import task_digests
+
+    try:
+        pinned = task_digests(session.settings.workspace.absolute())
+    except IntegrityBroken:
+        return  # told with the data of the champions
+    yield from pinned_findings(pinned, there, records)
+
+
+def _policy(policy: Policy, records: Records) -> Iterator[Note]:
+    """Tell of a policy file that no server has loaded, once a server has recorded one."""
+    if records.policy and policy.digest != records.policy:
+        yield (
+            "mlflow/policy.yaml",
+            f"has {policy.digest}; the last one that a server loaded had {records.policy}",
+        )

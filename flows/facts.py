@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from clr.core.files import canonical_json, write_atomic
+from clr.core.files import canonical_json, sha256_bytes, sha256_file, write_atomic
 from flows import provenance
 from flows.job import Job, Result
 from flows.judge import Judged
+from flows.seal import FILES_FILE, seal
 from flows.session import EVIDENCE_FILE
 
 if TYPE_CHECKING:
@@ -155,16 +156,22 @@ def log_artifacts(
     judged: Judged,
     case: Result,
     result: Result,
-) -> None:
-    """Upload result, reports, evidence, plots and the validation's documents."""
+) -> str:
+    """Upload result, reports, evidence, plots and the validation's documents.
+
+    Returns:
+        digest of ``files.json``, which has the digests of all of them (flows/seal.py). The Data
+        Docs of Great Expectations, a site made of ``validation.json``, are not among them.
+    """
     from clr.core.evaluate import confusion
     from clr.data.checks import checks_html
     from clr.registry import plots
+    from clr.registry.lineage import read_run
     from clr.registry.runs import log_bytes, log_file
     from clr.roi import payback_curve
 
     matrix = judged.report["matrix"]
-    labels = list(job.spec.labels)
+    labels, checked = list(job.spec.labels), validation.json.read_bytes()
     files = {
         "gate/gate.json": judged.data,
         "gate/gate.html": (job.folder / "gate.html").read_bytes(),
@@ -174,7 +181,8 @@ def log_artifacts(
         "data/manifest.json": job.manifest.to_json().encode(),
         "data/data.dvc": (job.session.settings.workspace / "data.dvc").read_bytes(),
         "environment.json": json.dumps(provenance.environment(), indent=1).encode(),
-        DATA_DOCS: checks_html(json.loads(validation.json.read_bytes())).encode(),
+        DATA_DOCS: checks_html(json.loads(checked)).encode(),
+        f"validation/{validation.json.name}": checked,
         EVIDENCE_FILE: evidence.to_bytes(),
         "plots/learning-curves.png": plots.learning_curves(trained["history"]),
         "plots/confusion.png": plots.confusion(
@@ -186,9 +194,11 @@ def log_artifacts(
     if curve := payback_curve(case):
         currency = case["currency"]["value"] if "currency" in case else ""
         files["plots/payback.png"] = plots.payback(curve, currency)
-    log_bytes(job.session.registry, run, files)
+    logged = read_run(job.session.registry, run.id)
+    sealed = seal(files, logged.params if logged else {})
+    log_bytes(job.session.registry, run, {**files, FILES_FILE: sealed})
     log_file(job.session.registry, run, validation.html.parent, "validation/data-docs")
-    log_file(job.session.registry, run, validation.json, "validation")
+    return sha256_bytes(sealed)
 
 
 def reference(job: Job) -> BackboneReference:
@@ -207,8 +217,10 @@ def reference(job: Job) -> BackboneReference:
     )
 
 
-def tags(job: Job, result: Result, measured: Result, judged: Judged) -> dict[str, str]:
-    """Return the tags of the version that a person or the promotion reads."""
+def tags(
+    job: Job, result: Result, validation: Any, measured: Result, judged: Judged
+) -> dict[str, str]:
+    """Return the tags of the version that a person, the promotion or an audit reads."""
     low, high = result["accuracy_ci"]
     earlier = result["gate"]["earlier_tasks"]
     checks = [one for one in judged.report["checks"] if one["name"] == "retention"]
@@ -222,6 +234,9 @@ def tags(job: Job, result: Result, measured: Result, judged: Judged) -> dict[str
         "clr.router_digest": judged.router,
         "clr.evidence_digest": measured["evidence"],
         "clr.code_digest": provenance.code_digest(),
+        "clr.environment_digest": provenance.environment_digest(),
+        "clr.manifest_digest": job.manifest.digest,
+        "clr.validation_digest": sha256_file(validation.json),
     }
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clr.core.files import canonical_json, sha256_bytes
+from flows import provenance
+from flows.recorded import JUDGED
 from flows.replay import Look, Predict, Question, look, look_through, replay_is_due, test_folder
 from flows.runners import fan_out
 from flows.session import Session
@@ -77,6 +79,35 @@ def judge(session: Session, newcomer: Evidence, release: Release | None) -> Judg
         "release": against,
     }
     return Judged(report, canonical_json(report), routers[1].digest, against)
+
+
+def record_judged(session: Session, subject: str, judged: Judged, **about: str) -> None:
+    """Write into the ledger what the gate said, before anybody rests on it; once a report.
+
+    Args:
+        session: the workspace.
+        subject: ``clr-<task>``, or ``clr-<task>/<number>`` of a registered version.
+        judged: the answer.
+        about: more for the entry: run, data, source.
+    """
+    actor, authentication = provenance.identity(session.registry)
+    report = judged.report
+    session.ledger.append(
+        JUDGED,
+        subject,
+        {
+            "verdict": report["verdict"],
+            "failed": [*report["failed"], *report["inconclusive"]],
+            "adapter": report["adapter"],
+            "gate": judged.digest,
+            "router": judged.router,
+            "release": judged.release,
+            **about,
+        },
+        actor=actor,
+        authentication=authentication,
+        key=f"{JUDGED}:{subject}:{judged.digest}",
+    )
 
 
 def _recorded(

@@ -176,6 +176,7 @@ def _refused(
     from clr.data.quarantine import quarantine
 
     place = quarantine(folder.root, folder.name, validation, session.settings)
+    register.record_refused(session, folder.name, manifest, validation, place)
     refusal = validation.refusal(place)
     return {
         "task": folder.name,

@@ -173,7 +173,7 @@ def _judge_again(
     from clr.core.files import write_atomic
     from clr.registry.fetch import adapter_path
     from clr.registry.versions import set_version_tags
-    from flows.judge import judge
+    from flows.judge import judge, record_judged
 
     digest = version.adapter_digest
     path = adapter_path(session.registry, version.task, version.version, digest)
@@ -191,6 +191,7 @@ def _judge_again(
             failed=open_points,
         )
     write_atomic(_kept(session, judged.digest), judged.data)
+    record_judged(session, f"clr-{version.task}/{version.version}", judged, source=version.source)
     facts = {
         "clr.gate_digest": judged.digest,
         "clr.router_digest": judged.router,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from clr.registry.acts import LOCAL
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from clr.registry.versions import Version
 
 APPROVED, REJECTED = "review.approved", "review.rejected"
+JUDGED, DATA_VERSIONED, DATA_REFUSED = "gate.judged", "data.versioned", "data.refused"
+_MOVES = (ACTIVATED, ROLLBACK, RETIRED)
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,13 @@ class Records:
         decisions: reviews by subject, oldest first.
         moves: which release serves: activations, and orders to go back or retire.
         deleted: {model or version: newest entry that deleted it}.
+        runs: runs of which a version was registered.
+        data: {task: digests of its data that were pinned or trained on}.
+        judged: {adapter digest: what the gate said of it, oldest first}.
+        candidates: {model: newest act of a server on its alias ``candidate``}.
+        turned: versions (``clr-<task>/<number>``) whose promotion was refused.
+        refused: refusals of data.
+        policy: digest of the review policy that a server loaded last; empty without one.
     """
 
     registered: Mapping[str, Entry]
@@ -33,6 +42,13 @@ class Records:
     decisions: Mapping[str, tuple[Entry, ...]]
     moves: tuple[Entry, ...]
     deleted: Mapping[str, int]
+    runs: frozenset[object] = frozenset()
+    data: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    judged: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
+    candidates: Mapping[str, Entry] = field(default_factory=dict)
+    turned: frozenset[str] = frozenset()
+    refused: tuple[Entry, ...] = ()
+    policy: str = ""
 
     def of(self, version: Version) -> tuple[Entry, ...]:
         """Return the decisions that were given for exactly this version's source and bytes.
@@ -63,29 +79,59 @@ def read_records(entries: Iterable[Entry]) -> Records:
     """
     from clr.registry.acts import Kind
 
-    registered: dict[str, Entry] = {}
-    created: list[Entry] = []
-    decisions: dict[str, list[Entry]] = {}
-    moves: list[Entry] = []
-    deleted: list[Entry] = []
+    wanted = (
+        *("adapter.registered", APPROVED, REJECTED, *_MOVES, JUDGED, DATA_VERSIONED, DATA_REFUSED),
+        *(Kind.CREATE_VERSION, Kind.DELETE_VERSION, Kind.DELETE_MODEL),
+        *(Kind.SET_ALIAS, Kind.DELETE_ALIAS, "policy.loaded", "promotion.refused"),
+    )
+    by_action: dict[str, list[Entry]] = {action: [] for action in wanted}
     failed: set[object] = set()
+    moves: list[Entry] = []
     for one in entries:
-        if one.action == "adapter.registered":
-            registered[one.subject] = one
-        elif one.action in (APPROVED, REJECTED):
-            decisions.setdefault(one.subject, []).append(one)
-        elif one.action in (ACTIVATED, ROLLBACK, RETIRED):
+        if one.action in by_action:
+            by_action[one.action].append(one)
+        if one.action in _MOVES:
             moves.append(one)
-        elif one.action == Kind.CREATE_VERSION:
-            created.append(one)
-        elif one.action in (Kind.DELETE_VERSION, Kind.DELETE_MODEL):
-            deleted.append(one)
         elif one.action == "act.failed":
             failed.add(one.payload.get("entry"))
+
+    def of(*actions: str) -> list[Entry]:
+        found = (one for action in actions for one in by_action[action])
+        return sorted(found, key=lambda one: one.seq)
+
+    def done(*actions: str) -> list[Entry]:
+        return [one for one in of(*actions) if one.seq not in failed]
+
+    registered = of("adapter.registered")
+    policies = of("policy.loaded")
     return Records(
-        registered,
-        {str(one.payload.get("source")): one for one in created if one.seq not in failed},
-        {name: tuple(found) for name, found in decisions.items()},
-        tuple(moves),
-        {one.subject: one.seq for one in deleted if one.seq not in failed},
+        registered={one.subject: one for one in registered},
+        created={str(one.payload.get("source")): one for one in done(Kind.CREATE_VERSION)},
+        decisions=_grouped((one.subject, one) for one in of(APPROVED, REJECTED)),
+        moves=tuple(moves),
+        deleted={one.subject: one.seq for one in done(Kind.DELETE_VERSION, Kind.DELETE_MODEL)},
+        runs=frozenset(one.payload.get("run") for one in registered),
+        data={
+            task: frozenset(str(one.payload.get("data")) for one in found)
+            for task, found in _grouped(
+                (one.subject.removeprefix("clr-").partition("/")[0], one)
+                for one in [*of(DATA_VERSIONED), *registered]
+            ).items()
+        },
+        judged=_grouped((str(one.payload.get("adapter")), one) for one in of(JUDGED)),
+        candidates={
+            str(one.payload.get("model")): one
+            for one in done(Kind.SET_ALIAS, Kind.DELETE_ALIAS)
+            if one.payload.get("name") == "candidate"
+        },
+        turned=frozenset(one.subject for one in of("promotion.refused")),
+        refused=tuple(of(DATA_REFUSED)),
+        policy=str(policies[-1].payload.get("digest")) if policies else "",
     )
+
+
+def _grouped(pairs: Iterable[tuple[str, Entry]]) -> dict[str, tuple[Entry, ...]]:
+    found: dict[str, list[Entry]] = {}
+    for name, entry in pairs:
+        found.setdefault(name, []).append(entry)
+    return {name: tuple(entries) for name, entries in found.items()}

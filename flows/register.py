@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clr.core.files import canonical_json, write_atomic
+from clr.core.files import canonical_json, sha256_file, write_atomic
 from clr.registry.acts import LOCAL
 from flows import facts, provenance
 from flows.facts import RESULT_FILE
 from flows.job import Job, Result
-from flows.judge import Judged
+from flows.judge import Judged, record_judged
+from flows.recorded import DATA_REFUSED, DATA_VERSIONED
+from flows.seal import FILES_TAG, sealed_facts
 
 if TYPE_CHECKING:
     from clr.registry.runs import Run
@@ -69,8 +71,58 @@ def require_writable(session: Session, task: str) -> None:
     ensure_experiment(session.registry, experiment_name(task))
 
 
+def record_data(session: Session, task: str, manifest: Any, digest: str) -> None:
+    """Write into the ledger that a version of a task's data will be pinned; once a version.
+
+    Args:
+        session: the workspace.
+        task: task name.
+        manifest: of its images.
+        digest: ``md5:<32 hex>.dir``.
+    """
+    actor, authentication = provenance.identity(session.registry)
+    session.ledger.append(
+        DATA_VERSIONED,
+        f"clr-{task}",
+        {"data": digest, "manifest": manifest.digest, "images": len(manifest.rows)},
+        actor=actor,
+        authentication=authentication,
+        key=f"{DATA_VERSIONED}:{task}:{digest}",
+    )
+
+
+def record_refused(
+    session: Session, task: str, manifest: Any, validation: Any, place: Path
+) -> None:
+    """Write into the ledger which data was refused, why, and what its report says.
+
+    Args:
+        session: the workspace.
+        task: task name.
+        manifest: of its images.
+        validation: what was found.
+        place: its folder in the quarantine.
+    """
+    actor, authentication = provenance.identity(session.registry)
+    session.ledger.append(
+        DATA_REFUSED,
+        f"clr-{task}",
+        {
+            "manifest": manifest.digest,
+            "failed": [one.name for one in validation.refused],
+            "quarantine": f"{place.parent.name}/{place.name}",
+            "validation": sha256_file(place / "validation.json"),
+            "message": sha256_file(place / "message.txt"),
+        },
+        actor=actor,
+        authentication=authentication,
+    )
+
+
 def start(job: Job) -> Run:
     """Return this onboarding's run, resumed if an earlier process was killed in it."""
+    import torch
+
     from clr.registry.runs import find_or_start_run, log_dataset, log_params
 
     registry = job.session.registry
@@ -85,6 +137,8 @@ def start(job: Job) -> Run:
             "backbone_digest": job.session.backbone.digest,
             "data_digest": job.data.digest,
             "device": job.session.device,
+            "hardware": provenance.hardware(job.session.device),
+            "threads": torch.get_num_threads(),
             "git_commit": job.data.commit or "none",
             "git_dirty": job.data.dirty,
             "code_digest": provenance.code_digest(),
@@ -162,7 +216,8 @@ def register(
     result = facts.describe(job, run, validation, before, trained, evidence, judged, case)
     result["seconds"] = {**seconds, "total": round(sum(seconds.values()), 3)}
     card = facts.write_card(job, run, result, judged)
-    facts.log_artifacts(job, run, validation, trained, evidence, judged, case, result)
+    files = facts.log_artifacts(job, run, validation, trained, evidence, judged, case, result)
+    record_judged(job.session, f"clr-{job.task.name}", judged, run=run.id, data=job.data.digest)
     version = register_adapter(
         registry,
         run,
@@ -171,7 +226,7 @@ def register(
         backbone=facts.reference(job),
         data_digest=job.data.digest,
         card=card,
-        tags=facts.tags(job, result, measured, judged),
+        tags={**facts.tags(job, result, validation, measured, judged), FILES_TAG: files},
         metrics=facts.metrics(result, case, evidence, judged, seconds),
         dataset=dataset(job),
         title=job.task.title,
@@ -211,10 +266,15 @@ def record(job: Job, version: Version, result: Result) -> None:
             "backbone": job.session.backbone.digest,
             "evidence": version.tags.get("clr.evidence_digest", ""),
             "gate": version.tags.get("clr.gate_digest", ""),
+            "code": version.tags.get("clr.code_digest", ""),
+            "environment": version.tags.get("clr.environment_digest", ""),
+            "manifest": version.tags.get("clr.manifest_digest", ""),
+            "validation": version.tags.get("clr.validation_digest", ""),
             "release": version.tags.get("clr.gate_release", ""),
             "run": version.run_id,
             "commit": job.data.commit,
             "dirty": job.data.dirty,
+            **sealed_facts(job.session, version),
         },
         actor=provenance.local_user(),
         authentication=LOCAL,

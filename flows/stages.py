@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import task
@@ -123,8 +123,11 @@ def validate_images(session: Session, folder: Any) -> tuple[Any, Any]:
 def version_images(session: Session, folder: Any, manifest: Any) -> Any:
     """Put the images under ``data/`` and pin them with DVC."""
     from clr.data.versioning import version_task
+    from flows.register import record_data
 
-    data = version_task(folder, manifest, session.settings)
+    data = version_task(
+        folder, manifest, session.settings, partial(record_data, session, folder.name, manifest)
+    )
     LOG.info("version   %s is %s, %d files pushed", folder.name, data.digest, data.files)
     return data
 

@@ -233,9 +233,22 @@ def verified(result: Result) -> str:
     """List what was checked and what was found broken."""
     checked = ", ".join(f"{count} {what}" for what, count in result["checked"].items())
     lines = [f"checked {checked} in {result['seconds']:.1f} s"]
-    lines += [f"BROKEN {one['subject']}: {one['message']}" for one in result["problems"]]
+    problems = result["problems"]
+    lines += [f"BROKEN {one['subject']}: {one['message']} [{one['kind']}]" for one in problems]
     lines += [f"note   {one['subject']}: {one['message']}" for one in result["notes"]]
-    return "\n".join(lines if result["problems"] else [*lines, "everything is as recorded"])
+    if not problems:
+        return "\n".join([*lines, "everything is as recorded"])
+    fixes = {one["kind"]: one["fix"] for one in problems if one["fix"]}
+    return "\n".join([*lines, "What to do:", *(f"  {kind}: {fix}" for kind, fix in fixes.items())])
+
+
+def anchored(result: Result) -> str:
+    """Say where the ledger's head is kept now, and how it is used."""
+    here = result["where"].startswith("git tag")
+    how = "finds it by itself; push it" if here else f"--anchor {result['where']} compares with it"
+    return (
+        f"entry {result['seq']} ({result['hash']}) is anchored: {result['where']}; clr verify {how}"
+    )
 
 
 def settings(result: Result) -> str:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import ClrError, IntegrityBroken
-from flows.session import EVIDENCE_FILE, Session
+from flows.findings import Finding
+from flows.session import Session
 
 if TYPE_CHECKING:
-    from clr.audit.chain import Entry
+    from clr.audit.anchor import Anchor
+    from clr.registry.overview import Overview
     from clr.registry.release import Release
-    from clr.registry.versions import Version
+    from flows.agreement import Known
+    from flows.recorded import Records
 
 Result = dict[str, Any]
-Registered = dict[str, "list[Entry]"]
 
 
 @dataclass
@@ -25,112 +27,107 @@ class _Findings:
     """What was looked at, and what was found broken."""
 
     checked: Counter[str] = field(default_factory=Counter)
-    problems: list[Result] = field(default_factory=list)
-    notes: list[Result] = field(default_factory=list)
+    problems: list[Finding] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
 
-    def add(self, subject: str, message: str) -> None:
+    def add(self, subject: str, kind: str, message: str, fix: str = "") -> None:
         """Note something broken."""
-        self.problems.append({"subject": subject, "message": message})
+        self.problems.append(Finding(subject, kind, message, fix))
 
 
-def run_verify(session: Session) -> Result:
+def run_verify(session: Session, anchors: Iterable[Anchor] = ()) -> Result:
     """Return what ``clr verify --json`` prints: {checked, problems, notes, seconds}.
 
-    A note is worth knowing and breaks nothing: evidence weaker than a server's, a quorum that
-    was raised since.
+    A problem is {subject, kind, message, fix}, the kinds are those of flows/findings.py. A note
+    is worth knowing and breaks nothing: evidence weaker than a server's, a quorum that was
+    raised since.
+
+    Args:
+        session: the workspace.
+        anchors: heads of the ledger that were kept elsewhere, besides git tags of the workspace.
     """
     started = time.perf_counter()
     found = _Findings()
-    _ledger(session, found)
+    _ledger(session, [*anchors], found)
     if (session.settings.state / "mlflow.db").exists() or session.settings.registry:
-        release = _release(session, found)
-        _backbone(session, release, found)
-        recorded = _read_recorded(session)
-        for version in _versions(session):
-            _version(session, version, recorded, found)
-        for task, champion in release.tasks.items() if release else ():
-            _data(session, task, champion.data_digest, found)
-        if release is not None:
-            _router(session, release, found)
-        _agreement(session, found)
+        _registry(session, found)
+    problems = dict.fromkeys(found.problems)
     return {
         "checked": dict(found.checked),
-        "problems": found.problems,
-        "notes": found.notes,
+        "problems": [one.as_dict() for one in problems],
+        "notes": [{"subject": one, "message": message} for one, message in found.notes],
         "seconds": round(time.perf_counter() - started, 3),
     }
 
 
-def _ledger(session: Session, found: _Findings) -> None:
-    problems = session.ledger.verify()
+def _ledger(session: Session, anchors: Sequence[Anchor], found: _Findings) -> None:
+    from flows.anchors import git_anchors
+
+    tags, unreadable = git_anchors(session.settings.workspace)
+    found.problems += unreadable
+    anchors = [*anchors, *tags]
     found.checked["ledger"] += 1
-    for one in problems:
-        found.add(f"ledger entry {one.seq}" if one.seq else "ledger", one.message)
+    found.checked["anchors"] += len(anchors)
+    for one in session.ledger.verify(anchors):
+        subject = f"ledger entry {one.seq}" if one.seq else "ledger"
+        found.add(subject, f"ledger-{one.kind}", one.message, one.fix)
 
 
-def _release(session: Session, found: _Findings) -> Release | None:
-    from clr.registry.releases import current_release
+def _registry(session: Session, found: _Findings) -> None:
+    from clr.registry.overview import overview
+    from flows.recorded import read_records
 
+    known: Known = {}
+    there = overview(session.registry)
     try:
-        release = current_release(session.registry)
-        if release is not None:
+        records = read_records(session.ledger.entries())
+    except IntegrityBroken as error:
+        found.add("registry and ledger", "registry-unreadable", error.message, error.fix)
+        return
+    release = _releases(session, there, known, found)
+    _backbone(session, release, found)
+    _versions(session, there, records, found)
+    for task, digest in _data_sets(session, there, release):
+        _data(session, task, digest, found)
+    if release is not None:
+        _router(session, release, found)
+    _quarantine(session, records, found)
+    _agreement(session, known, found)
+
+
+def _releases(session: Session, there: Overview, known: Known, found: _Findings) -> Release | None:
+    """Check the gate report of every release; return the one that serves, if it can be read."""
+    from clr.registry.releases import get_release
+
+    serving = None
+    for one in there.releases:
+        found.checked["gate reports"] += 1
+        try:
+            release = get_release(session.registry, one.version)
+        except ClrError:
+            continue  # told by the comparison with the ledger
+        known[one.version, release.digest] = release
+        if one.version == there.release_aliases.get("champion"):
+            serving = release
+        try:
             session.gate_report(release)
-        return release
-    except ClrError as error:
-        found.add("release in force", error.message)
-        return None
+        except ClrError as error:
+            found.add(f"clr-release/{one.version}", "gate-report-changed", error.message)
+    return serving
 
 
-def _read_recorded(session: Session) -> Registered:
-    """Return the ledger's entries about registrations by what they are about, oldest first."""
-    found: Registered = {}
-    for action in ("adapter.registered", "version.create"):
-        for one in session.ledger.entries(action=action):
-            found.setdefault(one.subject, []).append(one)
-    return found
-
-
-def _recorded(
-    version: Version, registered: Registered, what: str, digest: str, found: _Findings
-) -> None:
-    """See that the ledger names the same digest, in its newest entry about the registration."""
-    name = f"clr-{version.task}/{version.version}"
-    entries = registered.get(name, [])
-    recorded = [
-        one.payload[what]
-        for one in entries
-        if one.action == "adapter.registered" and what in one.payload
-    ] or [
-        _seen(one, what)
-        for one in entries
-        if one.action == "version.create" and one.payload.get("source") == version.source
-    ]
-    if not recorded:
-        found.add(name, "is in the registry, but the ledger knows nothing of it")
-    elif recorded[-1] != digest:
-        found.add(name, f"the ledger recorded another {what} than {digest}")
-
-
-def _seen(entry: Entry, what: str) -> object:
-    """Return a digest as the server saw it when a version was registered."""
-    if what == "adapter":
-        return entry.payload.get("actual")
-    return dict(entry.payload.get("tags", {})).get(f"clr.{what}_digest", "")
-
-
-def _agreement(session: Session, found: _Findings) -> None:
+def _agreement(session: Session, known: Known, found: _Findings) -> None:
     from flows.agreement import compare
 
     try:
-        told = compare(session)
+        told = compare(session, known)
     except IntegrityBroken as error:
-        found.add("registry and ledger", error.message)
+        found.add("registry and ledger", "registry-unreadable", error.message, error.fix)
         return
     found.checked["releases"] += told.releases
     found.checked["reviews"] += told.reviews
-    for subject, message in told.problems:
-        found.add(subject, message)
-    found.notes += [{"subject": one, "message": message} for one, message in told.notes]
+    found.problems += told.problems
+    found.notes += told.notes
 
 
 def _backbone(session: Session, release: Release | None, found: _Findings) -> None:
@@ -138,44 +135,40 @@ def _backbone(session: Session, release: Release | None, found: _Findings) -> No
     try:
         session.backbone.check()
         if release is not None and session.backbone.digest != release.backbone:
-            found.add(
-                f"backbone {session.backbone.name}",
-                f"has {session.backbone.digest}, the release needs {release.backbone}",
-            )
+            message = f"has {session.backbone.digest}, the release needs {release.backbone}"
+            found.add(f"backbone {session.backbone.name}", "backbone-changed", message)
     except ClrError as error:
-        found.add(f"backbone {session.settings.backbone}", error.message)
+        found.add(f"backbone {session.settings.backbone}", "backbone-changed", error.message)
 
 
-def _versions(session: Session) -> Iterator[Version]:
-    from clr.registry.overview import overview
+def _versions(session: Session, there: Overview, records: Records, found: _Findings) -> None:
+    from flows.verify_files import file_findings, is_sealed
 
-    for versions in overview(session.registry).versions.values():
-        yield from versions
+    unsealed = 0
+    for version in (one for versions in there.versions.values() for one in versions):
+        found.checked["adapter files"] += 1
+        found.checked["evidence files"] += 1
+        unsealed += not is_sealed(version, records)
+        found.problems += file_findings(session, version, records)
+    if unsealed:
+        message = (
+            f"has no digests of the files and parameters of {unsealed} version(s), registered "
+            "before it kept them, or not by `clr onboard`"
+        )
+        found.notes.append(("ledger", message))
 
 
-def _version(session: Session, version: Version, registered: Registered, found: _Findings) -> None:
-    from clr.core.files import sha256_file
-    from clr.registry.fetch import fetch, fetch_adapter
-    from clr.registry.local import scratch
+def _data_sets(session: Session, there: Overview, release: Release | None) -> list[tuple[str, str]]:
+    """Return (task, digest) of what champions were trained on, and of what ``data.dvc`` pins."""
+    from clr.data.check import task_digests
 
-    subject = f"clr-{version.task}/{version.version}"
-    files = {"adapter": version.adapter_digest}
-    files["evidence"] = version.tags.get("clr.evidence_digest", "")
-    with scratch(session.registry) as folder:
-        for what, digest in files.items():
-            found.checked[f"{what} files"] += 1
-            try:
-                path = (
-                    fetch_adapter(session.registry, version.task, version.version, folder)
-                    if what == "adapter"
-                    else fetch(session.registry, version.run_id, EVIDENCE_FILE, folder)
-                )
-                actual = sha256_file(path) if path.is_file() else "missing"
-            except (ClrError, OSError) as error:
-                actual = str(error)
-            if actual != digest:
-                found.add(subject, f"its {what} file should have {digest}, but is {actual}")
-            _recorded(version, registered, what, digest, found)
+    champions = {task: one.data_digest for task, one in release.tasks.items()} if release else {}
+    try:
+        pinned = task_digests(session.settings.workspace.absolute())
+    except IntegrityBroken:
+        pinned = {}  # told with the first champion
+    known = {task: digest for task, digest in pinned.items() if there.versions.get(task)}
+    return sorted({*champions.items(), *known.items()})
 
 
 def _data(session: Session, task: str, digest: str, found: _Findings) -> None:
@@ -184,9 +177,9 @@ def _data(session: Session, task: str, digest: str, found: _Findings) -> None:
     found.checked["data sets"] += 1
     try:
         for one in check_data(session.settings, task, digest):
-            found.add(one["subject"], one["message"])
+            found.add(one["subject"], one["kind"], one["message"])
     except ClrError as error:
-        found.add(f"data/{task}", error.message)
+        found.add(f"data/{task}", "data-object-changed", error.message)
 
 
 def _router(session: Session, release: Release, found: _Findings) -> None:
@@ -194,4 +187,22 @@ def _router(session: Session, release: Release, found: _Findings) -> None:
     try:
         session.router(release)
     except ClrError as error:
-        found.add("router", error.message)
+        found.add("router", "router-changed", error.message)
+
+
+def _quarantine(session: Session, records: Records, found: _Findings) -> None:
+    """Compare what is still kept of refused data with what the ledger recorded of it."""
+    from clr.core.files import sha256_file
+
+    for entry in records.refused:
+        place = str(entry.payload.get("quarantine", ""))
+        folder = session.settings.workspace / "quarantine" / place
+        for what, name in {"validation": "validation.json", "message": "message.txt"}.items():
+            file = folder / name
+            if not file.is_file():
+                continue  # thrown away by its owner, or by `clr prune`
+            found.checked["quarantine files"] += 1
+            if sha256_file(file) != entry.payload.get(what):
+                subject = f"quarantine/{place}/{name}"
+                message = f"is not what was refused (entry {entry.seq} of the ledger)"
+                found.add(subject, "quarantine-changed", message)

@@ -6,14 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flows.activation import ACTIVATED
+from flows.findings import Finding
 
 if TYPE_CHECKING:
     from clr.audit.chain import Entry
     from clr.registry.overview import Overview
     from clr.registry.release import Release
-
-Finding = tuple[str, str]
-"""What it is about, and what is wrong with it."""
 
 
 def serving_release(there: Overview, releases: Mapping[str, Release]) -> Release | None:
@@ -47,13 +45,17 @@ def release_problems(
     if number is None:
         if activations:
             told = activations[-1].subject
-            yield "clr-release", f"nothing serves, but by the ledger {told} does"
+            message = f"nothing serves, but by the ledger {told} does"
+            yield Finding("clr-release", "release-moved", message)
         return
     serving = serving_release(there, releases)
     if serving is not None:
         yield from _in_force(serving, moves, activations)
         yield from _chain(serving, releases)
     yield from _lost(there, activations)
+    tags = {one.version: one.tags for one in there.releases}
+    for one in releases.values():
+        yield from _tags(one, tags[one.version])
     yield from _previous(there, served(moves))
 
 
@@ -68,15 +70,10 @@ def _in_force(
     if order is not None and order.payload.get("release") == serving.digest:
         return  # ordered and carried out; the next promotion or rollback records that it was
     if not any(one.payload.get("release") == serving.digest for one in activations):
-        yield (
-            subject,
-            "is in force, but the ledger knows nothing of it: no entry release.activated names it",
-        )
+        told = "the ledger knows nothing of it: no entry release.activated names it"
     elif last is not None:
-        yield (
-            subject,
-            f"is in force, but by entry {last.seq} of the ledger {last.subject} is",
-        )
+        told = f"by entry {last.seq} of the ledger {last.subject} is"
+    yield Finding(subject, "release-moved", f"is in force, but {told}")
 
 
 def _chain(serving: Release, releases: Mapping[str, Release]) -> Iterator[Finding]:
@@ -85,20 +82,36 @@ def _chain(serving: Release, releases: Mapping[str, Release]) -> Iterator[Findin
     while one.previous:
         before = releases.get(one.previous)
         if before is None or before.digest in seen:
-            yield (
-                f"clr-release/{one.version}",
-                f"follows the release {one.previous}, which is missing or damaged",
-            )
+            message = f"follows the release {one.previous}, which is missing or damaged"
+            yield Finding(f"clr-release/{one.version}", "release-broken-chain", message)
             return
         one = before
         seen.add(one.digest)
 
 
 def _lost(there: Overview, activations: Sequence[Entry]) -> Iterator[Finding]:
-    known = {f"clr-release/{one.version}" for one in there.releases}
-    for subject in dict.fromkeys(one.subject for one in activations):
+    known = {f"clr-release/{one.version}": one for one in there.releases}
+    served = {one.subject: str(one.payload.get("release")) for one in activations}
+    for subject, digest in served.items():
         if subject not in known:
-            yield subject, "served once by the ledger, but is no longer in the registry"
+            message = "served once by the ledger, but is no longer in the registry"
+            yield Finding(subject, "release-missing", message)
+        elif (found := known[subject].tags.get("clr.release_digest", "")) != digest:
+            message = f"served with {digest} by the ledger, but now is {found or 'nothing'}"
+            yield Finding(subject, "release-changed", message)
+
+
+def _tags(release: Release, tags: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield tags of a release that say other than its file, whose digest is that of its tag."""
+    right = {
+        "clr.key": release.digest,
+        "clr.previous_release": release.previous,
+        "clr.tasks": str(len(release.tasks)),
+    }
+    for tag, value in right.items():
+        if tags.get(tag, "") != value:
+            message = f"its tag {tag} says {tags.get(tag) or 'nothing'}, its file {value}"
+            yield Finding(f"clr-release/{release.version}", "tag-edited", message)
 
 
 def _previous(there: Overview, history: Sequence[str]) -> Iterator[Finding]:
@@ -106,7 +119,8 @@ def _previous(there: Overview, history: Sequence[str]) -> Iterator[Finding]:
     expected = numbers.get(history[-2]) if len(history) > 1 else None
     alias = there.release_aliases.get("previous")
     if alias != expected:
-        yield "clr-release", _moved("previous", alias, expected, "the ledger")
+        message = _moved("previous", alias, expected, "the ledger")
+        yield Finding("clr-release", "alias-moved", message)
 
 
 def alias_problems(
@@ -121,16 +135,16 @@ def alias_problems(
             champion = serving.tasks.get(task)
             wanted = champion.version if champion else None
             if aliases.get("champion") != wanted:
-                yield model, _moved("champion", aliases.get("champion"), wanted, "the release")
+                message = _moved("champion", aliases.get("champion"), wanted, "the release")
+                yield Finding(model, "alias-moved", message)
         if before is not None and aliases.get("previous") != before.get(task):
-            yield (
-                model,
-                _moved("previous", aliases.get("previous"), before.get(task), "the ledger"),
-            )
+            message = _moved("previous", aliases.get("previous"), before.get(task), "the ledger")
+            yield Finding(model, "alias-moved", message)
     if serving is not None:
         for task in serving.tasks:
             if task not in there.aliases:
-                yield f"clr-{task}", "serves by the release, but is not in the registry"
+                message = "serves by the release, but is not in the registry"
+                yield Finding(f"clr-{task}", "version-missing", message)
 
 
 def _former_champions(

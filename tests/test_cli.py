@@ -16,9 +16,9 @@ from flows import output
 from flows.cli import main
 
 COMMANDS = (
-    "backup", "demo", "init", "onboard", "predict", "promote", "prune", "replay", "restore",
-    "retire", "review", "roi", "rollback", "settings", "status", "up registry", "users add",
-    "users list", "users passwd", "users remove", "verify",
+    "anchor", "backup", "demo", "init", "onboard", "predict", "promote", "prune", "replay",
+    "restore", "retire", "review", "roi", "rollback", "settings", "status", "up registry",
+    "users add", "users list", "users passwd", "users remove", "verify",
 )  # fmt: skip
 HEAVY = {
     "dvc", "great_expectations", "matplotlib", "mlflow", "numpy", "pandas", "prefect", "pydantic",

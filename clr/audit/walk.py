@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from clr.audit.anchor import Anchor, anchor_problems
 from clr.audit.chain import GENESIS, Problem, digest
 from clr.audit.signing import Head, is_signed
 
@@ -19,16 +20,28 @@ RESTORE = "Compare with a backup; trust nothing from this entry on until it is e
 _TRY_AROUND, _TRY_ROWS = 1000, 20
 
 
-def walk(rows: Iterable[Row], head: Head | None, trusted: Keys) -> list[Problem]:
+def walk(
+    rows: Iterable[Row],
+    head: Head | None,
+    trusted: Keys,
+    *,
+    own: str = "",
+    anchors: Sequence[Anchor] = (),
+) -> list[Problem]:
     """Return what is broken in `rows` (all of them, by rising ``seq``), in order.
 
     Args:
         rows: stored rows, payloads as their stored text.
         head: the newest signed head kept outside the table, if there is one.
         trusted: public keys by id.
+        own: id of the one key that signs here; empty where several machines sign, or it is
+            not known.
+        anchors: heads kept elsewhere.
     """
     problems: list[Problem] = []
     unknown: set[str] = set()
+    hashes: dict[int, str] = dict.fromkeys((one.head.seq for one in anchors), "") | {0: GENESIS}
+    signers: list[tuple[int, str]] = []
     last, previous, at_head, broken = 0, GENESIS, GENESIS, 0
     for row in rows:
         found = list(_row_problems(row, last + 1, previous, trusted, unknown, broken < _TRY_ROWS))
@@ -39,7 +52,44 @@ def walk(rows: Iterable[Row], head: Head | None, trusted: Keys) -> list[Problem]
         previous = "" if any(one.kind in _BREAKS for one in found) else row["hash"]
         if head is not None and last == head.seq:
             at_head = row["hash"]
-    return problems + list(head_problems(head, last, at_head, trusted))
+        if last in hashes:
+            hashes[last] = row["hash"]
+        if not signers or signers[-1][1] != row["key_id"]:
+            signers.append((last, row["key_id"]))
+    problems += head_problems(head, last, at_head, trusted)
+    problems += _foreign(own, signers, trusted)
+    for one in anchors:
+        problems += anchor_problems(one, last, hashes[one.head.seq], trusted)
+    return problems
+
+
+def _foreign(own: str, signers: Sequence[tuple[int, str]], trusted: Keys) -> Iterator[Problem]:
+    """Yield keys that have no business in the ledger of one machine.
+
+    A machine that lost its key makes a new one, which from then on signs everything.
+
+    Args:
+        own: id of the machine's key; empty: nothing is said.
+        signers: (first entry, key) wherever the key changes.
+        trusted: public keys by id.
+    """
+    if not own:
+        return
+    begun = [number for number, (_, key) in enumerate(signers) if key == own]
+    late = signers[begun[0] + 1 :] if begun else signers[-1:]
+    for seq, key in late:
+        if key != own:
+            message = f"Entry {seq} is signed with {key}, and not with this installation's own key."
+            yield Problem(seq, "foreign-key", message, _FOREIGN)
+    for key in sorted(trusted.keys() - {own, *(key for _, key in signers)}):
+        message = f"A public key lies beside the ledger's own and has signed nothing: {key}."
+        yield Problem(0, "foreign-key", message, _FOREIGN)
+
+
+_FOREIGN = (
+    "Find out who put it there, and remove its .pub file: who has its private key could rewrite "
+    "the ledger."
+)
 
 
 _BREAKS = {"edited", "reordered", "relinked", "signature"}

@@ -9,7 +9,7 @@ the objects have arrived.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +74,12 @@ class DataVersion:
     dvc_file_sha256: str
 
 
-def version_task(task: TaskFolder, manifest: Manifest, settings: Settings) -> DataVersion:
+def version_task(
+    task: TaskFolder,
+    manifest: Manifest,
+    settings: Settings,
+    announce: Callable[[str], None] = lambda _: None,
+) -> DataVersion:
     """Put a validated task below ``data/``, pin it with DVC and push it.
 
     The files go where the manifest's splits say. A task that already lies in
@@ -84,6 +89,7 @@ def version_task(task: TaskFolder, manifest: Manifest, settings: Settings) -> Da
         task: the task's folder.
         manifest: what `scan` found there; the bytes must still be those.
         settings: of the workspace.
+        announce: told the digest (``md5:<32 hex>.dir``) before anything is pinned under it.
 
     Raises:
         UsageError: the remote's setting cannot be used.
@@ -108,13 +114,15 @@ def version_task(task: TaskFolder, manifest: Manifest, settings: Settings) -> Da
         if staged:
             _refuse_loss(task.name, repo, wanted, here, listing.of_task(pinned, task.name))
             swap.stage(workspace, {path: (sources[path][0], wanted[path]) for path in sources})
+        expected = wanted if staged else {**here, **wanted}
+        announce(f"md5:{listing.dir_object(expected)[0]}")
         with swap.replacing(workspace, task.name, staged):
             objects.drop_corrupt(repo, set(wanted.values()))
             objects.add(repo)
             whole = listing.pinned_oid(workspace)
             now = listing.read_listing(object_bytes(repo, whole), whole)
             mine = listing.of_task(now, task.name)
-            _require_exact(task.name, wanted if staged else {**here, **wanted}, mine)
+            _require_exact(task.name, expected, mine)
         oid, content = listing.dir_object(mine)
         with dvc.translated("keep the list of the task's files", workspace):
             listing.keep_object(objects.cache_path(repo, oid), content)

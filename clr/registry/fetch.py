@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from clr.core.files import sha256_file, write_atomic
@@ -129,23 +130,50 @@ def fetch(registry: Registry, run_id: str, artifact: str, folder: Path) -> Path:
         IntegrityBroken: the run, or the file in it, is not there.
         ServiceUnavailable: the registry cannot be reached.
     """
+    found = fetch_files(registry, run_id, [artifact], folder)
+    if artifact not in found:
+        raise _gone(run_id, artifact)
+    return found[artifact]
+
+
+def fetch_files(
+    registry: Registry, run_id: str, artifacts: Iterable[str], folder: Path
+) -> dict[str, Path]:
+    """Return local paths of files of a run, unchecked; those that are not there are left out.
+
+    Where the registry's files are on this machine they are the files themselves; elsewhere
+    copies in `folder`.
+
+    Raises:
+        ServiceUnavailable: the registry cannot be reached.
+    """
     from mlflow.exceptions import MlflowException
 
-    missing = IntegrityBroken(
-        f"The run {run_id or '(none)'} has no file {artifact}.",
-        fix="Restore it from a backup, or onboard the task again.",
-        run=run_id,
-    )
-    with calling(registry.uri, f"download {artifact}"):
+    found: dict[str, Path] = {}
+    with calling(registry.uri, f"download files of run {run_id}"):
         try:
             root = registry.client.get_run(run_id).info.artifact_uri
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise missing from error
+                return {}
             raise
-        if root.startswith("file:"):
-            local = Path(unquote(urlsplit(root).path), artifact)
-            if not local.is_file():
-                raise missing
-            return local
-        return _download(registry, f"{root}/{artifact}", folder, missing)
+        for artifact in artifacts:
+            if root.startswith("file:"):
+                local = Path(unquote(urlsplit(root).path), artifact)
+                if local.is_file():
+                    found[artifact] = local
+                continue
+            place = folder / PurePosixPath(artifact).parent
+            with suppress(IntegrityBroken):
+                found[artifact] = _download(
+                    registry, f"{root}/{artifact}", place, _gone(run_id, artifact)
+                )
+    return found
+
+
+def _gone(run_id: str, artifact: str) -> IntegrityBroken:
+    return IntegrityBroken(
+        f"The run {run_id or '(none)'} has no file {artifact}.",
+        fix="Restore it from a backup, or onboard the task again.",
+        run=run_id,
+    )

@@ -31,7 +31,8 @@ MAX_KEY, MAX_VALUE, MAX_PATH = 250, 5000, 1000
 _NAMED = SERVER_TAGS | RELEASE_TAGS | {
     REVIEW, REASON, "clr.key", "clr.verdict", "clr.accuracy", "clr.retention",
     "clr.adapter_digest", "clr.data_digest", "clr.backbone_digest", "clr.code_digest",
-    "clr.evidence_digest", "clr.release_digest", "clr.previous_release", "clr.tasks",
+    "clr.environment_digest", "clr.evidence_digest", "clr.files_digest", "clr.manifest_digest",
+    "clr.release_digest", "clr.validation_digest", "clr.previous_release", "clr.tasks",
 }  # fmt: skip
 _OURS = re.compile(r"clr\.[a-z0-9]+(?:[._][a-z0-9]+)*")
 _ESCAPED = re.compile(r"%[0-9a-fA-F]{2}")
