@@ -292,6 +292,9 @@ def _service(found: Found) -> Iterator[Claim]:
                     ("the gate report of the release", admitted.about),
                 ),
             )
+    ordered = found.told.records.moves[-1] if found.told.records.moves else None
+    if ordered is not None and ordered.payload.get("release") == found.serving:
+        return  # also where an order was carried out and the kill came before that was recorded
     if found.history:
         last = found.history[-1]
         yield Claim(

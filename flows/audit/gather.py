@@ -143,6 +143,8 @@ def gather(session: Session, asked: Asked) -> Found:
     from clr.registry.lineage import read_run, read_title
     from clr.registry.releases import serving_version
 
+    if not session.settings.registry and not (session.settings.state / "mlflow.db").exists():
+        raise _unknown(asked.task)  # reading makes no registry
     serving = serving_version(session.registry)
     told = read_ledger(session)
     times = history.periods(told.records.moves, asked.task, named(session, asked.task))
@@ -215,10 +217,7 @@ def _choose(
     }
     known = sorted(there.keys() | gone)
     if not known:
-        raise UsageError(
-            f"No version of a task {asked.task} was ever registered.",
-            fix="`clr status` shows the tasks there are.",
-        )
+        raise _unknown(asked.task)
     number, chosen = _number(asked, known, times)
     if number not in known:
         raise UsageError(
@@ -228,6 +227,13 @@ def _choose(
     if number in there:
         return there[number], True, chosen
     return _as_recorded(asked.task, number, records), False, chosen
+
+
+def _unknown(task: str) -> UsageError:
+    return UsageError(
+        f"No version of a task {task} was ever registered.",
+        fix="`clr status` shows the tasks there are.",
+    )
 
 
 def _number(asked: Asked, known: list[int], times: tuple[Period, ...]) -> tuple[int, str]:

@@ -69,10 +69,24 @@ def _registration(found: Found) -> Iterator[BrokenLink]:
             "deleted it."
         )
         yield BrokenLink("registration", found.subject, "missing", message)
-    created = found.told.records.created.get(found.version.source)
-    if found.registered and found.subject not in found.told.records.registered and not created:
+    if found.registered and not _recorded(found) and not _cut_off(found):
         message = f"{found.subject} is in the registry, but the ledger knows nothing of it."
         yield BrokenLink("registration", found.subject, "unknown", message, CLAIMED)
+
+
+def _recorded(found: Found) -> bool:
+    records = found.told.records
+    return found.subject in records.registered or found.version.source in records.created
+
+
+def _cut_off(found: Found) -> bool:
+    """Say whether a registration was killed after the version was made, before it was told."""
+    version = found.version
+    judged = (one.payload for one in found.told.entries if one.action == JUDGED)
+    return not _recorded(found) and any(
+        (one.get("run"), one.get("gate")) == (version.run_id, version.tags.get("clr.gate_digest"))
+        for one in judged
+    )
 
 
 def _gate_tags(found: Found) -> Iterator[BrokenLink]:
@@ -134,6 +148,8 @@ def _chosen(found: Found) -> Iterator[Note]:
     }
     if found.chosen in said:
         yield found.subject, said[found.chosen]
+    if _cut_off(found):
+        yield found.subject, "its registration was cut off: the same `clr onboard` completes it"
     if not found.registered and _deleted(found):
         yield found.subject, "was deleted from the registry, as the ledger recorded"
 
