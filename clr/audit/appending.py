@@ -56,7 +56,8 @@ def add(
     stored["signature"] = head.signature
     refs.keep()
     connection.execute(_INSERT, stored)
-    return entry({**stored, **row, "key": _plain_key(row)}), head
+    as_stored = {name: stored[name] for name in ("actor", "subject", "payload", "key")}
+    return entry({**stored, **row, "key": _plain_key(row), "stored": as_stored}), head
 
 
 def _plain_key(row: dict[str, Any]) -> str | None:

@@ -62,9 +62,12 @@ class Entry:
         payload: facts about it; JSON values only.
         key: the caller's idempotency key, or None.
         previous: hash of the entry before this one (`GENESIS` for the first).
-        hash: ``sha256:<hex>`` over the canonical JSON of all the above and of `key_id`.
+        hash: ``sha256:<hex>`` over the canonical JSON of all the above, as they are stored, of
+            `key_id` and of the schema (see `digest`).
         key_id: digest of the public key that signed.
         signature: base64 Ed25519 signature of the ledger's head as of this entry.
+        stored: actor, subject, payload (text) and key as the hash covers them, which is with
+            refs in place of names and words; None for older entries, which have no refs.
     """
 
     seq: int
@@ -79,6 +82,7 @@ class Entry:
     hash: str
     key_id: str
     signature: str
+    stored: Mapping[str, str | None] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the entry as one JSON-serialisable object."""

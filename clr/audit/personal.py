@@ -208,15 +208,16 @@ def shown_entry(row: dict[str, Any], values: Values) -> Entry:
     Raises:
         IntegrityBroken: the stored payload is no longer a JSON object.
     """
-    actor, key, payload = row["actor"], row["key"], row["payload"]
+    actor, subject, key, payload = row["actor"], row["subject"], row["key"], row["payload"]
     if actor in values:
         row["actor"] = values[actor]
     elif is_ref(actor):
         row["actor"] = placeholder(actor)
     else:
         return entry(row)
-    if row["subject"].startswith(_PERSON):
-        row["subject"] = show(row["subject"], values)
+    row["stored"] = {"actor": actor, "subject": subject, "payload": payload, "key": key}
+    if subject.startswith(_PERSON):
+        row["subject"] = show(subject, values)
     if key is not None and _PERSON in key:
         row["key"] = show(key, values)
     if _NAMED in payload or _WRITTEN in payload:

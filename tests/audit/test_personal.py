@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from functools import cache
 
 import pytest
 from hypothesis import given
@@ -93,6 +94,12 @@ def test_no_row_has_them(told, database):
 def test_an_entry_is_returned_as_it_is_read(told):
     made = approve(told, BOB, "fine")
     assert list(told.entries())[-1] == made
+
+
+def test_the_hash_of_an_entry_can_be_computed_from_what_is_given_out(told):
+    for one in told.entries():
+        given = one.as_dict()
+        assert chain.digest({**given, **given["stored"]}) == given["hash"]
 
 
 def test_a_person_has_one_ref_whoever_writes(told, state, database):
@@ -330,10 +337,14 @@ def test_a_hidden_payload_is_shown_as_it_was(payload, hostile):
         made[one.ref] = one.text
         return one.ref
 
+    @cache
+    def person(name):
+        return ref(personal.name_of(name))
+
     hidden = personal.hidden(
         payload,
         "person:" + "a" * 64,
-        lambda name: ref(personal.name_of(name)),
+        person,
         lambda text, owner: ref(personal.words_of(text, owner)),
     )
     row = {"actor": "person:" + "a" * 64, "subject": "s", "key": None}
