@@ -48,9 +48,9 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from tests.templates import compile_once, migrate_once  # noqa: E402
+from tests import templates  # noqa: E402
 
-compile_once()
+templates.compile_once()
 pytest_plugins = ["tests.workers", "tests.house", "tests.postgres", "tests.factory"]
 
 ARCHITECTURE = "test_resnet"
@@ -257,7 +257,9 @@ def new_plant(plant_settings: dict[str, str]) -> Callable[[Path], Plant]:
     """Function (folder) -> an empty workspace."""
     from clr.data.workspace import init_workspace
 
-    migrate_once()
+    templates.migrate_once()
+    templates.draw_once()
+    templates.measure_briefly()
 
     def make(root: Path) -> Plant:
         init_workspace(root)

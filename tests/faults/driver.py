@@ -50,7 +50,7 @@ from clr.registry.store import open_registry
 from clr.settings import load_settings
 from flows.cli import main
 from flows.provenance import environment_digest
-from tests.templates import compile_once, migrate_once
+from tests.templates import compile_once, measure_briefly, migrate_once
 
 
 def warm(folder: Path) -> None:
@@ -152,6 +152,7 @@ def run(jobs: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
 if __name__ == "__main__":
     compile_once()
     migrate_once()
+    measure_briefly()
     with tempfile.TemporaryDirectory() as name:
         with redirect_stdout(sys.stderr):
             warm(Path(name))
