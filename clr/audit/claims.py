@@ -44,8 +44,8 @@ class BrokenLink:
     Attributes:
         link: link of the chain.
         subject: what it is about, as registry and ledger call it, or a file.
-        kind: ``changed`` (bytes), ``missing``, ``differs`` (records), ``unknown``, ``review``,
-            or the ledger's own.
+        kind: ``changed`` (bytes), ``missing``, ``differs`` (records), ``review``, or what
+            `clr verify` calls it.
         message: what is wrong, in one sentence.
         fix: what to do about it.
     """

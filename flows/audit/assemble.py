@@ -75,7 +75,7 @@ def _data(found: Found) -> Section:
     manifest = found.data.manifest
     rows = manifest.rows if manifest else ()
     return {
-        "digest": found.version.data_digest or None,
+        "digest": _first(found, "data", "clr.data_digest"),
         "manifest": manifest.digest if manifest else profile.get("manifest"),
         "dvc_file": source.get("data_dvc") or found.files.digest(DVC_FILE) or None,
         "commit": found.recorded.get("commit", source.get("git_commit")),

@@ -22,16 +22,6 @@ from flows.facts import VERDICTS
 from flows.recheck import REPORT_FILE
 from flows.session import EVIDENCE_FILE
 
-COMPARED_TAGS = frozenset(
-    {
-        *("clr.adapter_digest", "clr.data_digest", "clr.backbone_digest", "clr.code_digest"),
-        *("clr.environment_digest", "clr.evidence_digest", "clr.manifest_digest"),
-        *("clr.validation_digest", "clr.verdict"),
-        *("clr.gate_digest", "clr.gate_release", "clr.router_digest"),
-    }
-)
-"""Tags that rows of their own compare, or that change when the gate runs again."""
-
 
 def claims(found: Found) -> Iterator[Claim]:
     """Yield all facts of a version that more than one record states, in the chain's order."""
@@ -39,7 +29,6 @@ def claims(found: Found) -> Iterator[Claim]:
     yield from _making(found)
     yield from _adapter(found)
     yield from _gate(found)
-    yield from _registration(found)
     yield from _service(found)
 
 
@@ -47,13 +36,19 @@ Said = tuple[tuple[str, Any], ...]
 
 
 def _said(found: Found, ledger: str = "", tag: str = "", file: str = "") -> Said:
-    """Return what ledger and registry say, by the names that they use."""
+    """Return what ledger and registry say, by the names that they use.
+
+    Tags of a version whose tags the ledger recorded are compared with these, all of them, by
+    `flows.verify_registered.row_findings`.
+    """
     entry = found.told.records.registered.get(found.subject)
     said: list[tuple[str, Any]] = []
     if entry is not None:
         who = f"entry {entry.seq} of the ledger"
         said = [(who, entry.payload.get(ledger)), (who, entry.payload.get("files", {}).get(file))]
-    return (*said, (f"the registry's tag {tag}", found.version.tags.get(tag)))
+    sealed = "tags" in found.recorded
+    tags = found.version.tags if not sealed else {}
+    return (*said, (f"the registry's tag {tag}", tags.get(tag)))
 
 
 def _by_run(found: Found, param: str) -> Said:
@@ -246,20 +241,6 @@ def _gate(found: Found) -> Iterator[Claim]:
         found=found.files.digest(EVIDENCE_FILE),
         computed=True,
     )
-
-
-def _registration(found: Found) -> Iterator[Claim]:
-    yield Claim(
-        "registration",
-        "the source of its files",
-        (*_said(found, "source"), ("the registry", found.version.source)),
-    )
-    entry = found.told.records.registered.get(found.subject)
-    for name, value in sorted(found.recorded.get("tags", {}).items()):
-        if entry is not None and name not in COMPARED_TAGS:
-            who = f"entry {entry.seq} of the ledger"
-            now = found.version.tags.get(name, "nothing")
-            yield Claim("registration", f"the tag {name}", ((who, value), ("the registry", now)))
 
 
 def _service(found: Found) -> Iterator[Claim]:

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 from clr.audit.claims import BrokenLink, compare, in_order, remarks
 from flows.audit.claimed import claims
 from flows.audit.gather import Found
+from flows.verify_registered import row_findings, unfinished
 
 if TYPE_CHECKING:
     from clr.registry.roles import Policy
-
-JUDGED = "gate.judged"
-"""Entry of a gate that ran, which may have been again before a promotion."""
 
 Note = tuple[str, str]
 CLAIMED = "See who could change it, and when; the ledger's entries are the yardstick."
@@ -33,7 +31,6 @@ def judge(found: Found, policy: Policy) -> tuple[list[BrokenLink], list[Note]]:
         *_registration(found),
         *found.data.findings,
         *compare(found.subject, stated),
-        *_gate_tags(found),
         *(one for one in reviewed if isinstance(one, BrokenLink)),
     ]
     notes = [
@@ -69,40 +66,12 @@ def _registration(found: Found) -> Iterator[BrokenLink]:
             "deleted it."
         )
         yield BrokenLink("registration", found.subject, "missing", message)
-    if found.registered and not _recorded(found) and not _cut_off(found):
-        message = f"{found.subject} is in the registry, but the ledger knows nothing of it."
-        yield BrokenLink("registration", found.subject, "unknown", message, CLAIMED)
-
-
-def _recorded(found: Found) -> bool:
-    records = found.told.records
-    return found.subject in records.registered or found.version.source in records.created
-
-
-def _cut_off(found: Found) -> bool:
-    """Say whether a registration was killed after the version was made, before it was told."""
-    version = found.version
-    judged = (one.payload for one in found.told.entries if one.action == JUDGED)
-    return not _recorded(found) and any(
-        (one.get("run"), one.get("gate")) == (version.run_id, version.tags.get("clr.gate_digest"))
-        for one in judged
-    )
-
-
-def _gate_tags(found: Found) -> Iterator[BrokenLink]:
-    """Yield tags about the gate that say what no gate ever said: it may have run again since."""
-    born = found.recorded.get("tags", {})
-    judged = [one.payload for one in found.about if one.action == JUDGED]
-    fields = {
-        "clr.gate_digest": "gate",
-        "clr.gate_release": "release",
-        "clr.router_digest": "router",
-    }
-    for tag, name in fields.items():
-        said = {born[tag], *(one.get(name, "") for one in judged)} if tag in born else set()
-        if said and found.registered and found.version.tags.get(tag, "") not in said:
-            message = f"The tag {tag} names what no gate of the ledger said."
-            yield BrokenLink("gate", found.subject, "differs", message, CLAIMED)
+    releases = [one.release for one in found.admitted.values() if one.release is not None]
+    if found.registered:
+        for one in row_findings(found.version, found.told.records, releases):
+            told = one.as_dict()
+            about = _about(one.subject, one.message)
+            yield BrokenLink("registration", one.subject, one.kind, about, told["fix"])
 
 
 def _deleted(found: Found) -> bool:
@@ -148,7 +117,7 @@ def _chosen(found: Found) -> Iterator[Note]:
     }
     if found.chosen in said:
         yield found.subject, said[found.chosen]
-    if _cut_off(found):
+    if unfinished(found.version, found.told.records):
         yield found.subject, "its registration was cut off: the same `clr onboard` completes it"
     if not found.registered and _deleted(found):
         yield found.subject, "was deleted from the registry, as the ledger recorded"

@@ -304,8 +304,8 @@ _OF_GREEN = "WHERE name = 'clr-green-caps' AND version = 1"
         (
             "UPDATE model_version_tags SET value = 'md5:00000000000000000000000000000000.dir' "
             f"{_OF_GREEN} AND key = 'clr.data_digest'",
-            "data",
-            "by the registry's tag clr.data_digest",
+            "registration",
+            "its tag clr.data_digest says md5:0000",
         ),
         (
             f"UPDATE model_version_tags SET value = 'mallory' {_OF_GREEN} "
