@@ -24,7 +24,7 @@ from clr.errors import ServiceUnavailable, UsageError
 from clr.settings import Settings
 from flows import announce, arrivals
 from flows.arrivals import Arrival
-from tests.pipeline.watching import NOBODY, ROOT, known, watcher
+from tests.pipeline.watching import NOBODY, ROOT, git, known, watcher
 from tests.waiting import until
 
 DIGEST = "sha256:" + "ab" * 32
@@ -311,15 +311,6 @@ def test_the_password_is_sent_to_the_server(
             announce.tell_all(settings)
     assert seen == ["Basic " + base64.b64encode(b"clr:secret").decode()]
     assert "secret" not in str(refusal.value)
-
-
-def git(folder: Path, *arguments: object) -> str:
-    identity = ("-c", "user.name=T", "-c", "user.email=t@example.org")
-    done = subprocess.run(
-        ["git", *identity, *map(str, arguments)], cwd=folder, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def pin(settings: Settings, *, message: str = "data") -> str:

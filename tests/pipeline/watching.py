@@ -73,3 +73,13 @@ def slowly(source: Path, target: Path, pause: float) -> None:
 def copied(source: Path, target: Path) -> Path:
     shutil.copytree(source, target)
     return target
+
+
+def git(folder: Path, *arguments: object) -> str:
+    """Run git as somebody with a name; return what it says."""
+    identity = ("-c", "user.name=T", "-c", "user.email=t@example.org")
+    done = subprocess.run(
+        ["git", *identity, *map(str, arguments)], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
