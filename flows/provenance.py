@@ -30,9 +30,9 @@ def code_digest() -> str:
 @cache
 def environment() -> dict[str, str]:
     """Return Python, platform and the version of every installed distribution."""
-    installed = {
-        (dist.metadata["Name"] or "").lower(): dist.version for dist in metadata.distributions()
-    }
+    # each access to a distribution's metadata parses its file anew
+    found = [dist.metadata for dist in metadata.distributions()]
+    installed = {(one["Name"] or "").lower(): one["Version"] for one in found}
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()}-{platform.machine()}",
