@@ -1,18 +1,21 @@
-"""What the documentation names is there: files, headings, and the tests of the table of faults."""
+"""What the documentation names is there: files, headings, commands, tests of the faults."""
 
 from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import click
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
+_COMMAND = re.compile(r"`(clr [^`\n]+)`|^ *(?:\$ )?(clr [^\n#|]+)", re.MULTILINE)
 _TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(test_\w+))?`")
 
 
@@ -56,10 +59,49 @@ def missing_tests(text: str) -> list[str]:
     ]
 
 
+def commands(text: str) -> Iterator[str]:
+    """What stands in a page as a command of ours, in a line or in a block of code."""
+    yield from ((inline or block).strip() for inline, block in _COMMAND.findall(text))
+
+
+def wrong_commands(text: str) -> list[str]:
+    """Those that name a command or an option that is not there."""
+    return [line for line in commands(text) if not _is_known(line)]
+
+
+def _is_known(line: str) -> bool:
+    from flows.cli import main
+
+    words = line.split(" && ")[0].replace("\\|", " ").split()[1:]
+    command: click.Command = main
+    while words and isinstance(command, click.Group) and words[0] in command.commands:
+        command = command.commands[words.pop(0)]
+    options = {"--help", "-h", *(name for one in command.params for name in one.opts)}
+    given = (word.strip("[](),.;…").split("=")[0] for word in words)
+    unknown = [word for word in given if word.startswith("--") and word not in options]
+    no_command = command is main and words and re.fullmatch(r"[a-z]+", words[0])
+    return not (unknown or no_command)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_links_to_and_the_tests_it_names_are_there(page: Path) -> None:
     assert missing_links(page) == []
     assert missing_tests(page.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_that_a_page_shows_are_there(page: Path) -> None:
+    assert wrong_commands(page.read_text(encoding="utf-8")) == []
+
+
+def test_each_clause_of_the_compliance_page_has_evidence_and_a_command() -> None:
+    text = (ROOT / "docs" / "compliance.md").read_text(encoding="utf-8")
+    tables = text.partition("## How long things are kept")[0]
+    rows = [line.strip("|").split("|") for line in tables.splitlines() if line.startswith("| ")]
+    assert {len(row) for row in rows} == {4}
+    without = [row[0].strip() for row in rows if row[0] != " clause " and "`clr " not in row[3]]
+    assert without == ["control", "17(3)(b), (e)"]
+    assert len(list(commands(tables))) > 60
 
 
 def test_every_fault_has_a_test() -> None:
@@ -76,5 +118,11 @@ def test_a_wrong_name_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# A b\n[x](no.md) [y](#a-b) [z](#c) [w](https://example.com)\n")
     assert missing_links(page) == ["no.md", "#c"]
+    assert wrong_commands("`clr status --watch` `clr users add NAME --role ROLE`") == []
+    assert wrong_commands("`clr stats`, `clr users add --rule`\n    clr audit x --form y\n") == [
+        "clr stats",
+        "clr users add --rule",
+        "clr audit x --form y",
+    ]
     named = "`tests/test_docs.py::test_a_wrong_name_is_found` `tests/test_docs.py::test_x`"
     assert missing_tests(named) == ["tests/test_docs.py::test_x"]
