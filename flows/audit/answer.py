@@ -9,8 +9,9 @@ from clr.audit.chain import utc_now
 from clr.audit.document import Document
 from flows import provenance
 from flows.audit.assemble import sections
+from flows.audit.chosen import Asked
 from flows.audit.exported import record_export
-from flows.audit.gather import Asked, gather
+from flows.audit.gather import gather
 from flows.audit.verdict import judge, sentence
 
 if TYPE_CHECKING:

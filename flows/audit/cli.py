@@ -14,7 +14,7 @@ from flows.command import Command, as_json
 
 if TYPE_CHECKING:
     from clr.audit.document import Document
-    from flows.audit.gather import Asked
+    from flows.audit.chosen import Asked
     from flows.audit.questions import Span
 
 OF_A_TIME = frozenset({"acts", "reviews", "refusals"})
@@ -174,7 +174,7 @@ def asked(subject: str, at: str | None) -> Asked:
     """
     from clr.audit.chain import format_time
     from clr.registry.store import model_name
-    from flows.audit.gather import Asked
+    from flows.audit.chosen import Asked
 
     task, mark, number = subject.removeprefix("clr-").replace("/", "@").partition("@")
     model_name(task)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from clr.audit.claims import BrokenLink
 from clr.errors import IntegrityBroken, UsageError
 from flows.audit import history
+from flows.audit.chosen import Asked, choose, unknown
 from flows.audit.data import Look, look
 from flows.audit.files import MANIFEST_FILE, Files, read_files
 from flows.recorded import Records, read_records
@@ -27,21 +28,6 @@ if TYPE_CHECKING:
     from clr.registry.release import Release
     from clr.registry.versions import Version
     from flows.audit.history import Period
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Which version is asked about.
-
-    Attributes:
-        task: task name.
-        version: its number; None: the one that serves (at the moment `at`, if that is given).
-        at: a moment, in the ledger's own form; empty: now.
-    """
-
-    task: str
-    version: int | None = None
-    at: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,11 +130,11 @@ def gather(session: Session, asked: Asked) -> Found:
     from clr.registry.releases import serving_version
 
     if not session.settings.registry and not (session.settings.state / "mlflow.db").exists():
-        raise _unknown(asked.task)  # reading makes no registry
+        raise unknown(asked.task)  # reading makes no registry
     serving = serving_version(session.registry)
     told = read_ledger(session)
     times = history.periods(told.records.moves, asked.task, named(session, asked.task))
-    version, registered, chosen = _choose(session, asked, told.records, times)
+    version, registered, chosen = choose(session, asked, told.records, times)
     run = read_run(session.registry, version.run_id) if version.run_id else None
     files = read_files(session, version, registered=registered)
     manifest = files.contents.get(MANIFEST_FILE, b"")
@@ -207,84 +193,6 @@ def named(session: Session, task: str) -> history.Named:
         return champion.version if champion else None
 
     return named
-
-
-def _choose(
-    session: Session, asked: Asked, records: Records, times: tuple[Period, ...]
-) -> tuple[Version, bool, str]:
-    """Return the version, whether the registry has it, and why this one."""
-    from clr.registry.versions import versions
-
-    there = {one.version: one for one in versions(session.registry, asked.task)}
-    gone = {
-        int(subject.rpartition("/")[2])
-        for subject in records.registered
-        if subject.rpartition("/")[0] == f"clr-{asked.task}"
-    }
-    known = sorted(there.keys() | gone)
-    if not known:
-        raise _unknown(asked.task)
-    number, chosen = _number(asked, known, times)
-    if number not in known:
-        raise UsageError(
-            f"Task {asked.task} has no version {number}.",
-            fix=f"Versions: {', '.join(map(str, known))}.",
-        )
-    if number in there:
-        return there[number], True, chosen
-    return _as_recorded(asked.task, number, records), False, chosen
-
-
-def _unknown(task: str) -> UsageError:
-    return UsageError(
-        f"No version of a task {task} was ever registered.",
-        fix="`clr status` shows the tasks there are.",
-    )
-
-
-def _number(asked: Asked, known: list[int], times: tuple[Period, ...]) -> tuple[int, str]:
-    if asked.version is not None:
-        return asked.version, "named"
-    if asked.at:
-        return _at(asked, times), "at"
-    if times and times[-1].version is not None:
-        return times[-1].version, "serving"
-    return known[-1], "newest"
-
-
-def _at(asked: Asked, times: tuple[Period, ...]) -> int:
-    period = history.at(times, asked.at)
-    if period is None:
-        first = f"The first release began to serve at {times[0].begin}." if times else ""
-        raise UsageError(
-            f"No release served at {asked.at}.", fix=first or "Nothing was promoted yet."
-        )
-    if period.version is None:
-        told = [one for one in times if one.version is not None]
-        spans = ", ".join(f"{one.begin} to {one.end or 'now'}" for one in told[:3])
-        raise UsageError(
-            f"No version of {asked.task} served at {asked.at}: it was not in release "
-            f"{period.release}, which was in force.",
-            fix=f"It served from {spans}{' …' if len(told) > 3 else ''}."
-            if spans
-            else "It never served; `clr audit TASK` shows its newest version.",
-        )
-    return period.version
-
-
-def _as_recorded(task: str, number: int, records: Records) -> Version:
-    """Return a version that is gone from the registry, as the ledger recorded it."""
-    from clr.registry.versions import Version
-
-    payload = records.registered[f"clr-{task}/{number}"].payload
-    return Version(
-        task=task,
-        version=number,
-        run_id=str(payload.get("run", "")),
-        model_id="",
-        adapter_digest=str(payload.get("adapter", "")),
-        data_digest=str(payload.get("data", "")),
-    )
 
 
 def _admitted(session: Session, times: tuple[Period, ...], version: int) -> dict[str, Admitted]:

@@ -177,6 +177,7 @@ def test_which_version_answered_at_a_moment(audited):
         (("red-caps", "--at", "2020-01-01T00:00:00Z"), "No release served at 2020"),
         (("blue-caps", "--at", "{1}"), "it was not in release 2"),
         (("blue-caps", "--at", "{5}"), "it was not in release 5"),
+        (("red-caps", "--at", "2999-01-01T00:00:00Z"), "is in the future"),
         (("red-caps", "--at", "yesterday"), "not a time with a time zone"),
         (("red-caps@2", "--at", "{1}"), "A version and a time"),
         (("red-caps@7",), "has no version 7"),
