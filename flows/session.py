@@ -85,9 +85,12 @@ class Session:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """The append-only ledger."""
+        """The append-only ledger: ours, or read through the guarded server of another machine."""
         from clr.audit.ledger import open_ledger
+        from clr.registry.served import ServedLedger, is_elsewhere
 
+        if is_elsewhere(self.settings) and self.registry.guarded:
+            return ServedLedger(self.registry, self.settings.state)
         return open_ledger(self.settings.state, self.settings.ledger_url)
 
     @cached_property

@@ -20,13 +20,16 @@ class QuorumOpen(ReviewRefused):
 
 
 def policy_of(session: Session) -> Policy:
-    """Return the review policy of the workspace.
+    """Return the review policy of the workspace that the registry belongs to.
 
     Raises:
         UsageError: its file is not one.
     """
     from clr.registry.roles import load_policy, policy_path
+    from clr.registry.served import ServedLedger
 
+    if isinstance(session.ledger, ServedLedger):
+        return session.ledger.policy
     return load_policy(policy_path(session.settings.workspace))
 
 

@@ -205,7 +205,21 @@ def place_keys(folder: Path, private: str, trusted: str) -> None:
             f"{path} is another key than the one given, which is {key_id(key.public_key())}.",
             fix="Give the key that this installation signed with so far.",
         )
-    for pem in trusted.split(_END)[:-1]:
+    trust(folder, trusted)
+
+
+def trust(folder: Path, pems: str) -> None:
+    """Put public keys into the folder `folder`, from where they are trusted.
+
+    Args:
+        folder: is there.
+        pems: PEM after PEM.
+
+    Raises:
+        IntegrityBroken: one is no Ed25519 public key.
+        ServiceUnavailable: the folder cannot be written.
+    """
+    for pem in pems.split(_END)[:-1]:
         try:
             public = serialization.load_pem_public_key((pem + _END).encode())
         except (ValueError, UnsupportedAlgorithm):

@@ -44,6 +44,7 @@ class Kind(StrEnum):
     WEBHOOK = "webhook.change"
     MANAGE_USER = "user.change"
     SET_PASSWORD = "user.password"  # noqa: S105
+    EXPORT = "audit.exported"
     OTHER = "other"
 
 

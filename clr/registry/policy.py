@@ -8,6 +8,7 @@ that says why and what to do instead; MLflow shows it in its own error box.
 act                   who                  allowed if
 ====================  ===================  =================================================
 read                  any role             always; without a role nothing, reading included
+audit export: note    any role             always: who asked what, under the name signed in as
 model: create         trainer              ``clr-<task>``; no tag that begins with review,
                                            clr. or mlflow.
 ..                    release              ``clr-release``, likewise
@@ -243,6 +244,7 @@ def _file(act: Act, who: Principal, state: State, policy: Policy) -> str:
 _RULES: Mapping[Kind, Rule] = MappingProxyType(
     {
         Kind.READ: _read,
+        Kind.EXPORT: _read,
         Kind.CREATE_MODEL: _create_model,
         Kind.UPDATE_MODEL: _update_model,
         Kind.RENAME_MODEL: _rename_model,

@@ -36,9 +36,10 @@ class TestWhoever:
 
     def test_everybody_with_a_role_reads(self):
         assert who_may(Kind.READ) == set(PEOPLE) - {"nina"}
+        assert who_may(Kind.EXPORT) == set(PEOPLE) - {"nina"}
 
     def test_an_auditor_changes_nothing(self):
-        for kind in set(Kind) - {Kind.READ, Kind.SET_PASSWORD}:
+        for kind in set(Kind) - {Kind.READ, Kind.EXPORT, Kind.SET_PASSWORD}:
             for name in ("review", "note", "candidate", "champion", "otto"):
                 assert not allowed(
                     "otto", kind, name=name, value="approved", path="1/r/artifacts/x"

@@ -40,6 +40,7 @@ def create_app(app: Flask | None = None) -> Any:
     from mlflow.server.auth.config import DEFAULT_AUTHORIZATION_FUNCTION
 
     from clr.registry.server.keeper import Keeper
+    from clr.registry.server.ledger import add_addresses
     from clr.settings import load_settings
 
     if auth.auth_config.authorization_function != DEFAULT_AUTHORIZATION_FUNCTION:
@@ -55,6 +56,7 @@ def create_app(app: Flask | None = None) -> Any:
         from clr.registry.server.passing import pass_through
 
         pass_through(artifacts_url(settings))
+    add_addresses(flask_app, keeper)
     served = auth.create_app(flask_app)
     hooks = Hooks(keeper)
     flask_app.before_request(hooks.decide)

@@ -18,6 +18,7 @@ from flask import request
 from mlflow.protos import model_registry_pb2 as proto
 
 from clr.registry.acts import Act, Kind
+from clr.registry.server import ledger
 from clr.registry.server import readers as read
 from clr.registry.server import tracking as track
 from clr.registry.server.asked import Asked, Reader
@@ -130,6 +131,8 @@ ACTS: dict[str, Reader] = {
     "unassign_role": read.user(Kind.MANAGE_USER),
     # queries
     "_graphql": read.graphql,
+    # ours: clr/registry/server/ledger.py
+    ledger.EXPORT_ENDPOINT: ledger.export,
 }
 
 

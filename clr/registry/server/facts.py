@@ -41,6 +41,7 @@ _TRACKING = {
 _USERS = {Kind.MANAGE_USER, Kind.SET_PASSWORD}
 _BLIND = {
     Kind.READ,
+    Kind.EXPORT,
     Kind.OTHER,
     Kind.WEBHOOK,
     Kind.CREATE_MODEL,
