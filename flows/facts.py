@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clr.core.files import canonical_json, sha256_bytes, sha256_file, write_atomic
@@ -160,14 +163,13 @@ def log_artifacts(
     """Upload result, reports, evidence, plots and the validation's documents.
 
     Returns:
-        digest of ``files.json``, which has the digests of all of them (flows/seal.py). The Data
-        Docs of Great Expectations, a site made of ``validation.json``, are not among them.
+        digest of ``files.json``, which has the digests of all of them (flows/seal.py).
     """
     from clr.core.evaluate import confusion
     from clr.data.checks import checks_html
     from clr.registry import plots
     from clr.registry.lineage import read_run
-    from clr.registry.runs import log_bytes, log_file
+    from clr.registry.runs import log_bytes
     from clr.roi import payback_curve
 
     matrix = judged.report["matrix"]
@@ -182,6 +184,7 @@ def log_artifacts(
         "data/data.dvc": (job.session.settings.workspace / "data.dvc").read_bytes(),
         "environment.json": json.dumps(provenance.environment(), indent=1).encode(),
         DATA_DOCS: checks_html(json.loads(checked)).encode(),
+        "validation/data-docs.zip": zipped(validation.html.parent),
         f"validation/{validation.json.name}": checked,
         EVIDENCE_FILE: evidence.to_bytes(),
         "plots/learning-curves.png": plots.learning_curves(trained["history"]),
@@ -197,8 +200,16 @@ def log_artifacts(
     logged = read_run(job.session.registry, run.id)
     sealed = seal(files, logged.params if logged else {})
     log_bytes(job.session.registry, run, {**files, FILES_FILE: sealed})
-    log_file(job.session.registry, run, validation.html.parent, "validation/data-docs")
     return sha256_bytes(sealed)
+
+
+def zipped(folder: Path) -> bytes:
+    """Return a folder's files as a ZIP archive: some twenty files are one request then."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(one for one in folder.rglob("*") if one.is_file()):
+            archive.write(path, path.relative_to(folder).as_posix())
+    return made.getvalue()
 
 
 def reference(job: Job) -> BackboneReference:

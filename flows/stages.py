@@ -173,8 +173,10 @@ def train_adapter(job: Job, run: Any) -> Result:
     checkpoint = job.training_folder / "checkpoint"
     started = time.perf_counter()
     show = artifacts.progress(job.task.name)
+    told: set[int] = set()
 
     def tell(number: int, epoch: dict[str, float]) -> None:
+        told.add(number)
         register.log_training(job, run, number, epoch)
         show(number / job.recipe.epochs)
         LOG.info(
@@ -204,8 +206,9 @@ def train_adapter(job: Job, run: Any) -> Result:
         }
 
     trained = once(job.training_folder, "train", {"training": job.training_key}, compute)
-    for number, epoch in enumerate(trained["history"]):  # what a kill kept from the run
-        register.log_training(job, run, number, epoch)
+    for number, epoch in enumerate(trained["history"]):
+        if number not in told:  # what a kill kept from the run
+            register.log_training(job, run, number, epoch)
     return trained
 
 

@@ -85,7 +85,7 @@ def _origin(report: Report) -> str:
     engine = " ".join(["Great Expectations", *sorted(versions)])
     return (
         f"<section class=reading><p>Evaluated by {escape(engine)} over the manifest "
-        f"<code>{escape(report['manifest'])}</code>. Its own pages are in the folder data-docs "
-        "beside this file: download them to open them. All of it as data: validation.json."
+        f"<code>{escape(report['manifest'])}</code>. Its own pages are in data-docs.zip "
+        "beside this file: unpack it and open index.html. All of it as data: validation.json."
         "</p></section>"
     )

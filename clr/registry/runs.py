@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from clr.registry.faults import calling
@@ -222,15 +221,6 @@ def log_dataset(registry: Registry, run: Run, dataset: Any, *, context: str = "t
                 raise
             # another process put the same data set into the database meanwhile: now it is found
             registry.client.log_inputs(run.id, datasets=inputs)
-
-
-def log_file(registry: Registry, run: Run, path: Path, folder: str = "") -> None:
-    """Upload a file, or a folder with all it holds, over what has the same name."""
-    with calling(registry.uri, f"upload {path.name}"):
-        if path.is_dir():
-            registry.client.log_artifacts(run.id, str(path), folder or None)
-        else:
-            registry.client.log_artifact(run.id, str(path), folder or None)
 
 
 def log_bytes(registry: Registry, run: Run, files: Mapping[str, bytes]) -> None:

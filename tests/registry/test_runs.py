@@ -89,15 +89,11 @@ def test_the_data_is_an_input_of_the_run(registry, task):
 
 def test_files_of_a_run_come_back_as_they_went(registry, task, tmp_path):
     run = runs.find_or_start_run(registry, task, KEY)
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "index.html").write_text("<p>é</p>", encoding="utf-8")
     runs.log_bytes(registry, run, {"plots/confusion.png": b"\x89PNG", "gate.json": b"{}"})
-    runs.log_file(registry, run, tmp_path / "docs", "data_docs")
     runs.log_bytes(registry, run, {"gate.json": b"{1}"})
     for name, data in {
         "plots/confusion.png": b"\x89PNG",
         "gate.json": b"{1}",
-        "data_docs/index.html": "<p>é</p>".encode(),
     }.items():
         assert fetch.fetch(registry, run.id, name, tmp_path / "back").read_bytes() == data
     assert list((registry.cache / "scratch").iterdir()) == []
