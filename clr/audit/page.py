@@ -79,6 +79,7 @@ def _templates() -> Environment:
     )
     found.filters |= {
         "css": _css,
+        "hashed": _hashed,
         "known": _known,
         "lasted": _lasted,
         "number": _number,
@@ -199,6 +200,17 @@ def _shown(value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _number(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _hashed(entry: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return the fields of a ledger entry that its hash covers in another form than shown here.
+
+    Names and people's words are stored as refs, which can be erased without breaking the chain.
+    """
+    found = dict(entry.get("stored") or {})
+    if found.get("payload") == canonical(entry["payload"], "The payload"):
+        del found["payload"]
+    return {name: value for name, value in found.items() if value != entry[name]}
 
 
 def _css(text: str) -> Markup:
