@@ -16,8 +16,8 @@ from flows import output
 from flows.cli import main
 
 COMMANDS = (
-    "anchor", "backup", "demo", "init", "onboard", "predict", "promote", "prune", "replay",
-    "restore", "retire", "review", "roi", "rollback", "settings", "status", "up registry",
+    "anchor", "audit", "backup", "demo", "erase", "init", "onboard", "predict", "promote", "prune",
+    "replay", "restore", "retire", "review", "roi", "rollback", "settings", "status", "up registry",
     "users add", "users list", "users passwd", "users remove", "verify",
 )  # fmt: skip
 HEAVY = {
