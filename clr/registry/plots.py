@@ -167,6 +167,12 @@ def _plain(name: str, longest: int = 24) -> str:
 
 
 def _png(figure: Figure) -> bytes:
+    """Draw once: `Figure.savefig` draws a figure a first time only to lay it out."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas: Any = FigureCanvasAgg(figure)
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
+    canvas.draw()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(file, "png")
     return file.getvalue()
