@@ -211,7 +211,7 @@ def worker(settings: Settings, pool: str, common: Mapping[str, str]) -> Child:
         "CLR_THREADS": str(settings.threads or max(1, _cores() // at_once(settings))),
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",
         "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
-        "PREFECT_WORKER_QUERY_SECONDS": "1.5",
+        "PREFECT_WORKER_QUERY_SECONDS": "0.7",
     }
     secret = secrets.WEBHOOK_SECRET  # signs what asks the release service to look
     if pool == "registry" and os.environ.get(secret.variable):
