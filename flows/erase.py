@@ -14,18 +14,21 @@ from typing import TYPE_CHECKING, Any
 from clr.audit.personal import mentions, placeholder
 from clr.errors import UsageError
 from clr.registry.acts import LOCAL
+from clr.registry.faults import redact
 from clr.registry.roles import SERVICES, load_policy, policy_path
+from clr.registry.served import is_elsewhere
 from flows.provenance import local_user
 from flows.prune_registry import is_here
 
 if TYPE_CHECKING:
     from clr.audit.chain import Entry
+    from clr.settings import Settings
     from flows.session import Session
 
 LOG = logging.getLogger("clr")
 Result = dict[str, Any]
-FORGOTTEN_SECONDS = 2.0
-"""After so long a running server lets nobody in whose login is removed (docs/registry.md)."""
+UNDER_WAY_SECONDS = 2.0
+"""What somebody was doing when the login was removed is written down by then."""
 
 
 def run_erase(session: Session, name: str, reason: str) -> Result:
@@ -41,18 +44,18 @@ def run_erase(session: Session, name: str, reason: str) -> Result:
         this command does not change.
 
     Raises:
-        UsageError: nobody of this name, a service, the one who runs this, or the last reviewer
-            that a list in policy.yaml has.
+        UsageError: not the server's machine, nobody of this name, a service, the one who runs
+            this, or the last reviewer that a list in policy.yaml has.
         ServiceUnavailable: a database cannot be written; the same again completes it.
         IntegrityBroken: the ledger lost or changed its newest entries.
     """
-    _check(name, reason)
-    ledger, settings = session.ledger, session.settings
-    here = is_here(settings)
+    settings = session.settings
+    _check(settings, name, reason)
+    ledger, here = session.ledger, is_here(settings)
     with session.lock("promote"):
         login = _remove_login(session, name) if here else False
         if login:
-            time.sleep(FORGOTTEN_SECONDS)  # who is still let in would be written down anew
+            time.sleep(UNDER_WAY_SECONDS)
         ref = ledger.person(name)
         open_rows = ledger.naming(name)
         if ref is None and not open_rows and not login:
@@ -78,7 +81,12 @@ def run_erase(session: Session, name: str, reason: str) -> Result:
     }
 
 
-def _check(name: str, reason: str) -> None:
+def _check(settings: Settings, name: str, reason: str) -> None:
+    if is_elsewhere(settings):
+        raise UsageError(
+            f"Registry and ledger are kept by {redact(settings.registry)}.",
+            fix="Run this on that machine.",
+        )
     if name in SERVICES:
         raise UsageError(f"{name} is a service of this installation, not a person.")
     if name == local_user():

@@ -62,6 +62,12 @@ def test_what_cannot_be_erased_is_said(plant: Any, arguments: tuple[str, ...], s
     assert said in " ".join(answer.err.split())
 
 
+def test_it_is_done_on_the_machine_of_the_server(plant: Any) -> None:
+    elsewhere = {"CLR_REGISTRY_URL": "http://127.0.0.1:9"}
+    answer = plant.clr("erase", "carol", *WHY, "--yes", **KEEPER, **elsewhere)
+    assert (answer.code, "Run this on that machine" in answer.err) == (2, True), answer
+
+
 @pytest.mark.parametrize(
     ("key", "value", "after"),
     [
