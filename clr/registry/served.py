@@ -44,9 +44,10 @@ Fetch = Callable[[int], tuple[Part, str | None]]
 
 
 def is_elsewhere(settings: Settings) -> bool:
-    """Say whether registry and ledger are another machine's, whose ledger is not given to us."""
-    given = settings.ledger_url or settings.registry_file.exists()
-    return bool(settings.registry_url) and not given
+    """Say whether the registry is a server's whose ledger is not here: no file, no database."""
+    here = settings.ledger_url or settings.registry_file.exists()
+    here = here or (settings.state / "ledger" / "ledger.db").exists()
+    return bool(settings.registry_url) and not here
 
 
 class ServedLedger(Ledger):
@@ -123,12 +124,13 @@ class ServedLedger(Ledger):
             raise _strange(self._copy.name) from error
 
     def _key(self) -> Signer:
-        self._refuse("such an act")
+        self._refuse("other act")
 
     def _refuse(self, what: str) -> NoReturn:
         raise UsageError(
             f"The ledger is kept by {self._copy.name}, which takes no {what} from another machine.",
-            fix="Do this on the server's machine, or in the registry's page.",
+            fix="Do this on the server's machine. A machine that onboards needs the ledger itself: "
+            "set CLR_LEDGER_URL.",
         )
 
     def _trusted(self) -> dict[str, Ed25519PublicKey]:

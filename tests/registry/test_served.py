@@ -1,7 +1,7 @@
 """A ledger that is read through a server whose owner is not trusted.
 
 The server here is a small HTTP server that serves a real ledger as the registry does
-(tests/server/test_audit_access.py has that one), and lies where a test says so.
+(tests/server/test_audit_access.py has the real one), and lies where a test says so.
 """
 
 from __future__ import annotations
