@@ -21,7 +21,7 @@ from flows.verify_registered import (
     row_findings,
     unfinished,
 )
-from flows.verify_releases import alias_problems, release_problems, serving_release
+from flows.verify_releases import alias_problems, completed, release_problems, serving_release
 from flows.verify_reviews import champion_findings, tag_problems
 
 if TYPE_CHECKING:
@@ -87,12 +87,20 @@ def _look(session: Session, known: Known) -> Agreement:
     policy, there = policy_of(session), overview(session.registry)
     records = read_records(session.ledger.entries())
     releases, problems = _read_releases(session, there, known)
-    problems += release_problems(there, releases, records.moves)
-    problems += alias_problems(there, releases, records.moves)
+    moves, on_their_way = completed(there, releases, records.moves)
+    problems += release_problems(there, releases, moves)
+    problems += (
+        one
+        for one in alias_problems(there, releases, moves)
+        if one.subject.removeprefix("clr-") not in on_their_way
+    )
     problems += candidate_findings(there, records)
     problems += _gone(there, records)
     problems += _pinned(session, there, records)
     notes = list(_policy(policy, records))
+    if len(moves) > len(records.moves):
+        message = "its promotion was cut off: the next `clr promote` or `clr up` completes it"
+        notes.append((moves[-1].subject, message))
     for task, versions in there.versions.items():
         for version in versions:
             problems += row_findings(version, records, releases.values())
@@ -144,6 +152,8 @@ def _gate(session: Session, serving: Release, before: Release | None) -> Iterato
     subject = f"clr-release/{serving.version}"
     if joined and "adapter" in report and [report["adapter"]] != joined:
         yield Finding(subject, "gate-mismatch", "its gate report is about another adapter")
+    if joined and report.get("verdict", "pass") != "pass":
+        yield Finding(subject, "gate-mismatch", f"its gate said {report['verdict']}")
     if joined and report.get("release", serving.previous) != serving.previous:
         yield Finding(subject, "gate-mismatch", "its gate was run against another release")
 

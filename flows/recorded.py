@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 APPROVED, REJECTED = "review.approved", "review.rejected"
 JUDGED, DATA_VERSIONED, DATA_REFUSED = "gate.judged", "data.versioned", "data.refused"
 _MOVES = (ACTIVATED, ROLLBACK, RETIRED)
+_CLOSING = ("promotion.refused", "candidate.closed")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Records:
         data: {task: digests of its data that were pinned or trained on}.
         judged: {adapter digest: what the gate said of it, oldest first}.
         candidates: {model: newest act of a server on its alias ``candidate``}.
-        turned: versions (``clr-<task>/<number>``) whose promotion was refused.
+        closed: {version: newest entry that refused its promotion, or closed it as rejected}.
         refused: refusals of data.
         policy: digest of the review policy that a server loaded last; empty without one.
     """
@@ -46,7 +47,7 @@ class Records:
     data: Mapping[str, frozenset[str]] = field(default_factory=dict)
     judged: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
     candidates: Mapping[str, Entry] = field(default_factory=dict)
-    turned: frozenset[str] = frozenset()
+    closed: Mapping[str, int] = field(default_factory=dict)
     refused: tuple[Entry, ...] = ()
     policy: str = ""
 
@@ -82,7 +83,7 @@ def read_records(entries: Iterable[Entry]) -> Records:
     wanted = (
         *("adapter.registered", APPROVED, REJECTED, *_MOVES, JUDGED, DATA_VERSIONED, DATA_REFUSED),
         *(Kind.CREATE_VERSION, Kind.DELETE_VERSION, Kind.DELETE_MODEL),
-        *(Kind.SET_ALIAS, Kind.DELETE_ALIAS, "policy.loaded", "promotion.refused"),
+        *(Kind.SET_ALIAS, Kind.DELETE_ALIAS, "policy.loaded", *_CLOSING),
     )
     by_action: dict[str, list[Entry]] = {action: [] for action in wanted}
     failed: set[object] = set()
@@ -124,7 +125,7 @@ def read_records(entries: Iterable[Entry]) -> Records:
             for one in done(Kind.SET_ALIAS, Kind.DELETE_ALIAS)
             if one.payload.get("name") == "candidate"
         },
-        turned=frozenset(one.subject for one in of("promotion.refused")),
+        closed={one.subject: one.seq for one in of(*_CLOSING)},
         refused=tuple(of(DATA_REFUSED)),
         policy=str(policies[-1].payload.get("digest")) if policies else "",
     )

@@ -92,6 +92,8 @@ def candidate_findings(there: Overview, records: Records) -> Iterator[Finding]:
     }
     for task, aliases in there.aliases.items():
         model, found = f"clr-{task}", aliases.get("candidate")
+        if any(unfinished(one, records) for one in there.versions.get(task, ())):
+            continue  # the same command moves it
         newest, act = _newest_passed(task, there, records), records.candidates.get(model)
         right: list[int | None] = []
         if newest is not None:
@@ -122,7 +124,7 @@ def _newest_passed(task: str, there: Overview, records: Records) -> int | None:
 def _closed(task: str, number: int, records: Records, served: set[tuple[str, object]]) -> bool:
     """Say whether a version is no candidate any more: decided, refused, or champion once."""
     name = f"clr-{task}/{number}"
-    return bool(records.decisions.get(name)) or (task, number) in served or name in records.turned
+    return bool(records.decisions.get(name)) or (task, number) in served or name in records.closed
 
 
 def _candidate(found: int | None, wanted: int | None) -> str:

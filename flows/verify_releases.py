@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from clr.audit.chain import Entry
 from flows.activation import ACTIVATED
 from flows.findings import Finding
 
 if TYPE_CHECKING:
-    from clr.audit.chain import Entry
     from clr.registry.overview import Overview
     from clr.registry.release import Release
 
@@ -18,6 +18,39 @@ def serving_release(there: Overview, releases: Mapping[str, Release]) -> Release
     """Return what serves by the alias; None at the start, or where its file is damaged."""
     number = there.release_aliases.get("champion")
     return next((one for one in releases.values() if one.version == number), None)
+
+
+def completed(
+    there: Overview, releases: Mapping[str, Release], moves: Sequence[Entry]
+) -> tuple[Sequence[Entry], frozenset[str]]:
+    """Return the moves with the one that was cut off before it was recorded, if there is one.
+
+    A promotion makes the next release serve, then moves the tasks' aliases, then records it; an
+    order to go back or retire is recorded first. Whether the versions that joined may serve is
+    asked of every release alike.
+
+    Returns:
+        (moves, tasks whose aliases are still on their way).
+    """
+    serving = serving_release(there, releases)
+    last = next((one for one in reversed(moves) if one.action == ACTIVATED), None)
+    if serving is None or (last is not None and last.payload.get("release") == serving.digest):
+        return moves, frozenset()
+    was = str(last.payload.get("release")) if last is not None else ""
+    order = moves[-1] if moves and moves[-1].action != ACTIVATED else None
+    ordered = order is not None and order.payload.get("release") == serving.digest
+    new = not any(one.payload.get("release") == serving.digest for one in moves)
+    if not ordered and not (new and serving.previous == was and (was in releases or not was)):
+        return moves, frozenset()
+    before = releases[was].tasks if was in releases else {}
+    changed = {task for task, one in serving.tasks.items() if before.get(task) != one}
+    changed |= before.keys() - serving.tasks.keys()
+    if not ordered and len(changed) != 1:
+        return moves, frozenset()
+    payload = {"release": serving.digest, "joined": []}
+    subject = f"clr-release/{serving.version}"
+    pending = Entry(0, "", "", "", ACTIVATED, subject, payload, None, "", "", "", "")
+    return (*moves, pending), frozenset(changed)
 
 
 def served(moves: Sequence[Entry]) -> list[str]:
@@ -118,7 +151,8 @@ def _previous(there: Overview, history: Sequence[str]) -> Iterator[Finding]:
     numbers = {one.tags.get("clr.release_digest"): one.version for one in there.releases}
     expected = numbers.get(history[-2]) if len(history) > 1 else None
     alias = there.release_aliases.get("previous")
-    if alias != expected:
+    on_its_way = there.release_aliases.get("champion")  # moved first, just before this one
+    if alias not in (expected, on_its_way):
         message = _moved("previous", alias, expected, "the ledger")
         yield Finding("clr-release", "alias-moved", message)
 

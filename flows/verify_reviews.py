@@ -133,26 +133,55 @@ def creator_of(version: Version, records: Records) -> str:
 def tag_problems(version: Version, records: Records, quorum: int) -> Iterator[Finding]:
     """Yield tags of a version that say other than the ledger.
 
+    A decision is written into the ledger first: until it is carried out, each tag may still say
+    what it said before.
+
     Args:
         version: any version.
         records: what the ledger tells.
         quorum: approvals that the policy asks for now.
     """
     name, decisions = subject(version), records.of(version)
-    created, registered = records.created.get(version.source), records.registered.get(name)
-    may_be = {
+    right = _right_tags(version, records, decisions, quorum)
+    under_way = bool(decisions) and not _carried_out(version, records, decisions[-1])
+    before = _right_tags(version, records, decisions[:-1], quorum) if under_way else {}
+    for tag, values in right.items():
+        found = version.review if tag == "review" else version.tags.get(tag, "")
+        if found not in values and found not in before.get(tag, ()):
+            told = values[0] or "nothing"
+            yield name, f"its tag {tag} says {found or 'nothing'!r}, the ledger {told!r}"
+
+
+def _right_tags(
+    version: Version, records: Records, decisions: Sequence[Entry], quorum: int
+) -> dict[str, list[str]]:
+    """Return what each tag may say after these decisions; the likeliest first."""
+    created, registered = (
+        records.created.get(version.source),
+        records.registered.get(subject(version)),
+    )
+    right = {
         "clr.created_by": [created.actor if created else ""],
         "clr.reviewed_by": [people for people, _ in _signatures(decisions)],
         "clr.reviewed_at": [moment for _, moment in _signatures(decisions)],
         "review": _words(version, decisions, quorum),
     }
     if registered is not None and "verdict" in registered.payload:
-        may_be["clr.verdict"] = [str(registered.payload["verdict"])]
-    for tag, right in may_be.items():
-        found = version.review if tag == "review" else version.tags.get(tag, "")
-        if found not in right:
-            told = right[0] or "nothing"
-            yield name, f"its tag {tag} says {found or 'nothing'!r}, the ledger {told!r}"
+        right["clr.verdict"] = [str(registered.payload["verdict"])]
+    return right
+
+
+def _carried_out(version: Version, records: Records, decision: Entry) -> bool:
+    """Say whether a promotion, a refusal or a closing followed a decision."""
+    joined = (
+        entry.seq > decision.seq
+        and any(
+            (one.get("task"), one.get("version")) == (version.task, version.version)
+            for one in _joined(entry)
+        )
+        for entry in records.moves
+    )
+    return any(joined) or records.closed.get(subject(version), 0) > decision.seq
 
 
 def _signatures(decisions: Sequence[Entry]) -> list[tuple[str, str]]:

@@ -13,9 +13,13 @@ import signal
 
 import pytest
 
+from flows.verify import run_verify
+
 pytestmark = pytest.mark.timeout(900)  # whichever test comes first sits through the ordeal
 
 REGISTRY = "mlflow.tracking.client:MlflowClient"
+RECORDING = (REGISTRY, "clr.audit", "clr.data.objects", "clr.registry", "flows.promote")
+"""Where those points are between which registry, ledger and data do not tell the same yet."""
 ONBOARDING = [
     ("flows.register:require_writable", 1, "before"),  # validated
     ("clr.data.versioning:version_task", 1, "before"),
@@ -40,7 +44,7 @@ ONBOARDING = [
     (f"{REGISTRY}.create_model_version", 1, "before"),
     (f"{REGISTRY}.create_model_version", 1, "after"),
     ("clr.registry.versions:set_candidate", 1, "after"),
-    ("clr.audit.ledger:Ledger.append", 1, "after"),
+    ("clr.audit.ledger:Ledger.append", 2, "after"),  # the first tells of the data again
     ("clr.registry.runs:finish", 1, "after"),
     ("flows.register:write_atomic", 1, "before"),
 ]
@@ -71,6 +75,8 @@ def ordeal(processes, new_plant, new_caps, tmp_path_factory):
         for number, point in enumerate(points):
             (end,) = processes((plant, command, point))
             ends[command[0], number, *point] = end
+            if point[0].startswith(RECORDING):
+                end["named"] = run_verify(plant.session())["problems"]
         (ends[command[0], "done"],) = processes((plant, command))
     return plant, ends
 
@@ -85,6 +91,13 @@ def test_each_run_dies_where_it_should(ordeal):
     assert alive == {}
 
 
+def test_nothing_that_was_cut_off_looks_like_tampering(ordeal):
+    _, ends = ordeal
+    looked_at = {point: end["named"] for point, end in ends.items() if "named" in end}
+    assert len(looked_at) > 15
+    assert {point: named for point, named in looked_at.items() if named} == {}
+
+
 def test_the_same_command_finishes_the_job(ordeal):
     _, ends = ordeal
     for command in ("onboard", "review"):
@@ -97,6 +110,8 @@ def test_the_same_command_finishes_the_job(ordeal):
 def test_there_is_one_of_each(ordeal):
     plant, _ = ordeal
     assert plant.ledger() == [
+        ("data.versioned", "clr-red-caps"),
+        ("gate.judged", "clr-red-caps"),
         ("adapter.registered", "clr-red-caps/1"),
         ("review.approved", "clr-red-caps/1"),
         ("release.activated", "clr-release/1"),

@@ -13,6 +13,7 @@ import pytest
 from clr.registry.releases import current_release
 from clr.registry.versions import tasks
 from flows.reconcile import follow, look, repair
+from flows.verify import run_verify
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
@@ -87,7 +88,7 @@ def settled(plant, session):
     before = plant.photograph()
     look_around(session)
     assert plant.photograph() == before
-    assert session.ledger.verify() == []
+    assert run_verify(session)["problems"] == []
     assert plant.leftovers() == []
 
 
@@ -95,6 +96,7 @@ def test_a_promotion_cut_anywhere_is_completed_and_happens_once(stale, cuts):
     served = []
     for number, plant in enumerate(cuts(APPROVE, stale)):
         session = plant.session()
+        assert run_verify(session)["problems"] == []  # cut off is not tampered with
         served.append(whole(session))
         decided = ("review.approved", "clr-violet-caps/1") in plant.ledger()
         if number % 2 and decided:
@@ -120,6 +122,7 @@ def test_a_rejection_cut_anywhere_is_completed(stale, cuts):
     reject = ("review", "violet-caps", 1, "reject", "--reason", "wrong lamp")
     for plant in cuts(reject, stale):
         session = plant.session()
+        assert run_verify(session)["problems"] == []
         assert whole(session) == OLD
         if ("review.rejected", "clr-violet-caps/1") in plant.ledger():
             look_around(session)
@@ -144,6 +147,7 @@ def test_a_rejection_cut_anywhere_is_completed(stale, cuts):
 def test_taking_back_cut_anywhere_is_completed_once_ordered(stale, cuts, command, after, action):
     for number, plant in enumerate(cuts(command, stale)):
         session = plant.session()
+        assert run_verify(session)["problems"] == []
         assert whole(session) in (OLD, after)
         if number % 2 and entries(plant, action):
             look_around(session)

@@ -27,9 +27,16 @@ def task(template, tmp_path):
     return shutil.copytree(template.tasks / "red-caps", tmp_path / "new-caps")
 
 
+def photograph(plant):
+    """All that must not change; that data was refused is written down, and nothing else is."""
+    seen = plant.photograph()
+    kept = [entry for entry in seen["ledger"] if entry[0] != "data.refused"]
+    return {**seen, "ledger": kept}
+
+
 def assert_refused(plant, error, *arguments, says=(), **settings):
     """Run a command twice, as text and as JSON: refused both times, and nothing changed."""
-    before = plant.photograph()
+    before = photograph(plant)
     told = plant.clr(*arguments, **settings)
     assert told.code == error.exit_code, told
     for word in says:
@@ -37,7 +44,7 @@ def assert_refused(plant, error, *arguments, says=(), **settings):
     last = told.err[told.err.index("clr: ") :]
     assert "Traceback" not in told.err
     assert len(last.strip().splitlines()) >= 2, "what to do is missing"
-    assert plant.photograph() == before
+    assert photograph(plant) == before
     assert plant.leftovers() == []
     return told
 
@@ -111,7 +118,7 @@ def test_refusals_as_json_name_files_and_reports(plant, task):
     from pathlib import Path
 
     file = zero_bytes(task)
-    before = plant.photograph()
+    before = photograph(plant)
     answer = plant.clr("onboard", task, "--json")
     assert answer.code == DataRefused.exit_code
     document = answer.json
@@ -119,7 +126,8 @@ def test_refusals_as_json_name_files_and_reports(plant, task):
     assert str(file.relative_to(task)) in document["files"]
     assert Path(document["reports"]["data_docs"]).is_file()
     assert file.name in Path(document["reports"]["message"]).read_text(encoding="utf-8")
-    assert plant.photograph() == before
+    assert photograph(plant) == before
+    assert plant.ledger()[-1] == ("data.refused", "clr-new-caps")
 
 
 def test_odd_names_and_colour_models_that_lose_nothing_are_welcome(template, tmp_path, new_plant):

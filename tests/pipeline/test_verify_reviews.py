@@ -189,6 +189,21 @@ def test_tags_of_two_reviewers_name_both(story):
     assert len(story.wrong_tags(quorum=2)) == 1
 
 
+def test_tags_may_lag_behind_a_decision_until_it_is_carried_out(story):
+    assert story.wrong_tags() == []
+    entry = story.decided("alice")
+    assert story.wrong_tags() == []  # a process was killed here
+    story.tags["clr.reviewed_by"] = "alice"
+    assert story.wrong_tags() == []
+    story.tags["clr.reviewed_at"] = "2026-01-01T00:00:00.000000Z"
+    assert len(story.wrong_tags()) == 1
+    story.tags["clr.reviewed_at"] = entry.time
+    story.promoted()
+    assert story.wrong_tags() == [
+        ("clr-caps/1", "its tag review says 'pending', the ledger 'approved'")
+    ]
+
+
 def test_a_quorum_that_changed_after_the_review_makes_no_tag_wrong(story):
     entry = story.decided("alice")
     story.told("pending", "alice", entry.time, "1 of 2: alice")
@@ -200,6 +215,7 @@ def test_a_quorum_that_changed_after_the_review_makes_no_tag_wrong(story):
 def test_a_tally_that_names_somebody_who_never_approved_changes_nothing(story):
     entry = story.decided("alice")
     story.told("pending", "alice", entry.time, "1 of 2: eve")
+    story.promoted()
     assert story.wrong_tags() == [
         ("clr-caps/1", "its tag review says 'pending', the ledger 'approved'")
     ]
