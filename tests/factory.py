@@ -207,15 +207,12 @@ def start(plant: Any, *arguments: str) -> Factory:
     """Start `clr up` in a workspace and wait until all of it answers."""
     log = plant.root.parent / "up.log"
     command = [sys.executable, "-m", "flows.cli", "up", "--free-ports", "--json", *arguments]
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")
-    }
     began = time.monotonic()
     with log.open("wb") as err:
         process = subprocess.Popen(
             command,
             cwd=plant.root,
-            env={**environment, **plant.settings},
+            env={**shell(), **plant.settings},
             stdout=subprocess.PIPE,
             stderr=err,
             start_new_session=True,
@@ -228,6 +225,12 @@ def start(plant: Any, *arguments: str) -> Factory:
         raise AssertionError(f"`clr up` does not start:\n{made.said()[-6000:]}")
     made.ready.update(json.loads(line))
     return made
+
+
+def shell() -> dict[str, str]:
+    """Return the environment of a shell: no server or login that tests of this process have set."""
+    foreign = ("PREFECT_", "MLFLOW_TRACKING_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
 
 def until_line(process: subprocess.Popen[bytes], seconds: float) -> bytes:

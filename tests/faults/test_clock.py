@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.factory import SETTINGS, end
+from tests.factory import SETTINGS, end, shell
 from tests.faults.works import Works
 from tests.waiting import until
 
@@ -73,7 +73,7 @@ def command(works: Works, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "flows.cli", *arguments],
         cwd=works.factory.plant.root,
-        env={**os.environ, **works.factory.plant.settings},
+        env={**shell(), **works.factory.plant.settings},
         capture_output=True,
         text=True,
     )

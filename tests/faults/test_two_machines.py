@@ -7,7 +7,6 @@ their addresses. Both write into one ledger and push their data to one DVC remot
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from clr.audit.ledger import Ledger, open_ledger
 from clr.data.workspace import init_workspace
 from clr.registry.server.templates import TEMPLATES
 from tests.conftest import Plant
-from tests.factory import Factory, end
+from tests.factory import Factory, end, shell
 from tests.pipeline.watching import git
 from tests.postgres import server
 from tests.waiting import until
@@ -108,13 +107,10 @@ class Machines:
 
 def run(plant: Plant, arguments: tuple[object, ...]) -> dict[str, Any]:
     """Run a command in a process of its own; return its JSON."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API")
-    }
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", *map(str, arguments), "--json"],
         cwd=plant.root,
-        env={**environment, **plant.settings},
+        env={**shell(), **plant.settings},
         capture_output=True,
         text=True,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 
 from clr.settings import Settings
 from flows import arrivals
+from tests.factory import shell
 from tests.pipeline.watching import git
 from tests.waiting import until
 
@@ -56,7 +56,7 @@ def onboarded(
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", "onboard", mine, "--json"],
         cwd=factory.plant.root,
-        env={**_environment(), **factory.plant.settings},
+        env={**shell(), **factory.plant.settings},
         capture_output=True,
         text=True,
     )
@@ -96,7 +96,3 @@ def test_the_commit_of_what_the_pipeline_pinned_starts_nothing(
     assert [one for one in arrivals.read_all(settings) if one.source == "git"] == []
     assert record_of(onboarded) == before
     assert [run["id"] for run in runs_of(factory, before.digest)] == [before.flow_run]
-
-
-def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}

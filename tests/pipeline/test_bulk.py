@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 from clr.errors import DataRefused
 from clr.settings import Settings
 from flows import arrivals
+from tests.factory import shell
 from tests.waiting import until
 
 NewCaps = Callable[..., Path]
@@ -29,13 +29,10 @@ def refused(new_caps: NewCaps, folder: Path) -> Path:
 
 def command(factory: Any, *arguments: object) -> subprocess.Popen[str]:
     """Start a command as a person does, in the workspace of a running `clr up`."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")
-    }
     return subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *map(str, arguments)],
         cwd=factory.plant.root,
-        env={**environment, **factory.plant.settings},
+        env={**shell(), **factory.plant.settings},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
