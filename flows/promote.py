@@ -68,6 +68,7 @@ def promote_version(session: Session, task: str, number: int) -> Result:
         if release is not None and release.tasks.get(task) == champion:
             return _promoted(session, version, release, already=True)
         require_standing(session, version)
+        tell_review(session, version)
         try:
             admission = admit(session, version, release)
             made = promote(
@@ -149,6 +150,7 @@ def close_rejected(session: Session, task: str, number: int) -> Result:
         if not found:
             raise ReviewRefused(f"Nobody has rejected {task} version {number}.")
         first = found[0]
+        tell_review(session, version)
         drop_candidate(session.registry, version)
         tell(session, version, f"rejected by {first.reviewer}: {first.reason or 'no reason given'}")
         actor, authentication = provenance.identity(session.registry)
@@ -173,6 +175,28 @@ def close_rejected(session: Session, task: str, number: int) -> Result:
         "reason": first.reason,
         "reviewer": first.reviewer,
     }
+
+
+def tell_review(session: Session, version: Version) -> None:
+    """Repeat the last decision about a version in its tags, where people look.
+
+    A guarded server does that itself. Without one it is done by who decided and, since that
+    process may have been killed in between, by who carries the decision out.
+    """
+    from clr.registry.versions import set_version_tags
+
+    reviews = [one for one in facts(session, version).reviews if one.source == version.source]
+    if session.registry.guarded or not reviews:
+        return
+    last = reviews[-1]
+    tags = {
+        "review": last.decision,
+        "review.reason": last.reason,
+        "clr.reviewed_by": last.reviewer,
+        "clr.reviewed_at": last.time,
+    }
+    if any(version.tags.get(name, "") != value for name, value in tags.items()):
+        set_version_tags(session.registry, version, tags)
 
 
 def tell(session: Session, version: Version, sentence: str) -> None:

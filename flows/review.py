@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from clr.errors import ReviewRefused
 from flows import output, provenance
-from flows.promote import close_rejected, promote_version
+from flows.promote import close_rejected, promote_version, tell_review
 from flows.recheck import champion_of
 from flows.session import Session
 from flows.standing import QuorumOpen, policy_of, require_decidable, require_embedded_review
@@ -110,9 +110,8 @@ def _decide(session: Session, version: Version, decision: str, reason: str) -> N
     from clr.registry.acts import LOCAL
     from clr.registry.reviews import record_review
     from clr.registry.store import model_name
-    from clr.registry.versions import set_version_tags
 
-    entry = record_review(
+    record_review(
         session.ledger,
         model=model_name(version.task),
         number=version.version,
@@ -125,13 +124,4 @@ def _decide(session: Session, version: Version, decision: str, reason: str) -> N
         four_eyes=False,  # who registered a version is not known by password either
         policy=policy_of(session).digest,
     )
-    set_version_tags(
-        session.registry,
-        version,
-        {
-            "review": decision,
-            "review.reason": str(entry.payload["reason"]),
-            "clr.reviewed_by": entry.actor,
-            "clr.reviewed_at": entry.time,
-        },
-    )
+    tell_review(session, version)

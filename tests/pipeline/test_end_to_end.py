@@ -162,9 +162,10 @@ def test_verify_finds_everything_as_recorded(template):
 
 def test_the_ledger_holds_each_act_once(template):
     acts = template.plant.ledger()
-    assert len(acts) == len(set(acts)) == 12
+    assert len(acts) == len(set(acts)) == 15
     for number, name in enumerate(TASKS, 1):
         assert ("data.versioned", f"clr-{name}") in acts
+        assert ("gate.judged", f"clr-{name}") in acts
         assert ("adapter.registered", f"clr-{name}/1") in acts
         assert ("review.approved", f"clr-{name}/1") in acts
         assert ("release.activated", f"clr-release/{number}") in acts
