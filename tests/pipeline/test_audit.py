@@ -347,7 +347,7 @@ def test_a_ledger_that_lost_its_end_is_told_first_and_the_answer_is_given_unreco
 
 
 def test_the_terminal_shows_the_chain_with_digests_that_are_short_and_each_its_own(audited):
-    answer = audited.plant.clr("audit", "green-caps")
+    answer = audited.plant.clr("audit", "green-caps", COLUMNS="160")
     document = audited.ask("green-caps@1")
     assert answer.out.splitlines()[0].startswith("Intact: everything about clr-green-caps/1")
     for digest in (document["adapter"]["digest"], document["data"]["digest"]):

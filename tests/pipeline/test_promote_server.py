@@ -133,6 +133,7 @@ def test_the_service_believes_no_webhook_that_the_server_did_not_sign(office):
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_twenty_candidates_approved_at_once_are_twenty_releases_one_after_another(office):
     session, tasks = office.plant.session(), ("red-caps", "green-caps", "blue-caps")
     found = [register_sibling(session, tasks[n % 3], 10 + n) for n in range(20)]

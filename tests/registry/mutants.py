@@ -14,7 +14,7 @@ from clr.registry.roles import ROLES, Policy, TaskReview
 Decide = Callable[[Act, Principal, State, Policy], Decision]
 Told = Callable[[Act, Principal, State, Policy], dict[str, Any]]
 
-CHANGES = frozenset(Kind) - {Kind.READ, Kind.FINISH_RUN, Kind.UPDATE_MODEL}
+CHANGES = frozenset(Kind) - {Kind.READ, Kind.EXPORT, Kind.FINISH_RUN, Kind.UPDATE_MODEL}
 """Kinds of act with which something can be broken."""
 
 

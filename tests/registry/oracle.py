@@ -39,7 +39,10 @@ def broken_by(registry: Registry, act: Act, who: str) -> str:
 def _by(registry: Registry, act: Act, who: str, roles: frozenset[str]) -> Iterator[str]:
     if act.kind in NEVER:
         yield f"{act.kind} was done"
-    if act.kind is not Kind.SET_PASSWORD and not roles - {"auditor"}:
+    if act.kind is Kind.EXPORT:
+        if not roles:
+            yield f"{who} exported something without a role"
+    elif act.kind is not Kind.SET_PASSWORD and not roles - {"auditor"}:
         yield f"{who} changed something without a role to"
     found = registry.stored(act.model, act.version)
     if act.kind in TAGGING:

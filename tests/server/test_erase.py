@@ -6,6 +6,7 @@ import json
 
 from clr.audit.ledger import open_ledger
 from tests.server.attempts.reviewing import WAITING
+from tests.waiting import until
 
 TAGS = "model-versions/set-tag"
 WHY = ("--reason", "asked on 3 March, ticket 17")
@@ -20,6 +21,8 @@ def test_a_reviewer_is_forgotten_by_a_running_server(house):
         CLR_PASSWORD=house.passwords["erin.moss"],
     )
     assert added.code == 0, added
+    # a running server reads its policy anew within a second
+    assert until(lambda: house.call("erin.moss", "GET", "experiments/search?max_results=1").ok)
     since = house.entries()[-1].seq
     for key, value in (("review.reason", "erin.moss saw it"), ("review", "approved")):
         answer = house.call("erin.moss", "POST", TAGS, {**about, "key": key, "value": value})
