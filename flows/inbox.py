@@ -24,8 +24,9 @@ LOG = logging.getLogger("clr")
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 600.0
 """Seconds until what could not be taken is tried again, doubled each time, and at most."""
 
-READY_SECONDS = 1.0
-"""With ``READY``, or moved there, so long nothing may change: a copy brings both along."""
+READY_SECONDS, MOVED_SECONDS = 1.0, 0.3
+"""With ``READY``, or moved there, so long nothing may change: a copied folder brings ``READY``
+along, and a program may change a folder's times once more."""
 
 _CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
@@ -170,8 +171,9 @@ class Inbox:
         if known.renamed:
             return 0.0
         settle = self.settings.settle_seconds
-        seen = known.listing
-        return min(READY_SECONDS, settle) if seen.ready or seen.moved else settle
+        if known.listing.moved:
+            return min(MOVED_SECONDS, settle)
+        return min(READY_SECONDS, settle) if known.listing.ready else settle
 
     def _is_whole(self, name: str, known: _Known) -> bool:
         if known.listing.unfinished and not known.listing.ready:
