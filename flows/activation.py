@@ -150,14 +150,11 @@ def _ordered_release(session: Session, order: Entry) -> Release:
 
 
 def _refuse(session: Session, order: Entry, sentence: str) -> None:
-    actor, authentication = provenance.identity(session.registry)
-    session.ledger.append(
+    session.record(
         ORDER_REFUSED,
         order.subject,
         {"order": order.seq, "sentence": sentence},
-        actor=actor,
-        authentication=authentication,
-        key=f"{ORDER_REFUSED}:{order.seq}",
+        f"{ORDER_REFUSED}:{order.seq}",
     )
 
 
@@ -167,8 +164,7 @@ def record(session: Session, release: Release) -> Entry:
     if known.activated is not None and known.serves(release) and known.order is None:
         return known.activated
     joined = [] if known.ordered(release) else _joined(session, release)
-    actor, authentication = provenance.identity(session.registry)
-    return session.ledger.append(
+    return session.record(
         ACTIVATED,
         f"clr-release/{release.version}",
         {
@@ -181,9 +177,7 @@ def record(session: Session, release: Release) -> Entry:
             "joined": joined,
             "reviewers": [one for newcomer in joined for one in newcomer["reviewers"]],
         },
-        actor=actor,
-        authentication=authentication,
-        key=f"release:{release.digest}:{known.seq}",
+        f"release:{release.digest}:{known.seq}",
     )
 
 

@@ -84,7 +84,7 @@ class _Sources:
 
 def _objects(got: Collection, session: Session) -> None:
     workspace = session.settings.workspace
-    places = named.stores(session)
+    places = dvc.stores(session.settings)
     needed = {listing.pinned_oid(workspace)} | named.by_ledger(session)
     wanted, unknown = named.objects(needed, places)
     former, _ = named.objects(named.by_git(workspace) - needed, places)

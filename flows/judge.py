@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clr.core.files import canonical_json, sha256_bytes
-from flows import provenance
 from flows.recorded import JUDGED
 from flows.replay import Look, Predict, Question, look, look_through, replay_is_due, test_folder
 from flows.runners import fan_out
@@ -90,9 +89,8 @@ def record_judged(session: Session, subject: str, judged: Judged, **about: str) 
         judged: the answer.
         about: more for the entry: run, data, source.
     """
-    actor, authentication = provenance.identity(session.registry)
     report = judged.report
-    session.ledger.append(
+    session.record(
         JUDGED,
         subject,
         {
@@ -104,9 +102,7 @@ def record_judged(session: Session, subject: str, judged: Judged, **about: str) 
             "release": judged.release,
             **about,
         },
-        actor=actor,
-        authentication=authentication,
-        key=f"{JUDGED}:{subject}:{judged.digest}",
+        f"{JUDGED}:{subject}:{judged.digest}",
     )
 
 

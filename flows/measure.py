@@ -96,7 +96,7 @@ def _about(job: Job, adapter: Adapter, adapter_digest: str) -> Result:
         "train": len(job.train_images),
         "params": adapter.added_parameters,
         "params_pct": 100 * adapter.added_parameters / job.session.backbone.parameters,
-        "adapter_bytes": len(adapter_bytes(adapter.detached())),
+        "adapter_bytes": len(adapter_bytes(adapter)),
         "digests": {
             "data": job.data.digest,
             "code": provenance.code_digest(),

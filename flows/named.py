@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clr.data import dvc, listing
+from clr.data import listing
 from clr.data.repository import git_root, run_git
 
 if TYPE_CHECKING:
@@ -51,13 +51,6 @@ def by_git(workspace: Path) -> set[str]:
 
 def _found(texts: Iterable[str]) -> set[str]:
     return {oid for text in texts for oid in _DIGEST.findall(text)}
-
-
-def stores(session: Session) -> list[Path]:
-    """Return the folders that hold DVC's objects: its cache, and the remote where it is one."""
-    remote = dvc.remote_url(session.settings)
-    cache = dvc.cache_folder(session.settings.workspace)
-    return [cache] if "://" in remote else [cache, Path(remote)]
 
 
 def objects(lists: Iterable[str], places: Iterable[Path]) -> tuple[set[str], set[str]]:

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from clr.errors import ClrError, GateRefused, IntegrityBroken, ReviewRefused
 from clr.registry.names import PROMOTION
-from flows import provenance
 from flows.activation import ACTIVATED, complete, record, require_role
 from flows.recheck import admit, champion_of
 from flows.session import GATE_FILE, Session
@@ -110,10 +109,9 @@ def _refuse(session: Session, version: Version, release: Release | None, error: 
     tell(session, version, f"refused: {error}")
     if isinstance(error, GateRefused):
         drop_candidate(session.registry, version)
-    actor, authentication = provenance.identity(session.registry)
     serving = release.digest if release else ""
     subject = f"clr-{version.task}/{version.version}"
-    session.ledger.append(
+    session.record(
         REFUSED,
         subject,
         {
@@ -124,9 +122,7 @@ def _refuse(session: Session, version: Version, release: Release | None, error: 
             "sentence": error.message,
             "failed": list(error.data.get("failed", ())),
         },
-        actor=actor,
-        authentication=authentication,
-        key=f"{REFUSED}:{subject}:{version.source}:{serving}:{type(error).__name__}",
+        f"{REFUSED}:{subject}:{version.source}:{serving}:{type(error).__name__}",
     )
 
 
@@ -153,9 +149,8 @@ def close_rejected(session: Session, task: str, number: int) -> Result:
         tell_review(session, version)
         drop_candidate(session.registry, version)
         tell(session, version, f"rejected by {first.reviewer}: {first.reason or 'no reason given'}")
-        actor, authentication = provenance.identity(session.registry)
         subject = f"clr-{task}/{number}"
-        session.ledger.append(
+        session.record(
             CLOSED,
             subject,
             {
@@ -164,9 +159,7 @@ def close_rejected(session: Session, task: str, number: int) -> Result:
                 "reviewer": first.reviewer,
                 "reason": first.reason,
             },
-            actor=actor,
-            authentication=authentication,
-            key=f"{CLOSED}:{subject}:{version.source}",
+            f"{CLOSED}:{subject}:{version.source}",
         )
     return {
         "task": task,
@@ -185,8 +178,10 @@ def tell_review(session: Session, version: Version) -> None:
     """
     from clr.registry.versions import set_version_tags
 
+    if session.registry.guarded:
+        return
     reviews = [one for one in facts(session, version).reviews if one.source == version.source]
-    if session.registry.guarded or not reviews:
+    if not reviews:
         return
     last = reviews[-1]
     tags = {

@@ -135,7 +135,7 @@ def _objects(session: Session, lists: set[str], before: float, kept: list[str]) 
     from flows.prune import old
 
     settings = session.settings
-    places = named.stores(session)
+    places = dvc.stores(session.settings)
     lists = lists | named.by_ledger(session) | named.by_git(settings.workspace)
     wanted, unknown = named.objects(lists, places)
     if unknown:

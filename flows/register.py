@@ -80,14 +80,11 @@ def record_data(session: Session, task: str, manifest: Any, digest: str) -> None
         manifest: of its images.
         digest: ``md5:<32 hex>.dir``.
     """
-    actor, authentication = provenance.identity(session.registry)
-    session.ledger.append(
+    session.record(
         DATA_VERSIONED,
         f"clr-{task}",
         {"data": digest, "manifest": manifest.digest, "images": len(manifest.rows)},
-        actor=actor,
-        authentication=authentication,
-        key=f"{DATA_VERSIONED}:{task}:{digest}",
+        f"{DATA_VERSIONED}:{task}:{digest}",
     )
 
 
@@ -103,8 +100,7 @@ def record_refused(
         validation: what was found.
         place: its folder in the quarantine.
     """
-    actor, authentication = provenance.identity(session.registry)
-    session.ledger.append(
+    session.record(
         DATA_REFUSED,
         f"clr-{task}",
         {
@@ -114,8 +110,6 @@ def record_refused(
             "validation": sha256_file(place / "validation.json"),
             "message": sha256_file(place / "message.txt"),
         },
-        actor=actor,
-        authentication=authentication,
     )
 
 

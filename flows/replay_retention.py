@@ -16,7 +16,7 @@ from prefect import flow
 
 from clr.core.files import canonical_json, sha256_bytes, write_atomic
 from clr.errors import ClrError, GateRefused, IntegrityBroken, ServiceUnavailable
-from flows import artifacts, provenance, tracking
+from flows import artifacts, tracking
 from flows.retained import REPLAYED
 from flows.session import Session
 
@@ -191,12 +191,9 @@ def keep(session: Session, data: bytes, report: Result) -> Path:
 
 
 def _record(session: Session, release: Release, result: Result) -> None:
-    actor, authentication = provenance.identity(session.registry)
     told = {name: result[name] for name in ("verdict", "sentence", "tasks", "failed", "report")}
-    session.ledger.append(
+    session.record(
         REPLAYED,
         f"clr-release/{release.version}",
         {**told, "release": release.digest},
-        actor=actor,
-        authentication=authentication,
     )

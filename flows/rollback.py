@@ -207,14 +207,11 @@ def _order(
     session: Session, action: str, subject: str, facts: dict[str, Any], reason: str
 ) -> Entry:
     """Write an order into the ledger: who, from which machine account, to what, why."""
-    actor, authentication = provenance.identity(session.registry)
-    return session.ledger.append(
+    return session.record(
         action,
         subject,
         {**facts, "reason": reason, "os_user": provenance.local_user()},
-        actor=actor,
-        authentication=authentication,
-        key=f"{action}:{facts['release']}:{moves(session).seq}",
+        f"{action}:{facts['release']}:{moves(session).seq}",
     )
 
 

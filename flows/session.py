@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -15,6 +16,7 @@ from clr.settings import Settings, load_settings
 from flows import embedded, locks
 
 if TYPE_CHECKING:
+    from clr.audit.chain import Entry
     from clr.audit.ledger import Ledger
     from clr.core.backbone import Backbone
     from clr.core.evidence import Evidence
@@ -92,6 +94,17 @@ class Session:
         if is_elsewhere(self.settings) and self.registry.guarded:
             return ServedLedger(self.registry, self.settings.state)
         return open_ledger(self.settings.state, self.settings.ledger_url)
+
+    def record(
+        self, action: str, subject: str, payload: Mapping[str, Any], key: str | None = None
+    ) -> Entry:
+        """Write an act into the ledger, by whoever acts here (see `Ledger.append`)."""
+        from flows.provenance import identity
+
+        actor, authentication = identity(self.registry)
+        return self.ledger.append(
+            action, subject, payload, actor=actor, authentication=authentication, key=key
+        )
 
     @cached_property
     def network(self) -> ReprogrammedNetwork:

@@ -13,15 +13,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from clr.audit.chain import REF
+from clr.audit.people import disclosed
 from clr.audit.personal import Disclosure, refs_of
 from clr.audit.signing import Head
-from clr.audit.store import PERSONAL, TABLE, rows_of, tables
+from clr.audit.store import TABLE, rows_of
 from clr.errors import IntegrityBroken
 
 MOST_ROWS = 1000
 _MOST_CHARACTERS = 4 << 20
-_AT_ONCE = 1000
 _COLUMNS = frozenset(TABLE.columns.keys())
 _LARGEST = 1 << 53
 
@@ -67,7 +66,8 @@ def read_rows(
     found = connection.execute(query)
     rows, more = _as_many_as_fit(rows_of(found), limit)
     found.close()
-    return tuple(rows), tuple(_personal(connection, rows)), more
+    refs = {ref for row in rows for ref in refs_of(row)}
+    return tuple(rows), tuple(disclosed(connection, refs)), more
 
 
 def _as_many_as_fit(found: Iterator[Row], limit: int) -> tuple[list[Row], bool]:
@@ -79,23 +79,6 @@ def _as_many_as_fit(found: Iterator[Row], limit: int) -> tuple[list[Row], bool]:
             return rows, True
         rows.append(row)
     return rows, False
-
-
-def _personal(connection: sa.Connection, rows: list[Row]) -> Iterator[Disclosure]:
-    if PERSONAL.name not in tables(connection):
-        return
-    refs = {ref for row in rows for ref in refs_of(row)}
-    direct = list(_stored(connection, refs))
-    yield from direct
-    named = {ref[0] for one in direct for ref in REF.finditer(one.value)}
-    yield from _stored(connection, named - refs)
-
-
-def _stored(connection: sa.Connection, refs: set[str]) -> Iterator[Disclosure]:
-    wanted, query = sorted(refs), sa.select(PERSONAL)
-    for start in range(0, len(wanted), _AT_ONCE):
-        some = query.where(PERSONAL.c.ref.in_(wanted[start : start + _AT_ONCE]))
-        yield from (Disclosure(*row) for row in connection.execute(some))
 
 
 def parse_part(found: Any, since: int) -> Part:

@@ -7,7 +7,7 @@ the same few people over and over. A connection never outlives its database (clr
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Container, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,20 +69,33 @@ def shown(connection: sa.Connection, rows: list[dict[str, Any]], erasure: int) -
     """
     known = _memory(connection, erasure).values
     wanted = {ref for row in rows for ref in refs_of(row) if ref not in known}
-    if wanted and PERSONAL.name in tables(connection):
-        known.update(_read(connection, sorted(wanted)))
-        words = "".join(known[ref] for ref in wanted & known.keys())
-        named = {one[0] for one in REF.finditer(words) if one[1] == PERSON} - known.keys()
-        known.update(_read(connection, sorted(named)))
+    known.update((one.ref, _text(one.value)) for one in disclosed(connection, wanted, known))
     return [shown_entry(row, known) for row in rows]
 
 
-def _read(connection: sa.Connection, refs: list[str]) -> Iterator[tuple[str, str]]:
-    query = sa.select(PERSONAL.c.ref, PERSONAL.c.value)
-    for start in range(0, len(refs), _AT_ONCE):
-        some = query.where(PERSONAL.c.ref.in_(refs[start : start + _AT_ONCE]))
-        for ref, value in connection.execute(some):
-            yield ref, _text(value)
+def disclosed(
+    connection: sa.Connection, refs: Collection[str], known: Container[str] = ()
+) -> Iterator[Disclosure]:
+    """Yield what refs stand for, and in turn the people whom those words name.
+
+    Args:
+        connection: open.
+        refs: of names and words; what was erased yields nothing.
+        known: people who need not be looked up.
+    """
+    if not refs or PERSONAL.name not in tables(connection):
+        return
+    direct = list(_stored(connection, refs))
+    yield from direct
+    named = {ref[0] for one in direct for ref in REF.finditer(one.value) if ref[1] == PERSON}
+    yield from _stored(connection, {ref for ref in named.difference(refs) if ref not in known})
+
+
+def _stored(connection: sa.Connection, refs: Collection[str]) -> Iterator[Disclosure]:
+    wanted, query = sorted(refs), sa.select(PERSONAL)
+    for start in range(0, len(wanted), _AT_ONCE):
+        some = query.where(PERSONAL.c.ref.in_(wanted[start : start + _AT_ONCE]))
+        yield from (Disclosure(*row) for row in connection.execute(some))
 
 
 def _text(value: str) -> str:

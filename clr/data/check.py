@@ -208,13 +208,9 @@ def refuse_others(workspace: Path, pinned: Listing, actual: Listing, except_task
 
 def _stores(settings: Settings, oid: str) -> dict[str, Path]:
     """Return the folders where DVC keeps a version: of one of another machine, the remote alone."""
-    stores = {"DVC's cache": dvc.cache_folder(settings.workspace.absolute())}
-    remote = dvc.remote_url(settings)
-    if "://" in remote:
-        return stores
-    stores["the remote"] = Path(remote)
+    stores = dict(zip(("DVC's cache", "the remote"), dvc.stores(settings), strict=False))
     known = [name for name in stores if listing.object_path(stores[name], oid).is_file()]
-    return {"the remote": Path(remote)} if known == ["the remote"] else stores
+    return {name: stores[name] for name in known} if known == ["the remote"] else stores
 
 
 def _kept_listing(cache: Path, oid: str) -> Listing:

@@ -266,6 +266,12 @@ def _cache_folder(workspace: Path, _: tuple[tuple[int, int, int] | None, ...]) -
     return Path(configured) if configured else workspace / ".dvc" / "cache"
 
 
+def stores(settings: Settings) -> list[Path]:
+    """Return the folders that hold DVC's objects: its cache, and the remote where it is one."""
+    cache, remote = cache_folder(settings.workspace.absolute()), remote_url(settings)
+    return [cache] if "://" in remote else [cache, Path(remote)]
+
+
 def stamp(path: Path) -> tuple[int, int, int] | None:
     """Return what changes with a file's content; None where there is no file."""
     try:

@@ -173,3 +173,17 @@ def md5_file(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def md5_and_sha256(path: Path) -> tuple[str, str]:
+    """Return the md5 (32 hex) and the ``sha256:<hex>`` of a file, which is read once.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            md5.update(chunk)
+            sha256.update(chunk)
+    return md5.hexdigest(), f"sha256:{sha256.hexdigest()}"

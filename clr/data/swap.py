@@ -25,7 +25,7 @@ from pathlib import Path
 
 from clr.core.files import canonical_json, write_atomic
 from clr.data.dvc import TEMPORARY
-from clr.data.listing import Listing, pinned_oid
+from clr.data.listing import Listing, md5_and_sha256, pinned_oid
 from clr.errors import DataRefused, IntegrityBroken, ServiceUnavailable
 
 _CHUNK = 1 << 20
@@ -165,7 +165,7 @@ def digests(sources: Mapping[str, tuple[Path, str]]) -> Listing:
     different = []
     for path, (file, expected) in sources.items():
         try:
-            md5, sha256 = _both(file)
+            md5, sha256 = md5_and_sha256(file)
         except OSError:
             md5, sha256 = "", "missing"
         if expected not in ("", sha256) or not md5:
@@ -174,15 +174,6 @@ def digests(sources: Mapping[str, tuple[Path, str]]) -> Listing:
     if different:
         raise changed(different)
     return listing
-
-
-def _both(path: Path) -> tuple[str, str]:
-    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            md5.update(chunk)
-            sha256.update(chunk)
-    return md5.hexdigest(), f"sha256:{sha256.hexdigest()}"
 
 
 def changed(paths: list[str]) -> DataRefused:

@@ -34,10 +34,15 @@ def fetch_file(registry: Registry, name: str, version: int, path: str, folder: P
             if not local.is_file():
                 raise _missing(name, version, str(local))
             return local
-        return _download(registry, f"{root}/{path}", folder, _missing(name, version, path))
+        return download(registry, f"{root}/{path}", folder, _missing(name, version, path))
 
 
-def _download(registry: Registry, uri: str, folder: Path, missing: IntegrityBroken) -> Path:
+def download(registry: Registry, uri: str, folder: Path, missing: IntegrityBroken) -> Path:
+    """Copy what MLflow has at an address, a file or a folder, into `folder`; return its place.
+
+    Raises:
+        IntegrityBroken: `missing`, where there is none.
+    """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
@@ -165,7 +170,7 @@ def fetch_files(
                 continue
             place = folder / PurePosixPath(artifact).parent
             with suppress(IntegrityBroken):
-                found[artifact] = _download(
+                found[artifact] = download(
                     registry, f"{root}/{artifact}", place, _gone(run_id, artifact)
                 )
     return found

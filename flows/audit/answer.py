@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from clr.audit.chain import utc_now
 from clr.audit.document import Document
-from flows import provenance
 from flows.audit.assemble import sections
 from flows.audit.chosen import Asked
-from flows.audit.exported import record_export
+from flows.audit.exported import asking, record_export
 from flows.audit.gather import gather
 from flows.audit.verdict import judge, sentence
 
@@ -53,19 +51,11 @@ def _document(session: Session, asked: Asked) -> Document:
 
     found = gather(session, asked)
     findings, notes = judge(found, policy_of(session))
-    actor, authentication = provenance.identity(session.registry)
     told = sections(found)
     head = {name: told[name] for name in ("schema", "subject", "task", "version", "title")}
     return {
         **head,
-        "asked": {
-            "at": asked.at or None,
-            "chosen": found.chosen,
-            "time": utc_now(),
-            "by": actor,
-            "authentication": authentication,
-            "entry": None,
-        },
+        "asked": {"at": asked.at or None, "chosen": found.chosen, **asking(session)},
         "verdict": {
             "intact": not findings,
             "sentence": sentence(found, findings),

@@ -8,16 +8,15 @@ so the chain is walked for each answer.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clr.audit.chain import format_time, utc_now
+from clr.audit.chain import format_time
 from clr.errors import IntegrityBroken, UsageError
-from flows import provenance
 from flows.audit import questions
-from flows.audit.exported import record_export
+from flows.audit.exported import asking, record_export
 from flows.audit.gather import Told, named, read_ledger
 from flows.audit.questions import Answered, Row, Span
 
@@ -46,12 +45,11 @@ def ask(session: Session, kind: str, about: str, span: Span) -> dict[str, Any]:
     """
     told = read_ledger(session)
     answered = _ANSWERS[kind](session, told, about, span)
-    actor, authentication = provenance.identity(session.registry)
     question = {"kind": kind, "about": about, "from": span.begin or None, "to": span.end or None}
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "question": question,
-        "asked": {"time": utc_now(), "by": actor, "authentication": authentication, "entry": None},
+        "asked": asking(session),
         "ledger": {
             "intact": not told.problems,
             "entries": len(told.entries),
@@ -120,26 +118,18 @@ def _backbone(session: Session, told: Told, about: str, span: Span) -> Answered:
 
     if re.fullmatch(r"(?:sha256:)?[0-9a-fA-F]{8,64}", about):
         return _made_of(session, told, "backbone", about)
+    registered = [one.payload for one in told.records.registered.values()]
     digests = set()
-    for digest, run in _one_run_each(told):
-        facts = read_run(session.registry, run)
+    for digest, run in {one.get("backbone"): one.get("run") for one in registered}.items():
+        facts = read_run(session.registry, str(run))  # one run of each tells the name
         if facts is not None and facts.params.get("backbone") == about:
-            digests.add(digest)
+            digests.add(str(digest))
     if not digests:
         raise UsageError(
             f"No adapter was registered over a backbone {about!r}.",
             fix="Give its whole name, as `clr audit TASK` shows it, or its digest.",
         )
     return questions.made_of(told, "backbone", sorted(digests), _named(session))
-
-
-def _one_run_each(told: Told) -> Iterator[tuple[str, str]]:
-    """Yield each backbone's digest with a run that used it."""
-    runs = {
-        str(one.payload.get("backbone")): str(one.payload.get("run"))
-        for one in told.records.registered.values()
-    }
-    return iter(runs.items())
 
 
 def _made_of(session: Session, told: Told, what: str, about: str) -> Answered:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from clr.settings import Settings
 
 FETCH = "Fetch the file again with `dvc pull`, or from a backup."
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -101,11 +99,7 @@ def _places(
         pinned = False
     if pinned:
         found["data/"] = {path: workspace / "data" / task / path for path in files}
-    stores = {"DVC's cache": dvc.cache_folder(workspace)}
-    remote = dvc.remote_url(settings)
-    if "://" not in remote:
-        stores["DVC's remote"] = Path(remote)
-    for name, store in stores.items():
+    for name, store in zip(("DVC's cache", "DVC's remote"), dvc.stores(settings), strict=False):
         found[name] = {path: listing.object_path(store, md5) for path, md5 in files.items()}
     return found
 
@@ -121,14 +115,16 @@ class _Seen:
 
     def look_at(self, place: str, paths: Mapping[str, Path]) -> None:
         """Hash the files of one place; `good` gets path to ``sha256:…`` of right bytes."""
+        from clr.data.listing import md5_and_sha256
+
         for path, file in sorted(paths.items()):
             try:
-                md5, sha256 = _hashes(file)
+                md5, sha256 = md5_and_sha256(file)
             except OSError:
                 self._missing[place] = self._missing.get(place, 0) + 1
                 continue
             if md5 == self._files[path]:
-                self.good[path] = f"sha256:{sha256}"
+                self.good[path] = sha256
                 continue
             subject = f"{self._subject}/{path}"
             message = f"{subject} has other bytes in {place}: md5 {md5}, not {self._files[path]}."
@@ -148,15 +144,6 @@ class _Seen:
         for place, count in self._missing.items():
             of = len(self._files)
             yield self._subject, f"{count} of {of} files are not in {place}; another place has them"
-
-
-def _hashes(file: Path) -> tuple[str, str]:
-    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
-    with file.open("rb") as opened:
-        while chunk := opened.read(_CHUNK):
-            md5.update(chunk)
-            sha256.update(chunk)
-    return md5.hexdigest(), sha256.hexdigest()
 
 
 def _against_manifest(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from clr.audit.chain import canonical
+from clr.audit.chain import canonical, utc_now
 from clr.core.files import sha256_bytes
 from clr.errors import ClrError
 from flows import provenance
@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from flows.session import Session
 
 EXPORTED = "audit.exported"
+
+
+def asking(session: Session) -> dict[str, Any]:
+    """Return who asks and when, for an answer; ``entry`` is null until it is recorded."""
+    actor, authentication = provenance.identity(session.registry)
+    return {"time": utc_now(), "by": actor, "authentication": authentication, "entry": None}
 
 
 def record_export(
@@ -33,7 +39,6 @@ def record_export(
         only be read takes no entry, and the auditor gets the answer all the same.
     """
     data = canonical(document, "The document").encode()
-    actor, authentication = provenance.identity(session.registry)
     payload = {
         "format": form,
         "question": question,
@@ -41,9 +46,7 @@ def record_export(
         "bytes": len(data),
     }
     try:
-        entry = session.ledger.append(
-            EXPORTED, subject, payload, actor=actor, authentication=authentication
-        )
+        entry = session.record(EXPORTED, subject, payload)
     except ClrError as error:
         return None, f"this export could not be recorded in the ledger: {error.message}"
     return entry.seq, ""

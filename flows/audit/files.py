@@ -69,7 +69,7 @@ def read_files(session: Session, version: Version, *, registered: bool) -> Files
     Raises:
         ServiceUnavailable: the registry cannot be reached.
     """
-    from clr.registry.fetch import fetch, fetch_file
+    from clr.registry.fetch import fetch_file, fetch_files
     from clr.registry.local import scratch
     from clr.registry.package import ADAPTER_FILE, BACKBONE_FILE
     from clr.registry.store import model_name
@@ -77,9 +77,9 @@ def read_files(session: Session, version: Version, *, registered: bool) -> Files
     registry, model = session.registry, model_name(version.task)
     found: dict[str, bytes] = {}
     with scratch(registry) as folder:
-        for name in OF_RUN:
+        for name, path in fetch_files(registry, version.run_id, OF_RUN, folder).items():
             with _missing_is_a_finding():
-                found[name] = fetch(registry, version.run_id, name, folder).read_bytes()
+                found[name] = path.read_bytes()
         for name in (ADAPTER_FILE, BACKBONE_FILE) if registered else ():
             with _missing_is_a_finding():
                 path = fetch_file(registry, model, version.version, name, folder)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +160,6 @@ def test_what_cannot_be_asked_is_said(audited, arguments, said):
 
 
 def test_an_answer_of_a_broken_ledger_says_so(audited, tmp_path, copy_of):
-    from tests.pipeline.test_audit import closing, sqlite3
-
     plant = copy_of(audited.plant, tmp_path / "plant")
     with closing(sqlite3.connect(plant.state / "ledger/ledger.db")) as database:
         database.execute("DROP TRIGGER clr_ledger_no_update")

@@ -25,7 +25,9 @@ def prune(plant: Any, *, days: float = LATER, dry_run: bool = False) -> dict[str
 
 
 def files(plant: Any) -> set[str]:
-    return {str(path) for path in plant.root.rglob("*") if path.is_file()}
+    """All files but SQLite's own beside a database, which are there while somebody has it open."""
+    found = (str(path) for path in plant.root.rglob("*") if path.is_file())
+    return {one for one in found if not one.endswith((".db-wal", ".db-shm"))}
 
 
 def write(path: Path, text: str = "text") -> Path:
