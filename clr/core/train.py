@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from clr.core.adapter import Adapter, AdapterSpec, new_adapter
-from clr.core.augment import augment
 from clr.core.backbone import Backbone
 from clr.core.baseline import Baseline
 from clr.core.checkpoint import Checkpoint, Epoch, load_checkpoint, save_checkpoint
-from clr.core.evaluate import run
 from clr.core.files import canonical_json, sha256_bytes
-from clr.core.images import ImageSet, Preprocessing, prepare
+from clr.core.images import ImageSet
 from clr.core.network import Program
 from clr.core.recipe import Recipe
-from clr.errors import UsageError
+from clr.core.training import OnStep, Training
 
-Logits = Callable[[Tensor], Tensor]
 OnEpoch = Callable[[int, Epoch], None]
-OnStep = Callable[[int, int, int], None]
-WARM_UP = 0.25
-"""Share of all steps in which the learning rate rises (one-cycle, Smith & Topin 2018)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +87,7 @@ def fit(
         _restore(kept, tensors, optimiser, parameters)
     for number, epoch in enumerate(history):
         _tell(on_epoch, number, epoch)
-    training = _Training(
+    training = Training(
         lambda batch: program.logits(batch, batch_statistics=recipe.batch_norm == "batch"),
         program.logits,
         images,
@@ -118,97 +109,6 @@ def fit(
     if history[-1]["val_accuracy"] < history[0]["val_accuracy"]:
         return Trained(start, tuple(history), 0, resumed)
     return Trained(Adapter(spec, tensors).detached(), tuple(history), len(history) - 1, resumed)
-
-
-@dataclass(frozen=True, eq=False)
-class _Training:
-    """One model, one data set: the epochs of any gradient training in this package."""
-
-    train_logits: Logits
-    logits: Logits
-    images: ImageSet
-    baseline: Baseline
-    preprocessing: Preprocessing
-    recipe: Recipe
-    device: torch.device
-
-    def epoch(
-        self,
-        optimiser: torch.optim.Optimizer,
-        number: int,
-        on_step: OnStep | None,
-        after_step: Callable[[float], None] = lambda factor: None,
-    ) -> float | None:
-        """Run epoch `number` (from 1) and return its mean loss; epoch 0 is the start itself."""
-        if number == 0:
-            return None
-        recipe = self.recipe
-        # of this epoch alone, so that a resumed training draws what an unbroken one does
-        generator = torch.Generator().manual_seed(recipe.seed * 100_003 + number)
-        order = self.baseline.train[torch.randperm(len(self.baseline.train), generator=generator)]
-        batches = order.split(recipe.batch_size)
-        peaks = [group.setdefault("peak", group["lr"]) for group in optimiser.param_groups]
-        total = 0.0
-        for at, part in enumerate(batches):
-            done = (number - 1) * len(batches) + at
-            factor = one_cycle((done + 1) / (recipe.epochs * len(batches) + 1))
-            for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-                group["lr"] = peak * factor
-            total += self._step(optimiser, part, generator) * len(part)
-            after_step(factor)
-            if on_step:
-                on_step(number, at + 1, len(batches))
-        return total / len(order)
-
-    def _step(
-        self, optimiser: torch.optim.Optimizer, part: Tensor, generator: torch.Generator
-    ) -> float:
-        pixels = augment(self.images.batch(part), self.baseline.turns, self.recipe.shift, generator)
-        batch = prepare(pixels, self.preprocessing, self.device)
-        labels = self.images.labels[part].to(self.device)
-        optimiser.zero_grad(set_to_none=True)
-        with _mixed_precision(self.device):
-            logits = self.train_logits(batch)
-        loss = F.cross_entropy(
-            logits.float(),
-            labels,
-            weight=self.baseline.weights.to(self.device),
-            label_smoothing=self.recipe.label_smoothing,
-        )
-        value = float(loss.detach())
-        _require_finite(value)
-        loss.backward()
-        optimiser.step()
-        return value
-
-    def validate(self) -> Epoch:
-        """Return loss and accuracy on the validation part."""
-        held = self.baseline.validation
-        logits = run(self.logits, self.images, self.preprocessing, self.device, held)
-        labels = self.images.labels[held]
-        loss = F.cross_entropy(logits, labels, weight=self.baseline.weights)
-        accuracy = (logits.argmax(1) == labels).float().mean()
-        _require_finite(float(loss))  # what the last step of an epoch broke shows here first
-        return {"val_loss": float(loss), "val_accuracy": float(accuracy)}
-
-
-def _require_finite(loss: float) -> None:
-    if not math.isfinite(loss):
-        raise UsageError(
-            "The training diverged: its loss is not finite any more.",
-            fix="Lower recipe.kernel_lr and recipe.head_lr in task.yaml.",
-        )
-
-
-def one_cycle(progress: float) -> float:
-    """Return the share of the peak learning rate at `progress` in 0 … 1 of the training.
-
-    Linear rise over `WARM_UP`, then half a cosine down to zero (Smith & Topin 2018;
-    Loshchilov & Hutter 2017).
-    """
-    if progress < WARM_UP:
-        return 0.04 + 0.96 * progress / WARM_UP
-    return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
 
 
 def _parameters(tensors: dict[str, Tensor], recipe: Recipe) -> dict[str, float]:
@@ -235,12 +135,6 @@ def _decay(
                 tensors[name].lerp_(anchor, min(1.0, factor * lr * recipe.weight_decay))
 
     return apply
-
-
-def _mixed_precision(device: torch.device) -> AbstractContextManager[object]:
-    if device.type == "cuda":
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return nullcontext()
 
 
 def _key(spec: AdapterSpec, recipe: Recipe, images: ImageSet, baseline: Baseline) -> str:

@@ -21,7 +21,8 @@ from clr.core.images import ImageSet, Preprocessing
 from clr.core.network import Program
 from clr.core.probe import Probe
 from clr.core.recipe import Recipe
-from clr.core.train import Trained, fit, one_cycle
+from clr.core.train import Trained, fit
+from clr.core.training import one_cycle
 from clr.errors import UsageError
 
 Task = Callable[..., Trained]
