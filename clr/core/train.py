@@ -49,6 +49,7 @@ def fit(
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
     checkpoint: Path | None = None,
+    seconds: float | None = None,
 ) -> Trained:
     """Train an adapter on the training part, to the end of the one-cycle schedule.
 
@@ -66,6 +67,8 @@ def fit(
         on_epoch: called as (number, metrics) after every epoch, those of earlier processes too.
         on_step: called as (epoch, step, steps of the epoch).
         checkpoint: file that is written after every epoch, and continued if it is there.
+        seconds: of wall time to spend, instead of the recipe's epochs; a training that goes
+            on from a checkpoint has all of them again.
 
     Raises:
         UsageError: the loss is not finite: a learning rate far too high.
@@ -95,9 +98,10 @@ def fit(
         spec.preprocessing,
         recipe,
         backbone.device,
+        seconds,
     )
     anchors = {name: start.tensors[name].to(backbone.device) for name in parameters}
-    for number in range(len(history), recipe.epochs + 1):
+    for number in training.epochs(len(history)):
         loss = training.epoch(optimiser, number, on_step, _decay(tensors, anchors, recipe))
         epoch = training.validate() | ({} if loss is None else {"train_loss": loss})
         history.append(epoch)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,17 @@ WARM_UP = 0.25
 """Share of all steps in which the learning rate rises (one-cycle, Smith & Topin 2018)."""
 
 
+def one_cycle(progress: float) -> float:
+    """Return the share of the peak learning rate at `progress` in 0 … 1 of the training.
+
+    Linear rise over `WARM_UP`, then half a cosine down to zero (Smith & Topin 2018;
+    Loshchilov & Hutter 2017).
+    """
+    if progress < WARM_UP:
+        return 0.04 + 0.96 * progress / WARM_UP
+    return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
+
+
 @dataclass(frozen=True, eq=False)
 class Training:
     """One model, one data set.
@@ -37,6 +49,10 @@ class Training:
         preprocessing: of the task.
         recipe: batch size, augmentation, label smoothing, number of epochs.
         device: where the model computes.
+        seconds: of wall time since this object was made; where given, training goes on
+            until they are over, whatever number of epochs that is.
+        schedule: share of the peak learning rate at a progress in 0 … 1.
+        penalty: added to the loss of each step, e.g. a pull to what earlier tasks need.
     """
 
     train_logits: Logits
@@ -46,34 +62,63 @@ class Training:
     preprocessing: Preprocessing
     recipe: Recipe
     device: torch.device
+    seconds: float | None = None
+    schedule: Callable[[float], float] = one_cycle
+    penalty: Callable[[], Tensor] | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    def epochs(self, first: int = 0) -> Iterator[int]:
+        """Yield numbers of epochs from `first` until the budget is spent; 0 is the start."""
+        number = first
+        while number == 0 or (
+            number <= self.recipe.epochs if self.seconds is None else self._elapsed() < 1
+        ):
+            yield number
+            number += 1
 
     def epoch(
         self,
         optimiser: torch.optim.Optimizer,
         number: int,
-        on_step: OnStep | None,
+        on_step: OnStep | None = None,
         after_step: Callable[[float], None] = lambda factor: None,
     ) -> float | None:
-        """Run epoch `number` (from 1) and return its mean loss; epoch 0 is the start itself."""
+        """Run epoch `number` (from 1) and return its mean loss; epoch 0 is the start itself.
+
+        With a budget of seconds, the last epoch ends with them, after one step at least.
+        """
         if number == 0:
             return None
         recipe = self.recipe
         # of this epoch alone, so that a resumed training draws what an unbroken one does
         generator = torch.Generator().manual_seed(recipe.seed * 100_003 + number)
         order = self.baseline.train[torch.randperm(len(self.baseline.train), generator=generator)]
-        batches = order.split(recipe.batch_size)
+        # one image alone has no statistics that a batch norm could learn by
+        batches = [part for part in order.split(recipe.batch_size) if len(part) > 1]
         peaks = [group.setdefault("peak", group["lr"]) for group in optimiser.param_groups]
-        total = 0.0
+        total, seen = 0.0, 0
         for at, part in enumerate(batches):
-            done = (number - 1) * len(batches) + at
-            factor = one_cycle((done + 1) / (recipe.epochs * len(batches) + 1))
+            factor = self.schedule(self._progress((number - 1) * len(batches) + at, len(batches)))
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
             total += self._step(optimiser, part, generator) * len(part)
+            seen += len(part)
             after_step(factor)
             if on_step:
                 on_step(number, at + 1, len(batches))
-        return total / len(order)
+            if self.seconds is not None and self._elapsed() >= 1:
+                break
+        return total / seen
+
+    def _progress(self, steps: int, each: int) -> float:
+        if self.seconds is not None:
+            return min(1.0, self._elapsed())
+        return (steps + 1) / (self.recipe.epochs * each + 1)
+
+    def _elapsed(self) -> float:
+        """Share of the seconds that are over."""
+        assert self.seconds is not None
+        return (time.monotonic() - self.started) / self.seconds
 
     def _step(
         self, optimiser: torch.optim.Optimizer, part: Tensor, generator: torch.Generator
@@ -90,6 +135,8 @@ class Training:
             weight=self.baseline.weights.to(self.device),
             label_smoothing=self.recipe.label_smoothing,
         )
+        if self.penalty is not None:
+            loss = loss + self.penalty()
         value = float(loss.detach())
         _require_finite(value)
         loss.backward()
@@ -113,17 +160,6 @@ def _require_finite(loss: float) -> None:
             "The training diverged: its loss is not finite any more.",
             fix="Lower recipe.kernel_lr and recipe.head_lr in task.yaml.",
         )
-
-
-def one_cycle(progress: float) -> float:
-    """Return the share of the peak learning rate at `progress` in 0 … 1 of the training.
-
-    Linear rise over `WARM_UP`, then half a cosine down to zero (Smith & Topin 2018;
-    Loshchilov & Hutter 2017).
-    """
-    if progress < WARM_UP:
-        return 0.04 + 0.96 * progress / WARM_UP
-    return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
 
 
 def _mixed_precision(device: torch.device) -> AbstractContextManager[object]:

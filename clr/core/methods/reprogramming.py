@@ -1,0 +1,51 @@
+"""Channel-wise lightweight reprogramming with this project's recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from clr.core.adapter import AdapterSpec
+from clr.core.backbone import Backbone
+from clr.core.methods.interface import Budget, Cost, Lesson
+from clr.core.methods.separate import Learn, Served
+from clr.core.network import Program
+from clr.core.recipe import Recipe
+from clr.core.sites import Variant
+from clr.core.train import fit
+
+
+def learn_variant(variant: Variant) -> Learn:
+    """Return how adapters of this variant are learned: see `clr.core.train.fit`.
+
+    Batch norm: as the default recipe says.
+    """
+
+    def learn(backbone: Backbone, lesson: Lesson, budget: Budget, seed: int) -> Served:
+        recipe = replace(Recipe(), variant=variant, epochs=budget.epochs, seed=seed)
+        spec = AdapterSpec(
+            task=lesson.task,
+            labels=lesson.labels,
+            backbone=backbone.name,
+            backbone_digest=backbone.digest,
+            preprocessing=lesson.preprocessing,
+            variant=variant,
+            batch_norm=recipe.batch_norm,  # type: ignore[arg-type]  # the recipe has checked it
+            rank=recipe.rank,
+            recipe=recipe.as_dict(),
+        )
+        trained = fit(
+            backbone, lesson.images, lesson.baseline, spec, recipe, seconds=budget.seconds
+        )
+        tensors = {n: t.to(backbone.device) for n, t in trained.adapter.tensors.items()}
+        count = _counter({name: tensor.numel() for name, tensor in tensors.items()})
+        cost = Cost.of_floats(
+            kernels=count("kernels.", "mix."), batch_norm=count("bn."), head=count("head.")
+        )
+        return Served(Program(backbone, tensors).logits, cost)
+
+    return learn
+
+
+def _counter(sizes: dict[str, int]) -> Callable[..., int]:
+    return lambda *kinds: sum(size for name, size in sizes.items() if name.startswith(kinds))
