@@ -214,7 +214,7 @@ def _from_torchvision(name: str, pretrained: bool) -> tuple[nn.Module, dict[str,
             state = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
         except Exception as error:
             raise weights.no_weights(name, str(error)) from error
-        network.load_state_dict(state)
+        network.load_state_dict(weights.renamed(state))
         if hasattr(network, "transform_input"):  # these weights were trained on -1 … 1
             network.transform_input = True
         source, interpolation = f"torchvision:{chosen}", chosen.transforms().interpolation.value

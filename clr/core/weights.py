@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,24 @@ from clr.errors import IntegrityBroken, ServiceUnavailable, UsageError
 
 State = dict[str, Tensor]
 
-_INSIDE = ("teacher", "state_dict", "model_state_dict", "model", "model_state", "student")
-"""Keys under which training programs put the weights; of DINO's two networks the teacher."""
+_INSIDE = (
+    "teacher",
+    "state_dict_ema",
+    "model_ema",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "model_state",
+    "student",
+)
+"""Keys under which training programs put the weights, those that are evaluated by convention
+first: of DINO's two networks the teacher, of timm's and torchvision's the moving average."""
 
 _PREFERRED = ("encoder_q", "teacher", "online")
 """Parts of a prefix that decide where a file holds two such networks: MoCo's query encoder."""
+
+_OLD_DENSENET = re.compile(r"(\bdenselayer\d+\.(?:norm|conv))\.([12])\b")
+"""Names of 2017, ``denselayer1.norm.1.weight``, which torchvision's own files still have."""
 
 _RECORDS = (argparse.Namespace,)
 """Types that hold plain values only: DINO and others save their command line in this one."""
@@ -161,7 +175,12 @@ def _tensors(loaded: Any) -> State:
     for key in _INSIDE:
         if isinstance(loaded.get(key), Mapping):
             return _tensors(loaded[key])
-    return {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+    return renamed({str(n): value for n, value in loaded.items() if isinstance(value, Tensor)})
+
+
+def renamed(state: Mapping[str, Tensor]) -> State:
+    """Return a published state under the names that its network has today (DenseNet's)."""
+    return {_OLD_DENSENET.sub(r"\1\2", name): value for name, value in state.items()}
 
 
 def fit_state(state: State, network: nn.Module, path: str) -> tuple[State, tuple[str, ...]]:

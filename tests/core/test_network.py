@@ -478,6 +478,19 @@ def test_gradients_reach_the_adapter_s_tensors_and_no_other(
     backbone.check()
 
 
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_every_kernel_of_every_family_of_networks_changes_what_is_computed(
+    family: str, load: Load, shaken: Shaken, batch: Tensor
+) -> None:
+    """Also where the convolution follows the norm, is depthwise, or is drawn by a function."""
+    backbone = load(ARCHITECTURES[family])
+    tensors = shaken(backbone, variant="full").tensors
+    kernels = {n: t.requires_grad_() for n, t in tensors.items() if n.startswith("kernels.")}
+    Program(backbone, tensors).features(batch).sum().backward()
+    assert [n for n, t in kernels.items() if t.grad is None or not bool(t.grad.any())] == []
+    backbone.check()
+
+
 def test_what_an_optimiser_changes_is_what_the_program_computes(
     backbone: Backbone, shaken: Shaken, batch: Tensor
 ) -> None:
