@@ -28,7 +28,8 @@ def lively(name: str) -> Backbone:
     backbone = load_backbone(name, pretrained=False)
     generator = torch.Generator().manual_seed(3)
     for path, tensor in backbone.module.state_dict().items():
-        if tensor.ndim <= 1 and tensor.is_floating_point():
+        vector = tensor.ndim <= 1 or path.endswith("gain")  # of standardised weights: [C, 1, 1, 1]
+        if vector and tensor.is_floating_point():
             noise = torch.rand(tensor.shape, generator=generator)
             around_zero = path.endswith(("bias", "running_mean"))
             tensor.copy_(0.2 * noise - 0.1 if around_zero else 0.5 + noise)

@@ -56,7 +56,7 @@ BN_LEAVES = ("weight", "bias", "running_mean", "running_var")
 
 def batch_norm(prefix: str, channels: int) -> State:
     counter = {f"{prefix}.num_batches_tracked": torch.tensor(7)}
-    return layers(prefix, OTHER, **{leaf: (channels,) for leaf in BN_LEAVES}) | counter
+    return layers(prefix, OTHER, **dict.fromkeys(BN_LEAVES, (channels,))) | counter
 
 
 def dino_head(prefix: str) -> State:
