@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from tests.benchmarks import audit, gate, growth, legs, registry
+from tests.benchmarks import audit, backbones, gate, growth, legs, registry
 
 BENCHMARKS = {
     "audit": audit.main,
+    "backbones": backbones.main,
     "gate": gate.main,
     "growth": growth.main,
     "legs": legs.main,

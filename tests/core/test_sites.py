@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from clr.core.backbone import Backbone
 from clr.core.sites import batch_norm_sites, kernel_sites, mixing_sites
 from clr.errors import UsageError
+from tests.benchmarks.backbones import as_row, measure
 
 Load = Callable[[str], Backbone]
 NAMES = ("test_resnet", "test_efficientnet", "test_convnext", "torchvision:mobilenet_v3_small")
@@ -86,3 +88,11 @@ def test_batch_norms_are_found_by_path(load: Load) -> None:
     assert set(batch_norm_sites(backbone)) == paths
     with pytest.raises(UsageError, match="no batch norm"):
         batch_norm_sites(load("test_convnext"))
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18"])
+def test_the_table_of_backbones_in_the_documentation_is_what_the_code_does(name: str) -> None:
+    page = Path(__file__).parents[2] / "docs" / "backbones.md"
+    row = as_row(measure(name))
+    assert row in page.read_text(encoding="utf-8").splitlines()
+    assert "broken" not in row
