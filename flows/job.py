@@ -79,6 +79,7 @@ class Job:
             variant=self.recipe.variant,  # type: ignore[arg-type]
             batch_norm=self.recipe.batch_norm,  # type: ignore[arg-type]
             rank=self.recipe.rank,
+            storage=self.recipe.storage,  # type: ignore[arg-type]
             recipe=self.recipe.as_dict(),
         )
 

@@ -3,6 +3,8 @@
 After each k×k convolution a depthwise 3×3 kernel per channel, identity at birth
 (Ge et al. 2023, section 3.2), and a linear head of the task's own. Batch-norm
 tensors are stored only where the recipe trains them; the rest stays the backbone's.
+In memory all tensors are float32 and of full shape; what the file makes of them says
+`clr.core.compress`, or, in files of schema 1, nothing: each tensor as it is.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 
 from clr import __version__
 from clr.core.backbone import Backbone
+from clr.core.compress import STORAGES, Storage, check_arrays, compress, kernels_kept, pack, unpack
 from clr.core.files import canonical_json, sha256_bytes, write_atomic
 from clr.core.images import Preprocessing
 from clr.core.sites import (
@@ -34,7 +37,9 @@ from clr.core.sites import (
 )
 from clr.errors import IntegrityBroken, UsageError
 
-SCHEMA = "clr.adapter/1"
+SCHEMA = "clr.adapter/2"
+DENSE_SCHEMA = "clr.adapter/1"
+"""Of files that hold each tensor in full and as float32; read for ever, not written anew."""
 _TASK = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _BN_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
@@ -55,6 +60,7 @@ class AdapterSpec:
             trained) or ``batch`` (statistics too).
         rank: of the channel mixing; used by ``mix`` only.
         recipe: how it was trained; for the record.
+        storage: how the file holds its tensors: ``float32``, ``float16``, ``int8`` or ``int4``.
         library: version of this package.
         schema: version of the file's form.
     """
@@ -68,6 +74,7 @@ class AdapterSpec:
     batch_norm: BatchNorm = "frozen"
     rank: int = 4
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    storage: Storage = "float32"
     library: str = __version__
     schema: str = SCHEMA
 
@@ -93,6 +100,13 @@ class AdapterSpec:
                 f"Unknown variant {self.variant!r} or batch norm {self.batch_norm!r}.",
                 fix="Variants: reduced, full, mix; batch norm: frozen, affine, batch.",
             )
+        if self.storage not in STORAGES or self.schema not in (SCHEMA, DENSE_SCHEMA):
+            raise UsageError(
+                f"Unknown storage {self.storage!r} or schema {self.schema!r}.",
+                fix=f"Storages: {', '.join(STORAGES)}.",
+            )
+        if self.schema == DENSE_SCHEMA and self.storage != "float32":
+            raise UsageError(f"A file of schema {DENSE_SCHEMA} holds float32, not {self.storage}.")
         if type(self.rank) is not int or not 1 <= self.rank <= 64:
             raise UsageError(f"The rank {self.rank!r} is not a whole number between 1 and 64.")
 
@@ -106,8 +120,17 @@ class Adapter:
 
     @property
     def added_parameters(self) -> int:
-        """Number of values added to the backbone, without the head and without copies of it."""
-        return sum(t.numel() for n, t in self.tensors.items() if n.startswith(("kernels.", "mix.")))
+        """Number of values added to the backbone, without the head and without copies of it.
+
+        A kernel that is identity counts where the file holds it: in schema 1.
+        """
+        kinds = ("mix.",) if self.spec.schema == SCHEMA else ("kernels.", "mix.")
+        values = sum(t.numel() for n, t in self.tensors.items() if n.startswith(kinds))
+        return values + (9 * kernels_kept(self.tensors) if self.spec.schema == SCHEMA else 0)
+
+    def compressed(self) -> Adapter:
+        """Return the nearest adapter that its storage holds exactly, see `compress`."""
+        return Adapter(self.spec, compress(self.tensors, self.spec.storage))
 
     def detached(self) -> Adapter:
         """Return a copy on the CPU that no training changes any more."""
@@ -171,12 +194,7 @@ def check_adapter(adapter: Adapter, backbone: Backbone, where: str = "The adapte
         IntegrityBroken: another backbone; a tensor missing, too many, of wrong shape or
             dtype, or with values that are not finite.
     """
-    if adapter.spec.backbone_digest != backbone.digest:
-        raise IntegrityBroken(
-            f"{where} was trained on the backbone {adapter.spec.backbone} with "
-            f"{adapter.spec.backbone_digest}, not on {backbone.name} with {backbone.digest}.",
-            fix="Use the backbone that it was trained on.",
-        )
+    _require_backbone(adapter.spec, backbone, where)
     wanted = shapes(adapter.spec, backbone)
     for what, names in (
         ("lacks", wanted.keys() - adapter.tensors.keys()),
@@ -198,6 +216,15 @@ def check_adapter(adapter: Adapter, backbone: Backbone, where: str = "The adapte
         raise IntegrityBroken(f"{where}: {broken} has values that are not finite.")
 
 
+def _require_backbone(spec: AdapterSpec, backbone: Backbone, where: str) -> None:
+    if spec.backbone_digest != backbone.digest:
+        raise IntegrityBroken(
+            f"{where} was trained on the backbone {spec.backbone} with "
+            f"{spec.backbone_digest}, not on {backbone.name} with {backbone.digest}.",
+            fix="Use the backbone that it was trained on.",
+        )
+
+
 def _finite(*tensors: Tensor) -> bool:
     """Say whether all values are finite; of many small tensors at once, which is quicker."""
     values = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
@@ -205,20 +232,30 @@ def _finite(*tensors: Tensor) -> bool:
 
 
 def adapter_bytes(adapter: Adapter) -> bytes:
-    """Return the adapter file's bytes; equal adapters give equal bytes."""
+    """Return the adapter file's bytes; equal adapters give equal bytes.
+
+    Raises:
+        IntegrityBroken: its storage does not hold its values exactly: it was never
+            compressed, or changed in memory.
+    """
     spec = canonical_json(_spec_fields(adapter.spec)).decode()
     # as arrays, which share memory with the tensors: a gate does this for every earlier task
-    arrays = {
-        name: np.ascontiguousarray(adapter.tensors[name].numpy(force=True))
-        for name in sorted(adapter.tensors)
-    }
-    data: bytes = safetensors.numpy.save(arrays, metadata={"spec": spec})
+    arrays = (
+        {name: np.ascontiguousarray(t.numpy(force=True)) for name, t in adapter.tensors.items()}
+        if adapter.spec.schema == DENSE_SCHEMA
+        else pack(adapter.tensors, adapter.spec.storage)
+    )
+    ordered = {name: arrays[name] for name in sorted(arrays)}
+    data: bytes = safetensors.numpy.save(ordered, metadata={"spec": spec})
     return data
 
 
 def _spec_fields(spec: AdapterSpec) -> dict[str, Any]:
     """Return what `dataclasses.asdict` does, without its deep copies."""
-    return {**vars(spec), "preprocessing": vars(spec.preprocessing)}
+    fields = {**vars(spec), "preprocessing": vars(spec.preprocessing)}
+    if spec.schema == DENSE_SCHEMA:
+        del fields["storage"]
+    return fields
 
 
 def save_adapter(adapter: Adapter, path: Path) -> str:
@@ -256,8 +293,9 @@ def parse_adapter(
     """Return the adapter whose file has the bytes `data`.
 
     Raises:
-        IntegrityBroken: another digest, not safetensors, an unknown schema, or what
-            `check_adapter` refuses.
+        IntegrityBroken: another digest, not safetensors, an unknown schema, what
+            `check_adapter` or `check_arrays` refuses, or not the bytes that `adapter_bytes`
+            gives, which others could not be told by their digest in memory.
     """
     if expected_digest is not None and sha256_bytes(data) != expected_digest:
         raise IntegrityBroken(
@@ -265,12 +303,23 @@ def parse_adapter(
             fix="Restore it from the registry or from a backup.",
         )
     spec = _parse_spec(data, where)
+    _require_backbone(spec, backbone, where)
+    dense = spec.schema == DENSE_SCHEMA
     try:
-        tensors = safetensors.torch.load(data)
+        parts = (safetensors.torch if dense else safetensors.numpy).load(data)
     except Exception as error:  # safetensors raises its own, unrelated type
         raise IntegrityBroken(f"{where} is not a whole safetensors file: {error}.") from error
-    adapter = Adapter(spec, tensors)
+    if not dense:
+        wanted = shapes(spec, backbone)
+        check_arrays(parts, spec.storage, wanted, where)
+        parts = unpack(parts, spec.storage, wanted)
+    adapter = Adapter(spec, parts)
     check_adapter(adapter, backbone, where)
+    if not dense and adapter_bytes(adapter) != data:
+        raise IntegrityBroken(
+            f"{where} says what it says in another way than this package writes it.",
+            fix="Fetch it again from the registry.",
+        )
     return adapter
 
 
@@ -279,11 +328,14 @@ def _parse_spec(data: bytes, where: str) -> AdapterSpec:
         length = int.from_bytes(data[:8], "little")
         header = json.loads(data[8 : 8 + length])
         fields = json.loads(header["__metadata__"]["spec"])
-        if fields["schema"] != SCHEMA:
+        if fields["schema"] not in (SCHEMA, DENSE_SCHEMA):
             raise IntegrityBroken(
-                f"{where} has the schema {fields['schema']!r}; this version reads {SCHEMA}.",
+                f"{where} has the schema {fields['schema']!r}; this version reads "
+                f"{DENSE_SCHEMA} and {SCHEMA}.",
                 fix="Use the version of clr that wrote it, or a newer one.",
             )
+        if ("storage" in fields) != (fields["schema"] == SCHEMA):
+            raise ValueError("the storage is missing, or not of its schema")
         return AdapterSpec(**fields)
     except IntegrityBroken:
         raise

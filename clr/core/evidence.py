@@ -155,7 +155,12 @@ def canary_logits(network: ReprogrammedNetwork, name: str) -> Floats:
 
 def attached_digest(network: ReprogrammedNetwork, name: str) -> str:
     """Return the digest of the adapter as it is in memory: equal to its file's if unharmed."""
-    return sha256_bytes(adapter_bytes(network.adapter(name)))
+    adapter = network.adapter(name)
+    try:
+        return sha256_bytes(adapter_bytes(adapter))
+    except IntegrityBroken:  # harmed, so that no file of its storage holds it: another digest
+        spec = replace(adapter.spec, storage="float32")
+        return sha256_bytes(adapter_bytes(replace(adapter, spec=spec)))
 
 
 def preprocessing_digest(preprocessing: Preprocessing) -> str:

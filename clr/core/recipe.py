@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, get_args, get_type_hints
 
+from clr.core.compress import STORAGES
 from clr.core.sites import BATCH_NORMS, Variant
 from clr.errors import UsageError
 
@@ -28,6 +29,9 @@ class Recipe:
         validation_share: part of train that chooses the probe's penalty and judges the end.
         batch_norm: ``frozen``, ``affine`` or ``batch``.
         rank: of the channel mixing of ``mix``.
+        storage: of the adapter file: ``float32``, ``float16``, ``int8`` or ``int4``.
+        sparsity: share of the kernels that end at identity and are not stored; training
+            prunes them step by step (see `clr.core.prune`).
         flips: try mirrored and turned images, and use those that keep their label.
         shift: largest shift in both directions, as a share of the side.
         balance: weigh classes by the inverse of their frequency where it is uneven.
@@ -45,6 +49,8 @@ class Recipe:
     validation_share: float = 0.15
     batch_norm: str = "frozen"
     rank: int = 4
+    storage: str = "int8"
+    sparsity: float = 0.0
     flips: bool = True
     shift: float = 0.08
     balance: bool = True
@@ -64,6 +70,8 @@ class Recipe:
         _within("label_smoothing", self.label_smoothing, 0, 0.5)
         _within("validation_share", self.validation_share, 0.05, 0.5)
         _within("rank", self.rank, 1, 64)
+        _one_of("storage", self.storage, STORAGES)
+        _within("sparsity", self.sparsity, 0, 0.99)
         _within("shift", self.shift, 0, 0.5)
         _within("seed", self.seed, 0, 2**31 - 1)
 

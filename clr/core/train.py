@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from clr.core.checkpoint import Checkpoint, Epoch, load_checkpoint, save_checkpo
 from clr.core.files import canonical_json, sha256_bytes
 from clr.core.images import ImageSet
 from clr.core.network import Program
+from clr.core.prune import prune, pruned_share
 from clr.core.recipe import Recipe
-from clr.core.training import OnStep, Training
+from clr.core.training import AfterStep, OnStep, Training
 
 OnEpoch = Callable[[int, Epoch], None]
 
@@ -56,7 +57,8 @@ def fit(
     The start (the probe's head, identity kernels) is epoch 0 and is returned instead where
     the end labels fewer validation images right. Epochs between do not compete: their
     learning rate has not come down, and the probe's penalty, chosen for its validation
-    loss, makes that loss a poor judge of adapters, which are surer of themselves.
+    loss, makes that loss a poor judge of adapters, which are surer of themselves. Both are
+    judged compressed, as they would be stored.
 
     Args:
         backbone: frozen.
@@ -73,7 +75,8 @@ def fit(
     Raises:
         UsageError: the loss is not finite: a learning rate far too high.
     """
-    start = new_adapter(spec, backbone, (baseline.probe.weight, baseline.probe.bias))
+    probe = baseline.probe.weight, baseline.probe.bias
+    start = new_adapter(spec, backbone, probe).compressed()
     # copies: the start stays what weight decay pulls to, and what may be returned
     tensors = {name: t.to(backbone.device, copy=True) for name, t in start.tensors.items()}
     program = Program(backbone, tensors)
@@ -101,8 +104,9 @@ def fit(
         seconds,
     )
     anchors = {name: start.tensors[name].to(backbone.device) for name in parameters}
+    after_step = _after_step(tensors, anchors, recipe)
     for number in training.epochs(len(history)):
-        loss = training.epoch(optimiser, number, on_step, _decay(tensors, anchors, recipe))
+        loss = training.epoch(optimiser, number, on_step, after_step)
         epoch = training.validate() | ({} if loss is None else {"train_loss": loss})
         history.append(epoch)
         if checkpoint:
@@ -110,9 +114,11 @@ def fit(
             save_checkpoint(Checkpoint(tensors, moments, tuple(history)), checkpoint, key)
         _tell(on_epoch, number, epoch)
     resumed = len(kept.history) - 1 if kept else -1
-    if history[-1]["val_accuracy"] < history[0]["val_accuracy"]:
+    end = Adapter(spec, tensors).detached().compressed()
+    _copy(end.tensors, tensors)  # what is judged is what is stored
+    if training.validate()["val_accuracy"] < history[0]["val_accuracy"]:
         return Trained(start, tuple(history), 0, resumed)
-    return Trained(Adapter(spec, tensors).detached(), tuple(history), len(history) - 1, resumed)
+    return Trained(end, tuple(history), len(history) - 1, resumed)
 
 
 def _parameters(tensors: dict[str, Tensor], recipe: Recipe) -> dict[str, float]:
@@ -126,17 +132,18 @@ def _parameters(tensors: dict[str, Tensor], recipe: Recipe) -> dict[str, float]:
     return rates
 
 
-def _decay(
+def _after_step(
     tensors: dict[str, Tensor], anchors: dict[str, Tensor], recipe: Recipe
-) -> Callable[[float], None]:
-    """Return decoupled weight decay towards where each tensor started (identity kernels)."""
+) -> AfterStep:
+    """Return decoupled weight decay towards where each tensor started, and pruning."""
 
     @torch.no_grad()
-    def apply(factor: float) -> None:
+    def apply(progress: float, factor: float) -> None:
         if recipe.weight_decay:
             for name, anchor in anchors.items():
                 lr = recipe.head_lr if name.startswith("head.") else recipe.kernel_lr
                 tensors[name].lerp_(anchor, min(1.0, factor * lr * recipe.weight_decay))
+        prune(tensors, pruned_share(progress, recipe.sparsity))
 
     return apply
 
@@ -168,8 +175,7 @@ def _restore(
     optimiser: torch.optim.Optimizer,
     names: dict[str, float],
 ) -> None:
-    for name, tensor in tensors.items():
-        tensor.copy_(kept.tensors[name])
+    _copy(kept.tensors, tensors)
     by_name = {
         name: group["params"][0] for name, group in zip(names, optimiser.param_groups, strict=True)
     }
@@ -178,6 +184,12 @@ def _restore(
         # AdamW keeps its step count on the CPU
         moved = value if field == "step" else value.to(by_name[name].device)
         optimiser.state[by_name[name]][field] = moved.clone()
+
+
+@torch.no_grad()
+def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    for name, tensor in target.items():
+        tensor.copy_(source[name])
 
 
 def _tell(on_epoch: OnEpoch | None, number: int, epoch: Epoch) -> None:

@@ -22,6 +22,8 @@ from clr.errors import UsageError
 
 Logits = Callable[[Tensor], Tensor]
 OnStep = Callable[[int, int, int], None]
+AfterStep = Callable[[float, float], None]
+"""Called with the progress in 0 … 1 and the share of the peak learning rate."""
 WARM_UP = 0.25
 """Share of all steps in which the learning rate rises (one-cycle, Smith & Topin 2018)."""
 
@@ -81,7 +83,7 @@ class Training:
         optimiser: torch.optim.Optimizer,
         number: int,
         on_step: OnStep | None = None,
-        after_step: Callable[[float], None] = lambda factor: None,
+        after_step: AfterStep = lambda progress, factor: None,
     ) -> float | None:
         """Run epoch `number` (from 1) and return its mean loss; epoch 0 is the start itself.
 
@@ -98,12 +100,13 @@ class Training:
         peaks = [group.setdefault("peak", group["lr"]) for group in optimiser.param_groups]
         total, seen = 0.0, 0
         for at, part in enumerate(batches):
-            factor = self.schedule(self._progress((number - 1) * len(batches) + at, len(batches)))
+            progress = self._progress((number - 1) * len(batches) + at, len(batches))
+            factor = self.schedule(progress)
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
             total += self._step(optimiser, part, generator) * len(part)
             seen += len(part)
-            after_step(factor)
+            after_step(progress, factor)
             if on_step:
                 on_step(number, at + 1, len(batches))
             if self.seconds is not None and self._elapsed() >= 1:

@@ -49,8 +49,23 @@ def test_after_each_spatial_convolution_there_is_one_kernel_a_channel(
         identity = torch.zeros(3, 3)
         identity[1, 1] = 1
         assert torch.equal(kernel, identity.expand_as(kernel))
-    assert adapter.added_parameters == sum(9 * m.out_channels for m in spatial.values())
     assert set(adapter.tensors) == {f"kernels.{p}" for p in spatial} | {"head.weight", "head.bias"}
+
+
+def test_kernels_count_as_added_once_they_differ_from_identity(
+    backbone: Backbone, make_spec: MakeSpec, shaken: Shaken
+) -> None:
+    spatial = [m for m in backbone.convolutions.values() if max(m.kernel_size) > 1]
+    every = sum(9 * m.out_channels for m in spatial)
+    assert new_adapter(make_spec(backbone), backbone).added_parameters == 0
+    adapter = shaken(backbone)
+    assert adapter.added_parameters == every
+    adapter.tensors["kernels.conv1.0"][:3] = new_adapter(adapter.spec, backbone).tensors[
+        "kernels.conv1.0"
+    ][:3]
+    assert adapter.added_parameters == every - 27
+    dense = new_adapter(make_spec(backbone, schema="clr.adapter/1"), backbone)
+    assert dense.added_parameters == every  # its file holds them all
 
 
 def test_full_adds_pointwise_convolutions_but_not_those_on_a_single_pixel(
@@ -115,7 +130,8 @@ def test_a_head_of_the_wrong_size_is_refused(
      {"task": 7}, {"labels": ("one",)}, {"labels": ()}, {"labels": ("a", "a")}, {"labels": "ab"},
      {"labels": (1, 2)}, {"labels": None}, {"variant": "half"}, {"batch_norm": "off"},
      {"rank": 0}, {"rank": 65}, {"rank": 2.5}, {"rank": True}, {"preprocessing": None},
-     {"recipe": [1]}, {"backbone": 3}, {"library": None}],
+     {"recipe": [1]}, {"backbone": 3}, {"library": None}, {"storage": "int2"}, {"storage": None},
+     {"schema": "clr.adapter/3"}, {"schema": "clr.adapter/1", "storage": "int8"}],
     ids=str,
 )  # fmt: skip
 def test_a_spec_that_makes_no_sense_is_refused(
@@ -157,7 +173,7 @@ def test_equal_adapters_give_equal_bytes_whatever_the_order_and_layout(
     assert adapter_bytes(Adapter(adapter.spec, same)) == adapter_bytes(adapter)
 
 
-def test_the_form_of_the_file_is_fixed() -> None:
+def test_the_form_of_files_of_schema_1_is_fixed() -> None:
     """A change of these bytes orphans every adapter in every registry: raise the schema."""
     backbone = load_backbone("tf_efficientnet_lite0")
     spec = AdapterSpec(
@@ -168,6 +184,7 @@ def test_the_form_of_the_file_is_fixed() -> None:
         preprocessing=Preprocessing(96, backbone.mean, backbone.std),
         recipe={"epochs": 12},
         library="0.0.0",
+        schema="clr.adapter/1",
     )
     assert sha256_bytes(adapter_bytes(new_adapter(spec, backbone))) == (
         "sha256:90b766f931880a5632d0372e80893cf0b1c0497ffbf9ba30c896b3faeac6a6e6"
@@ -185,7 +202,8 @@ def test_the_file_is_small(backbone: Backbone, shaken: Shaken) -> None:
 
 @pytest.fixture(scope="module")
 def small(backbone: Backbone, shaken: Shaken) -> bytes:
-    return adapter_bytes(shaken(backbone, labels=("a", "b")))
+    """An adapter file of schema 1; for those of schema 2 see test_compress.py."""
+    return adapter_bytes(shaken(backbone, labels=("a", "b"), schema="clr.adapter/1"))
 
 
 def rewritten(data: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
@@ -261,7 +279,11 @@ def test_tensors_must_be_exactly_those_of_its_kind(
 
 
 SPEC_FAULTS: dict[str, Callable[[dict[str, Any]], object]] = {
-    "unknown schema": lambda s: s.update(schema="clr.adapter/2"),
+    "unknown schema": lambda s: s.update(schema="clr.adapter/3"),
+    "schema 2 with tensors of schema 1": lambda s: s.update(
+        schema="clr.adapter/2", storage="float32"
+    ),
+    "storage in schema 1": lambda s: s.update(storage="float32"),
     "no schema": lambda s: s.pop("schema"),
     "schema of another type": lambda s: s.update(schema=["clr.adapter/1"]),
     "unknown field": lambda s: s.update(code="import os"),
@@ -288,7 +310,7 @@ def test_the_spec_must_be_whole_and_true(fault: str, small: bytes, backbone: Bac
 
 def test_a_later_schema_says_what_this_version_reads(small: bytes, backbone: Backbone) -> None:
     data = rewritten(small, lambda s: s.update(schema="clr.adapter/9"))
-    with pytest.raises(IntegrityBroken, match=r"clr\.adapter/9.*reads clr\.adapter/1"):
+    with pytest.raises(IntegrityBroken, match=r"clr\.adapter/9.*reads clr\.adapter/1 and .*/2"):
         parse_adapter(data, backbone)
 
 
