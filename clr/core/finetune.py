@@ -3,18 +3,86 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from clr.core.augment import augment
 from clr.core.backbone import Backbone, state_digest
-from clr.core.images import ImageSet, Preprocessing, prepare
+from clr.core.baseline import Baseline, measure_baseline
+from clr.core.images import ImageSet, Preprocessing
+from clr.core.probe import Probe
+from clr.core.recipe import Recipe
+from clr.core.training import Training, train_to_end
 
 LEARNING_RATE = 1e-3
+"""Peak of all weights; AdamW's other settings are its defaults."""
+
+
+def copied(backbone: Backbone, *, shared: bool = False) -> nn.Module:
+    """Return a copy of the backbone's module that no adapter acts in.
+
+    Args:
+        backbone: left as it is.
+        shared: modules are copied, but not the frozen tensors in them.
+    """
+    tensors = [*backbone.module.parameters(), *backbone.module.buffers()] if shared else []
+    module = copy.deepcopy(backbone.module, {id(tensor): tensor for tensor in tensors})
+    for one in module.modules():
+        one._forward_hooks.clear()
+        vars(one).pop("forward", None)
+    return module
+
+
+def classifier(module: nn.Module, probe: Probe, device: torch.device) -> nn.Sequential:
+    """Return `module` with a linear head that starts as `probe`."""
+    classes, channels = probe.weight.shape
+    head = nn.utils.skip_init(nn.Linear, channels, classes)
+    head.load_state_dict({"weight": probe.weight, "bias": probe.bias})
+    return nn.Sequential(module, head.to(device))
+
+
+def fine_tune(
+    model: nn.Module,
+    images: ImageSet,
+    baseline: Baseline,
+    preprocessing: Preprocessing,
+    recipe: Recipe,
+    *,
+    seconds: float | None = None,
+    penalty: Callable[[], Tensor] | None = None,
+    also: Sequence[nn.Module] = (),
+    on_epoch: Callable[[int, float], None] | None = None,
+) -> None:
+    """Train all weights of a classifier in place, with AdamW and the one-cycle schedule.
+
+    Batch norms keep their pretrained statistics and learn weight and bias: statistics of a
+    few hundred images cost more accuracy than their fit to the task brings.
+
+    Args:
+        model: in eval mode; left so.
+        images: the task's train split.
+        baseline: of the same images.
+        preprocessing: of the task.
+        recipe: batch size, augmentation, label smoothing, number of epochs, seed.
+        seconds: of wall time to spend, instead of the recipe's epochs.
+        penalty: added to the loss of each step.
+        also: what else the penalty trains.
+        on_epoch: called as (number from 1, mean loss).
+
+    Raises:
+        UsageError: the loss is not finite any more.
+    """
+    trained = nn.ModuleList([model, *also]).requires_grad_(True)
+    parameters = list(trained.parameters())
+    optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE)
+    device = parameters[0].device
+    training = Training(
+        model, model, images, baseline, preprocessing, recipe, device, seconds, penalty=penalty
+    )
+    train_to_end(training, optimiser, parameters, on_epoch)
+    trained.requires_grad_(False)
 
 
 def finetuned(
@@ -27,40 +95,22 @@ def finetuned(
     seed: int = 0,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> Backbone:
-    """Return a copy of the backbone, all of its weights trained on one task (AdamW).
+    """Return a copy of the backbone, all of its weights trained on one task.
 
     Args:
         backbone: left as it is.
         images: labelled images of the task.
         preprocessing: of the task.
         classes: number of labels.
-        epochs: passes over the images.
-        seed: of head, order and augmentation.
+        epochs: passes over the training part.
+        seed: of validation part, order and augmentation.
         on_epoch: called as (number from 1, mean loss).
     """
-    module = copy.deepcopy(backbone.module).requires_grad_(True)
-    for one in module.modules():  # the copy must not act on other tasks' adapters' behalf
-        one._forward_hooks.clear()
-    generator = torch.Generator().manual_seed(seed)
-    head = nn.Linear(backbone.channels, classes).to(backbone.device)
-    nn.init.normal_(head.weight, std=0.01, generator=_on(head.weight.device, seed))
-    optimiser = torch.optim.AdamW([*module.parameters(), *head.parameters()], lr=LEARNING_RATE)
-    module.train()
-    for epoch in range(1, epochs + 1):
-        order, total = torch.randperm(len(images), generator=generator), 0.0
-        for part in order.split(32):
-            if len(part) < 2:
-                continue
-            pixels = augment(images.batch(part), (), 0.08, generator)
-            features = module(prepare(pixels, preprocessing, backbone.device))
-            loss = F.cross_entropy(head(features), images.labels[part].to(backbone.device))
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            total += float(loss.detach()) * len(part)
-        if on_epoch:
-            on_epoch(epoch, total / len(order))
-    module.eval().requires_grad_(False)
+    recipe = Recipe(epochs=epochs, seed=seed, flips=False)
+    baseline = measure_baseline(backbone, images, preprocessing, recipe, classes)
+    module = copied(backbone)
+    model = classifier(module, baseline.probe, backbone.device)
+    fine_tune(model, images, baseline, preprocessing, recipe, on_epoch=on_epoch)
     convolutions = {
         path: one
         for path, one in module.named_modules()
@@ -74,7 +124,3 @@ def finetuned(
         convolutions=convolutions,
         source="fine-tuned",
     )
-
-
-def _on(device: torch.device, seed: int) -> torch.Generator:
-    return torch.Generator(device=device).manual_seed(seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -155,6 +155,40 @@ class Training:
         accuracy = (logits.argmax(1) == labels).float().mean()
         _require_finite(float(loss))  # what the last step of an epoch broke shows here first
         return {"val_loss": float(loss), "val_accuracy": float(accuracy)}
+
+
+def train_to_end(
+    training: Training,
+    optimiser: torch.optim.Optimizer,
+    tensors: Sequence[Tensor],
+    on_epoch: Callable[[int, float], None] | None = None,
+) -> None:
+    """Spend the budget; put `tensors` back where the end labels fewer validation images right.
+
+    Args:
+        training: what to do.
+        optimiser: of what is trained.
+        tensors: all that training changes.
+        on_epoch: called as (number from 1, mean loss).
+
+    Raises:
+        UsageError: the loss is not finite: a learning rate far too high.
+    """
+    start = [tensor.detach().clone() for tensor in tensors]
+    before = training.validate()["val_accuracy"]
+    for number in training.epochs(1):
+        loss = training.epoch(optimiser, number)
+        if on_epoch and loss is not None:
+            on_epoch(number, loss)
+    if training.validate()["val_accuracy"] < before:
+        restore(tensors, start)
+
+
+@torch.no_grad()
+def restore(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Write `values` into `tensors`."""
+    for tensor, value in zip(tensors, values, strict=True):
+        tensor.copy_(value)
 
 
 def _require_finite(loss: float) -> None:

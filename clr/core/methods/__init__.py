@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from clr.core.methods import constant, probing, reprogramming
+from clr.core.methods import (
+    constant,
+    finetuning,
+    normalising,
+    probing,
+    published,
+    reprogramming,
+)
+from clr.core.methods.ewc import Consolidation
 from clr.core.methods.interface import Budget, Cost, Learner, Lesson, Method
+from clr.core.methods.replay import Rehearsal
 from clr.core.methods.separate import separate
+from clr.core.methods.sequential import Sequential
 
 __all__ = ["METHODS", "Budget", "Cost", "Learner", "Lesson", "Method"]
 
@@ -13,9 +23,45 @@ _ALL = (
     Method(
         "probe",
         "Linear probe",
-        "Alain & Bengio 2017, section 3",
+        "Alain & Bengio 2017",
         False,
         separate(probing.learn),
+    ),
+    Method(
+        "batch-norm",
+        "Batch norm only",
+        "Mudrakarta et al. 2019, model patches of scales and biases",
+        False,
+        separate(normalising.learn),
+    ),
+    Method(
+        "fine-tuning",
+        "Fine-tuning, a copy a task",
+        "Kumar et al. 2022, LP-FT",
+        False,
+        separate(finetuning.learn),
+    ),
+    Method("sequential", "Sequential fine-tuning", "", True, Sequential),
+    Method(
+        "ewc",
+        "Elastic weight consolidation",
+        "Kirkpatrick et al. 2017, equation 3",
+        True,
+        lambda backbone: Sequential(backbone, Consolidation()),
+    ),
+    Method(
+        "replay",
+        "Experience replay",
+        "Chaudhry et al. 2019, algorithms 1 and 2; Vitter 1985, algorithm R",
+        True,
+        lambda backbone: Sequential(backbone, Rehearsal()),
+    ),
+    Method(
+        "clr-published",
+        "CLR as published",
+        "Ge et al. 2023, section 3.2, and its released code, main.py",
+        False,
+        separate(published.learn),
     ),
     Method(
         "clr-reduced",
@@ -34,7 +80,7 @@ _ALL = (
     Method(
         "clr-mix",
         "CLR mix",
-        "Ge et al. 2023, sections 3.2 and 5",
+        "Ge et al. 2023, section 3.2, with channel mixing",
         False,
         separate(reprogramming.learn_variant("mix")),
     ),

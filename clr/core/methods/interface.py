@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Protocol
 
 from torch import Tensor
@@ -88,6 +88,9 @@ class Cost:
         """Return the cost of values that are stored as float32."""
         total = kernels + batch_norm + head + other
         return cls(kernels, batch_norm, head, other, 4 * total)
+
+    def __add__(self, more: Cost) -> Cost:
+        return Cost(*(one + two for one, two in zip(astuple(self), astuple(more), strict=True)))
 
 
 class Learner(Protocol):

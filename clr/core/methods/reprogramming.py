@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
+
+from torch import Tensor
 
 from clr.core.adapter import AdapterSpec
 from clr.core.backbone import Backbone
@@ -38,14 +40,17 @@ def learn_variant(variant: Variant) -> Learn:
             backbone, lesson.images, lesson.baseline, spec, recipe, seconds=budget.seconds
         )
         tensors = {n: t.to(backbone.device) for n, t in trained.adapter.tensors.items()}
-        count = _counter({name: tensor.numel() for name, tensor in tensors.items()})
-        cost = Cost.of_floats(
-            kernels=count("kernels.", "mix."), batch_norm=count("bn."), head=count("head.")
-        )
-        return Served(Program(backbone, tensors).logits, cost)
+        return Served(Program(backbone, tensors).logits, cost_of(tensors))
 
     return learn
 
 
-def _counter(sizes: dict[str, int]) -> Callable[..., int]:
-    return lambda *kinds: sum(size for name, size in sizes.items() if name.startswith(kinds))
+def cost_of(tensors: Mapping[str, Tensor]) -> Cost:
+    """Return what an adapter's tensors add to the backbone."""
+
+    def count(*kinds: str) -> int:
+        return sum(tensor.numel() for name, tensor in tensors.items() if name.startswith(kinds))
+
+    return Cost.of_floats(
+        kernels=count("kernels.", "mix."), batch_norm=count("bn."), head=count("head.")
+    )
