@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clr.core.adapter import AdapterSpec
 from clr.core.backbone import Backbone
+from clr.core.compress import pack
 from clr.core.methods.interface import Budget, Cost, Lesson
 from clr.core.methods.separate import Learn, Served
 from clr.core.network import Program
@@ -20,7 +21,7 @@ from clr.core.train import fit
 def learn_variant(variant: Variant) -> Learn:
     """Return how adapters of this variant are learned: see `clr.core.train.fit`.
 
-    Batch norm: as the default recipe says.
+    All settings are the default recipe's, also how batch norms and storage are treated.
     """
 
     def learn(backbone: Backbone, lesson: Lesson, budget: Budget, seed: int) -> Served:
@@ -34,19 +35,22 @@ def learn_variant(variant: Variant) -> Learn:
             variant=variant,
             batch_norm=recipe.batch_norm,  # type: ignore[arg-type]  # the recipe has checked it
             rank=recipe.rank,
+            storage=recipe.storage,  # type: ignore[arg-type]
             recipe=recipe.as_dict(),
         )
         trained = fit(
             backbone, lesson.images, lesson.baseline, spec, recipe, seconds=budget.seconds
         )
         tensors = {n: t.to(backbone.device) for n, t in trained.adapter.tensors.items()}
-        return Served(Program(backbone, tensors).logits, cost_of(tensors))
+        stored = pack(trained.adapter.tensors, spec.storage)
+        cost = replace(cost_of(tensors), bytes=sum(array.nbytes for array in stored.values()))
+        return Served(Program(backbone, tensors).logits, cost)
 
     return learn
 
 
 def cost_of(tensors: Mapping[str, Tensor]) -> Cost:
-    """Return what an adapter's tensors add to the backbone."""
+    """Return what an adapter's tensors add to the backbone, stored as float32."""
 
     def count(*kinds: str) -> int:
         return sum(tensor.numel() for name, tensor in tensors.items() if name.startswith(kinds))
