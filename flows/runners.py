@@ -122,6 +122,7 @@ def fan_out(
     what: str,
     part: int = PART,
     gpu: bool | None = None,
+    told: Callable[[Answer], None] | None = None,
 ) -> list[Answer]:
     """Return what `work` says of every item, in the order of the items.
 
@@ -134,6 +135,8 @@ def fan_out(
         what: subject of the lines that tell progress, e.g. ``gate``.
         part: items at most that travel together; 1 where each takes minutes.
         gpu: whether each part needs a GPU of its own; by default where this device is one.
+        told: called here with each answer as it comes, in any order; by default a line tells
+            of many items.
 
     Raises:
         UsageError, ServiceUnavailable: see `task_runner`; or no worker has a GPU.
@@ -145,8 +148,9 @@ def fan_out(
     if not parts:
         return []
     if not clustered and (len(parts) == 1 or not _inside_flow()):
-        return _all_here(session, work, parts, what)
-    return _mapped(session, work, parts, what, session.device == "cuda" if gpu is None else gpu)
+        return _all_here(session, work, parts, what, told)
+    needs_gpu = session.device == "cuda" if gpu is None else gpu
+    return _mapped(session, work, parts, what, needs_gpu, told)
 
 
 def _inside_flow() -> bool:
@@ -159,20 +163,34 @@ def _inside_flow() -> bool:
 
 
 def _all_here(
-    session: Session, work: Callable[..., Answer], parts: list[list[Item]], what: str
+    session: Session,
+    work: Callable[..., Answer],
+    parts: list[list[Item]],
+    what: str,
+    told: Callable[[Answer], None] | None,
 ) -> list[Answer]:
     found: list[Answer] = []
     for part in parts:
-        found += [work(session, item) for item in part]
-        _tell(what, len(found), sum(map(len, parts)))
+        for item in part:
+            found.append(work(session, item))
+            if told:
+                told(found[-1])
+        if not told:
+            _tell(what, len(found), sum(map(len, parts)))
     return found
 
 
 def _mapped(
-    session: Session, work: Callable[..., Answer], parts: list[list[Item]], what: str, gpu: bool
+    session: Session,
+    work: Callable[..., Answer],
+    parts: list[list[Item]],
+    what: str,
+    gpu: bool,
+    told: Callable[[Answer], None] | None,
 ) -> list[Answer]:
     from prefect import flow, task
     from prefect.cache_policies import NO_CACHE
+    from prefect.futures import as_completed
 
     kind = session.settings.task_runner
     where = session if kind == "threads" else values(session)
@@ -185,9 +203,14 @@ def _mapped(
     def spread() -> None:
         with _placed(kind, gpu):
             futures = [some.submit(where, work, part) for part in parts]
+        if told:
+            for future in as_completed(futures):
+                for answer in future.result():
+                    told(answer)
         for future in futures:
             found.extend(future.result())
-            _tell(what, len(found), sum(map(len, parts)))
+            if not told:
+                _tell(what, len(found), sum(map(len, parts)))
 
     spread()
     return found

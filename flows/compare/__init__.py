@@ -1,0 +1,1 @@
+"""``clr compare``: methods on the same tasks, seeds and budget, and a report."""
