@@ -5,10 +5,13 @@ from __future__ import annotations
 from clr.core.methods import (
     constant,
     finetuning,
+    low_rank,
+    masking,
     normalising,
     probing,
     published,
     reprogramming,
+    transforming,
 )
 from clr.core.methods.ewc import Consolidation
 from clr.core.methods.interface import Budget, Cost, Learner, Lesson, Method
@@ -55,6 +58,27 @@ _ALL = (
         "Chaudhry et al. 2019, algorithms 1 and 2; Vitter 1985, algorithm R",
         True,
         lambda backbone: Sequential(backbone, Rehearsal()),
+    ),
+    Method(
+        "supsup",
+        "Supermasks in superposition",
+        "Wortsman et al. 2020, section 3.1; edge-popup, Ramanujan et al. 2020",
+        False,
+        separate(masking.learn),
+    ),
+    Method(
+        "eft",
+        "Efficient feature transformations",
+        "Verma et al. 2021, section 3.1",
+        False,
+        separate(transforming.learn),
+    ),
+    Method(
+        "lora",
+        "Low-rank adaptation of convolutions",
+        "Hu et al. 2022, equation 3",
+        False,
+        separate(low_rank.learn),
     ),
     Method(
         "clr-published",
