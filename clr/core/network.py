@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import functools
-import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +12,9 @@ from torch import Tensor, nn
 
 from clr.core.adapter import Adapter, check_adapter
 from clr.core.backbone import Backbone
+from clr.core.folding import Folded, folded, without_norms
+from clr.core.places import Function, Places, acting, prepare
 from clr.errors import UsageError
-
-_PREPARING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -27,48 +24,18 @@ class Step:
     kernel: Tensor | None
     down: Tensor | None = None
     up: Tensor | None = None
+    norm: Folded | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Reprogram the convolution's output [N, C, H, W]; same shape."""
-        if self.kernel is not None:
-            x = F.conv2d(x, self.kernel, padding=1, groups=x.shape[1])
+        kernel, shift = self.kernel, None
+        if self.norm is not None and kernel is not None:
+            kernel, shift = self.norm.kernel(kernel), self.norm.shift
+        if kernel is not None:
+            x = F.conv2d(x, kernel, shift, padding=1, groups=x.shape[1])
         if self.down is not None and self.up is not None:
             x = x + F.conv2d(F.conv2d(x, self.down), self.up)
         return x
-
-
-Places = Mapping[nn.Module, Callable[[Tensor], Tensor]]
-_ACTIVE: ContextVar[Places | None] = ContextVar("clr_active", default=None)
-"""What acts where in this thread; the backbone itself never changes."""
-
-
-def _after(module: nn.Module, _: object, output: Tensor) -> Tensor | None:
-    """Reprogram a convolution's output, where the active program does (a forward hook)."""
-    places = _ACTIVE.get()
-    step = places.get(module) if places else None
-    return step(output) if step is not None else None
-
-
-def _instead(module: nn.Module, x: Tensor) -> Tensor:
-    """Normalise with the active program's tensors, or with the backbone's own."""
-    places = _ACTIVE.get()
-    twin = places.get(module) if places else None
-    # the forward of the class, since that of the instance is this function
-    output: Tensor = (
-        twin.forward(x) if isinstance(twin, nn.Module) else type(module).forward(module, x)
-    )
-    return output
-
-
-def _prepare(backbone: Backbone, norms: Iterable[nn.Module]) -> None:
-    """Let programs act at the backbone's modules: once each, also for a copied backbone."""
-    with _PREPARING:
-        for convolution in backbone.convolutions.values():
-            if _after not in convolution._forward_hooks.values():
-                convolution.register_forward_hook(_after)
-        for norm in norms:
-            if "forward" not in vars(norm):
-                vars(norm)["forward"] = functools.partial(_instead, norm)
 
 
 class Program:
@@ -78,17 +45,31 @@ class Program:
     this computes.
     """
 
-    def __init__(self, backbone: Backbone, tensors: Mapping[str, Tensor]) -> None:
-        """Tie `tensors` (names as in the adapter file, on the backbone's device) to places."""
+    def __init__(
+        self, backbone: Backbone, tensors: Mapping[str, Tensor], *, fold: bool = False
+    ) -> None:
+        """Tie tensors to places.
+
+        Args:
+            backbone: they act in this one.
+            tensors: names as in the adapter file, on the backbone's device.
+            fold: fold the backbone's frozen batch norms into convolutions and kernels
+                (`clr.core.folding`): less work, and logits that differ in the last bits.
+
+        Raises:
+            UsageError: `fold`, and batch norms of the task's own.
+        """
         self.backbone = backbone
         self.head = tensors["head.weight"], tensors["head.bias"]
         steps, norms = _steps(backbone, tensors), _norms(backbone, tensors)
-        self._places: dict[bool, Places] = {
-            training: steps
-            | {module: _twin(module, own, training) for module, own in norms.items()}
+        if fold:
+            self._places = dict.fromkeys((False, True), _folded_places(backbone, steps, norms))
+            return
+        self._places = {
+            training: Places(steps, {m: _twin(m, own, training) for m, own in norms.items()})
             for training in (False, True)
         }
-        _prepare(backbone, norms)
+        prepare(self._places[False])
 
     def features(self, batch: Tensor, *, batch_statistics: bool = False) -> Tensor:
         """Return the reprogrammed features [N, channels] of float images [N, 3, H, W].
@@ -97,12 +78,9 @@ class Program:
             batch: normalised images on the backbone's device.
             batch_statistics: normalise by the batch and update the task's own statistics.
         """
-        token = _ACTIVE.set(self._places[batch_statistics])
-        try:
+        with acting(self._places[batch_statistics]):
             output: Tensor = self.backbone.module(batch)
             return output
-        finally:
-            _ACTIVE.reset(token)
 
     def logits(self, batch: Tensor, *, batch_statistics: bool = False) -> Tensor:
         """Return logits [N, classes] of float images [N, 3, H, W]."""
@@ -119,6 +97,26 @@ def _steps(backbone: Backbone, tensors: Mapping[str, Tensor]) -> dict[nn.Module,
     return found
 
 
+def _folded_places(
+    backbone: Backbone, steps: Mapping[nn.Module, Step], norms: Mapping[nn.Module, object]
+) -> Places:
+    if norms:
+        raise UsageError("Batch norms of the task's own cannot be folded.")
+    mixed = {module for module, step in steps.items() if step.down is not None}
+    pairs = {
+        path: pair
+        for path, pair in folded(backbone).items()
+        if backbone.convolutions[path] not in mixed
+    }
+    own: dict[nn.Module, Folded] = {
+        backbone.convolutions[path]: pair for path, pair in pairs.items()
+    }
+    after = {module: replace(step, norm=own.get(module)) for module, step in steps.items()}
+    places = Places(after, without_norms(backbone, pairs, steps))
+    prepare(places)
+    return places
+
+
 def _norms(backbone: Backbone, tensors: Mapping[str, Tensor]) -> dict[nn.Module, dict[str, Tensor]]:
     found: dict[nn.Module, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -128,8 +126,8 @@ def _norms(backbone: Backbone, tensors: Mapping[str, Tensor]) -> dict[nn.Module,
     return found
 
 
-def _twin(module: nn.Module, own: Mapping[str, Tensor], training: bool) -> nn.Module:
-    """Return a batch norm like `module`, of which it shares all but the tensors in `own`."""
+def _twin(module: nn.Module, own: Mapping[str, Tensor], training: bool) -> Function:
+    """Return forward of a batch norm like `module`, that shares all but the tensors in `own`."""
     twin = copy.copy(module)
     vars(twin).pop("forward", None)
     twin.training = training
@@ -137,7 +135,8 @@ def _twin(module: nn.Module, own: Mapping[str, Tensor], training: bool) -> nn.Mo
     twin._buffers = {name: own.get(name, t) for name, t in module._buffers.items()}
     if training:
         twin._buffers["num_batches_tracked"] = None
-    return twin
+    forward: Function = twin.forward
+    return forward
 
 
 class ReprogrammedNetwork:

@@ -79,7 +79,7 @@ def fit(
     start = new_adapter(spec, backbone, probe).compressed()
     # copies: the start stays what weight decay pulls to, and what may be returned
     tensors = {name: t.to(backbone.device, copy=True) for name, t in start.tensors.items()}
-    program = Program(backbone, tensors)
+    program = Program(backbone, tensors, fold=recipe.batch_norm == "frozen")
     parameters = _parameters(tensors, recipe)
     optimiser = torch.optim.AdamW(
         [{"params": [tensors[name]], "lr": lr} for name, lr in parameters.items()],

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from clr.core.adapter import Adapter, AdapterSpec, new_adapter
 from clr.core.backbone import Backbone, load_backbone, state_digest
 from clr.core.network import Program, ReprogrammedNetwork, Step
+from clr.core.sites import kernel_sites
 from clr.errors import IntegrityBroken, UsageError
 
 Load = Callable[[str], Backbone]
@@ -332,7 +333,8 @@ def test_programs_that_are_made_at_once_act_once(
                 programs = [f.result() for f in [pool.submit(make) for _ in range(8)]]
         finally:
             sys.setswitchinterval(interval)
-        hooks = [len(m._forward_hooks) for m in backbone.convolutions.values()]
+        sites = kernel_sites(backbone, "reduced")
+        hooks = [len(backbone.convolutions[path]._forward_hooks) for path in sites]
         assert set(hooks) == {1}
         again = alone(fresh(), adapter, batch)
         assert all(torch.equal(p.logits(batch), again) for p in programs)
