@@ -16,7 +16,7 @@ from clr.core.probe import Probe
 from clr.core.recipe import Recipe
 from clr.core.training import Training, train_to_end
 
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 3e-4
 """Peak of all weights; AdamW's other settings are its defaults."""
 
 
