@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from clr.core.adapter import Adapter, AdapterSpec, new_adapter
+from clr.core.averaging import TailAverage
 from clr.core.backbone import Backbone
 from clr.core.baseline import Baseline
 from clr.core.checkpoint import Checkpoint, Epoch, load_checkpoint, save_checkpoint
@@ -18,7 +19,7 @@ from clr.core.images import ImageSet
 from clr.core.network import Program
 from clr.core.prune import prune, pruned_share
 from clr.core.recipe import Recipe
-from clr.core.training import AfterStep, OnStep, Training
+from clr.core.training import AfterStep, OnStep, Training, is_worse
 
 OnEpoch = Callable[[int, Epoch], None]
 
@@ -54,11 +55,12 @@ def fit(
 ) -> Trained:
     """Train an adapter on the training part, to the end of the one-cycle schedule.
 
-    The start (the probe's head, identity kernels) is epoch 0 and is returned instead where
-    the end labels fewer validation images right. Epochs between do not compete: their
-    learning rate has not come down, and the probe's penalty, chosen for its validation
-    loss, makes that loss a poor judge of adapters, which are surer of themselves. Both are
-    judged compressed, as they would be stored.
+    The end is the mean of the last weights. The start (the probe's head, identity kernels)
+    is epoch 0 and is returned instead where the end is worse on the validation part
+    (`is_worse`). Epochs between do not compete: their learning rate has not come down, and
+    the probe's penalty, chosen for its validation loss, makes that loss a poor judge of
+    adapters, which are surer of themselves. Both are judged compressed, as they would be
+    stored.
 
     Args:
         backbone: frozen.
@@ -89,8 +91,10 @@ def fit(
     key = _key(spec, recipe, images, baseline)
     kept = load_checkpoint(checkpoint, key) if checkpoint else None
     history: list[Epoch] = list(kept.history) if kept else []
+    average = TailAverage(tensors, recipe.average)
     if kept:
         _restore(kept, tensors, optimiser, parameters)
+        average.restore(kept.average)
     for number, epoch in enumerate(history):
         _tell(on_epoch, number, epoch)
     training = Training(
@@ -104,19 +108,25 @@ def fit(
         seconds,
     )
     anchors = {name: start.tensors[name].to(backbone.device) for name in parameters}
-    after_step = _after_step(tensors, anchors, recipe)
+    after_step = _after_step(tensors, anchors, average, recipe)
     for number in training.epochs(len(history)):
         loss = training.epoch(optimiser, number, on_step, after_step)
         epoch = training.validate() | ({} if loss is None else {"train_loss": loss})
         history.append(epoch)
         if checkpoint:
             moments = _moments(optimiser, parameters)
-            save_checkpoint(Checkpoint(tensors, moments, tuple(history)), checkpoint, key)
+            state = Checkpoint(tensors, moments, average.state(), tuple(history))
+            save_checkpoint(state, checkpoint, key)
         _tell(on_epoch, number, epoch)
     resumed = len(kept.history) - 1 if kept else -1
-    end = Adapter(spec, tensors).detached().compressed()
-    _copy(end.tensors, tensors)  # what is judged is what is stored
-    if training.validate()["val_accuracy"] < history[0]["val_accuracy"]:
+    averaged = average.value()
+    prune(averaged, recipe.sparsity)  # the mean of different sets of kernels is none of them
+    end = Adapter(spec, averaged).detached().compressed()
+    right = []
+    for candidate in (start, end):
+        _copy(candidate.tensors, tensors)
+        right.append(training.right())
+    if is_worse(*right):
         return Trained(start, tuple(history), 0, resumed)
     return Trained(end, tuple(history), len(history) - 1, resumed)
 
@@ -133,9 +143,12 @@ def _parameters(tensors: dict[str, Tensor], recipe: Recipe) -> dict[str, float]:
 
 
 def _after_step(
-    tensors: dict[str, Tensor], anchors: dict[str, Tensor], recipe: Recipe
+    tensors: dict[str, Tensor],
+    anchors: dict[str, Tensor],
+    average: TailAverage,
+    recipe: Recipe,
 ) -> AfterStep:
-    """Return decoupled weight decay towards where each tensor started, and pruning."""
+    """Return decoupled weight decay towards where each tensor started, pruning, averaging."""
 
     @torch.no_grad()
     def apply(progress: float, factor: float) -> None:
@@ -144,6 +157,7 @@ def _after_step(
                 lr = recipe.head_lr if name.startswith("head.") else recipe.kernel_lr
                 tensors[name].lerp_(anchor, min(1.0, factor * lr * recipe.weight_decay))
         prune(tensors, pruned_share(progress, recipe.sparsity))
+        average.update(progress)
 
     return apply
 
