@@ -4,17 +4,14 @@ Storing loses nothing: what loses is `compress`, once, at the end of training, b
 tensors to values that their storage holds exactly. So what is judged, served and stored are
 the same numbers, and `pack` refuses any others.
 
-A kernel k of one channel is stored as its deviation d from identity (Ge et al. 2023, section
-3.2); one without deviation is not stored. With L = 127 (``int8``) or 7 (``int4``), the channel
-has the scale s = max|d| / L and the codes q = round(d / s); it is read as identity + q·s, off
-by s / 2 at most (symmetric quantisation per channel, Krishnamoorthi 2018, section 3.1.1).
-Scales are rounded up to 11 significant bits, so that q·s and identity + q·s are exact in
-float32, and the same scale and codes are found again in what they are read as.
+A kernel of one channel is stored as its deviation from identity (Ge et al. 2023, section
+3.2), and one without deviation not at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -22,29 +19,51 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clr.core.quantise import (
+    FINEST,
+    Codes,
+    Scales,
+    quantise,
+    read_codes,
+    read_scales,
+    store_codes,
+    store_scales,
+    stored_form,
+)
 from clr.errors import IntegrityBroken, UsageError
 
-Storage = Literal["float32", "float16", "int8", "int4"]
+Storage = Literal["float32", "float16", "int8", "int4", "ternary"]
 STORAGES: tuple[str, ...] = get_args(Storage)
 Array = NDArray[Any]
 Arrays = dict[str, Array]
 Shapes = Mapping[str, tuple[int, ...]]
-
-LEVELS = {"int8": 127, "int4": 7}
-SCALE_BITS = 11
-"""Significant bits of a scale: those of float16."""
-FINEST = 2.0**-12
-"""Smallest scale of a kernel: with a finer one, identity + q·s is not exact in float32."""
 _TAPS = 9
 _CENTRE = 4
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """Codes of kernels and of the head's rows, and scales of kernels."""
+
+    kernels: Codes
+    scales: Scales
+    head: Codes
+
+
+QUANTISED: dict[Storage, Quantised] = {
+    "int8": Quantised("int8", "float16", "int8"),
+    "int4": Quantised("int4", "byte", "int4"),
+    "ternary": Quantised("ternary", "byte", "int4"),
+}
 
 
 def compress(tensors: Mapping[str, Tensor], storage: Storage) -> dict[str, Tensor]:
     """Return the nearest tensors that `storage` holds exactly, on their devices.
 
-    ``float16`` rounds kernels, mixing and the head's weight; ``int8`` and ``int4`` give each
-    kernel and each row of the head's weight (8 bits in both) a scale, and round the mixing to
-    float16. Batch norm and the head's bias stay float32. Done twice, it changes nothing more.
+    ``float16`` rounds kernels, mixing and the head's weight. ``int8``, ``int4`` and ``ternary``
+    quantise each kernel and each row of the head's weight (``ternary``: in 4 bits), and round
+    the mixing to float16. Batch norm and the head's bias stay float32. Done twice, it changes
+    nothing more.
 
     Raises:
         UsageError: a value is not finite, or too large for float16.
@@ -66,10 +85,11 @@ def pack(tensors: Mapping[str, Tensor], storage: Storage) -> Arrays:
     Returns:
         Of C kernels in all, sorted by path, of which K differ from identity:
         ``kernels.kept`` uint8 [⌈C/8⌉], a bit a kernel, the lowest first, 1 where it is stored;
-        ``kernels.values`` [K, 9], of which float16 is the deviation and float32 the kernel, or
-        ``kernels.codes`` int8 [K, 9] or uint8 [⌈9K/2⌉] (q + 8, the low half first) and
-        ``kernels.scales`` float16 [K]. ``head.weight`` in ``int8`` and ``int4`` is int8 beside
-        ``head.scales`` float32 [classes]. All else keeps its name and shape.
+        ``kernels.values`` [K, 9], in float16 the deviations, in float32 the kernels; or
+        ``kernels.codes`` and ``kernels.scales`` of the deviations (see `clr.core.quantise`):
+        int8 [K, 9] and float16 [K], uint8 [⌈9K/2⌉] and uint8 [K], or uint16 [K] and uint8 [K].
+        ``head.weight`` has ``head.scales`` float32 [classes] beside it where it is quantised:
+        int8 [classes, channels], or uint8 [⌈classes·channels/2⌉]. All else keeps its shape.
 
     Raises:
         IntegrityBroken: values that `storage` does not hold exactly, see `compress`.
@@ -91,9 +111,11 @@ def unpack(arrays: Mapping[str, Array], storage: Storage, shapes: Shapes) -> dic
     for name, shape in shapes.items():
         if name.startswith("kernels."):
             continue
-        array = arrays[name].astype(np.float32)
-        if name == "head.weight" and storage in LEVELS:
-            array *= arrays["head.scales"][:, None]
+        array = arrays[name]
+        if name == "head.weight" and storage in QUANTISED:
+            array = read_codes(array, QUANTISED[storage].head, *shape)
+            array = array * arrays["head.scales"][:, None]
+        array = array.astype(np.float32)
         found[name] = array.reshape(shape)
     return {name: torch.from_numpy(array) for name, array in found.items()} | dict(
         _read_kernels(arrays, storage, shapes)
@@ -146,18 +168,18 @@ def _forms(
     forms: dict[str, tuple[str, tuple[int, ...]]] = {
         "kernels.kept": ("uint8", (-(-channels // 8),))
     }
-    if storage in LEVELS:
-        halves = (-(-stored * _TAPS // 2),)
-        forms["kernels.codes"] = (
-            ("int8", (stored, _TAPS)) if storage == "int8" else ("uint8", halves)
-        )
-        forms["kernels.scales"] = ("float16", (stored,))
+    head = (narrow, shapes["head.weight"])
+    if storage in QUANTISED:
+        form = QUANTISED[storage]
+        forms["kernels.codes"] = stored_form(form.kernels, stored, _TAPS)
+        forms["kernels.scales"] = ("uint8" if form.scales == "byte" else form.scales, (stored,))
+        head = stored_form(form.head, *shapes["head.weight"])
         forms["head.scales"] = ("float32", shapes["head.weight"][:1])
     else:
         forms["kernels.values"] = (narrow, (stored, _TAPS))
     for name, shape in shapes.items():
         if name == "head.weight":
-            forms[name] = ("int8" if storage in LEVELS else narrow, shape)
+            forms[name] = head
         elif name.startswith("mix."):
             forms[name] = (narrow, shape)
         elif not name.startswith("kernels."):
@@ -172,13 +194,13 @@ def _encode(tensors: Mapping[str, Tensor], storage: Storage) -> Arrays:
         if name.startswith("kernels."):
             continue
         array = np.ascontiguousarray(tensor.numpy(force=True))
-        if name == "head.weight" and storage in LEVELS:
-            scales = _scales(np.abs(array).max(axis=1), LEVELS["int8"])
-            arrays["head.scales"] = scales
-            array = _codes(array.T, scales).T
+        if name == "head.weight" and storage in QUANTISED:
+            kind = QUANTISED[storage].head
+            codes, arrays["head.scales"] = quantise(array.T, kind, "float32", 0)
+            array = store_codes(codes.T, kind)
         elif name.startswith("mix.") or (name == "head.weight" and storage == "float16"):
             array = array.astype(np.float32 if storage == "float32" else np.float16)
-        arrays[name] = np.ascontiguousarray(array)
+        arrays[name] = array
     return arrays
 
 
@@ -186,15 +208,13 @@ def _encode_kernels(kernels: Array, storage: Storage) -> Arrays:
     """Return the arrays of kernels, given as float32 [9, C]: taps first, which is quicker."""
     deviation = kernels.copy()
     deviation[_CENTRE] -= 1
-    if storage in LEVELS:
-        levels = LEVELS[storage]
-        scales = _scales(np.abs(deviation).max(axis=0), levels, FINEST)
-        codes = _codes(deviation, scales)
+    if storage in QUANTISED:
+        form = QUANTISED[storage]
+        codes, scales = quantise(deviation, form.kernels, form.scales, FINEST)
         kept = codes.any(axis=0)
-        rows = np.ascontiguousarray(codes[:, kept].T)
         values = {
-            "kernels.codes": rows if storage == "int8" else _halves(rows),
-            "kernels.scales": scales[kept].astype(np.float16),
+            "kernels.codes": store_codes(codes[:, kept].T, form.kernels),
+            "kernels.scales": store_scales(scales[kept], form.scales),
         }
     else:
         narrow = deviation.astype(np.float16) if storage == "float16" else kernels
@@ -210,10 +230,10 @@ def _read_kernels(
     channels = sum(shapes[name][0] for name in names)
     kept = np.unpackbits(arrays["kernels.kept"], count=channels, bitorder="little").astype(bool)
     stored = int(kept.sum())
-    if storage in LEVELS:
-        codes = arrays["kernels.codes"]
-        rows = codes if storage == "int8" else _whole(codes, stored)
-        values = rows.astype(np.float32) * arrays["kernels.scales"].astype(np.float32)[:, None]
+    if storage in QUANTISED:
+        form = QUANTISED[storage]
+        codes = read_codes(arrays["kernels.codes"], form.kernels, stored, _TAPS)
+        values = codes * read_scales(arrays["kernels.scales"], form.scales)[:, None]
     else:
         values = arrays["kernels.values"].astype(np.float32)
     kernels = np.zeros((channels, _TAPS), dtype=np.float32)
@@ -228,36 +248,6 @@ def _read_kernels(
         size = shapes[name][0]
         yield name, torch.from_numpy(kernels[at : at + size].reshape(shapes[name]))
         at += size
-
-
-def _scales(largest: Array, levels: int, finest: float = 0.0) -> Array:
-    """Return float32 scales with `SCALE_BITS` significant bits, `largest` / `levels` or above."""
-    # float64: the quotient of what was read is its scale again, bit by bit
-    fraction, exponent = np.frexp(np.maximum(largest.astype(np.float64) / levels, finest))
-    rounded = np.ceil(np.ldexp(fraction, SCALE_BITS))
-    scales: Array = np.ldexp(rounded, exponent - SCALE_BITS).astype(np.float32)
-    return scales
-
-
-def _codes(values: Array, scales: Array) -> Array:
-    """Return int8 codes of `values`, whose last axis has the scales."""
-    divisors = np.where(scales > 0, scales, np.float32(1))
-    codes: Array = np.rint(values / divisors).astype(np.int8)
-    return codes
-
-
-def _halves(codes: Array) -> Array:
-    """Return int4 codes, two a byte."""
-    flat = (codes.reshape(-1) + 8).astype(np.uint8)
-    flat = np.append(flat, np.zeros(len(flat) % 2, dtype=np.uint8))
-    packed: Array = flat[::2] | flat[1::2] << 4
-    return packed
-
-
-def _whole(packed: Array, rows: int) -> Array:
-    """Return int4 codes [rows, 9] from two a byte."""
-    flat = np.stack([packed & 15, packed >> 4], axis=1).reshape(-1)[: rows * _TAPS]
-    return flat.astype(np.int8).reshape(rows, _TAPS) - np.int8(8)
 
 
 def _kernel_names(names: Mapping[str, object]) -> list[str]:
