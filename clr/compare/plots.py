@@ -1,8 +1,8 @@
 """Pictures of a comparison as PNG bytes: equal documents give equal bytes.
 
-Blue circles are CLR, squares other methods with separate tasks, vermilion triangles methods
-whose tasks share weights: told apart without colour, too. Matplotlib takes a second to import
-and is imported in the functions.
+The most frequent label is left out: it would squeeze all others. Blue circles are CLR, squares
+other methods with separate tasks, vermilion triangles methods whose tasks share weights: told
+apart without colour, too. Matplotlib takes a second to import and is imported in the functions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Document = Mapping[str, Any]
-INK, FAINT = "#1c2733", "#5b6875"
+INK, FLOOR = "#1c2733", "majority"
 _CLR, _SEPARATE, _SHARED = ("#1b5e9c", "o"), ("#1c2733", "s"), ("#b34700", "^")
 _CURVES = ("#1b5e9c", "#5b6875", "#b34700", "#0b6b50", "#7a5b00", "#6a3d9a", "#1c2733", "#a8506e")
 _MARKERS = "os^Dv<>P"
@@ -27,7 +27,7 @@ _DPI = 144
 
 def pictures(document: Document) -> dict[str, bytes]:
     """Return every picture that there is something for, by file name."""
-    there = [one for one in document["methods"] if one["seeds"]]
+    there = [one for one in document["methods"] if one["seeds"] and one["name"] != FLOOR]
     found: dict[str, bytes] = {}
     if there:
         found["accuracy.png"] = by_task(there, [one["name"] for one in document["tasks"]])
@@ -61,6 +61,7 @@ def against(
     axes.set_xscale("log")
     low, high = min(where), max(where)
     axes.set_xlim(low / 1.6, high * 1.6)
+    axes.set_ylim(*_range([one["average"]["mean"] for one in methods]))
     axes.set_xlabel(what)
     axes.set_ylabel("average accuracy, %")
     _grid(axes)
@@ -81,6 +82,7 @@ def by_task(methods: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> bytes
                 ends = [100 * max(0.0, estimate["low"]), 100 * min(1.0, estimate["high"])]
                 axes.plot(ends, [y, y], color=colour, linewidth=1.3, alpha=0.6)
             axes.plot(100 * estimate["mean"], y, marker, color=colour, markersize=6)
+        axes.set_xlim(*_range([one["accuracy"][task]["mean"] for one in order]))
         axes.set_title(_plain(task), fontsize=10, color=INK)
         axes.set_xlabel("accuracy, %", fontsize=9)
         axes.grid(alpha=0.3)
@@ -142,6 +144,13 @@ def _bar(axes: Axes, x: float, estimate: Mapping[str, Any], colour: str) -> None
         axes.plot([x, x], ends, color=colour, linewidth=1.4, alpha=0.6)
 
 
+def _range(shares: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of an axis in percent: all means, and of intervals what has room."""
+    low, high = 100 * min(shares), 100 * max(shares)
+    pad = max(2.0, 0.15 * (high - low))
+    return low - pad, high + pad
+
+
 def _name_points(axes: Axes, methods: Sequence[Mapping[str, Any]], where: Sequence[float]) -> None:
     """Write the names in a column at the right, in the order of the points, with lines to them."""
     values = [100 * one["average"]["mean"] for one in methods]
@@ -168,7 +177,14 @@ def _name_points(axes: Axes, methods: Sequence[Mapping[str, Any]], where: Sequen
             va="center",
             fontsize=9,
             color=colour,
-            arrowprops={"arrowstyle": "-", "color": colour, "alpha": 0.25, "linewidth": 0.8},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "alpha": 0.3,
+                "linewidth": 0.8,
+                "relpos": (0, 0.5),
+                "shrinkA": 2,
+            },
             annotation_clip=False,
         )
     axes.set_xlim(right=edge)
@@ -186,7 +202,7 @@ def _bare(axes: Axes) -> None:
     axes.tick_params(labelsize=9, colors=INK)
 
 
-def _plain(name: str, longest: int = 28) -> str:
+def _plain(name: str, longest: int = 34) -> str:
     """Return a name that Matplotlib shows as it is: ``$`` would start a formula."""
     short = name if len(name) <= longest else name[: longest - 1] + "…"
     return short.replace("$", r"\$")
