@@ -14,7 +14,16 @@ import click
 
 from clr import __version__, errors
 from clr.errors import ClrError, DataRefused, GateRefused, UsageError
-from flows import cli_compare, cli_operations, cli_registry, cli_release, cli_verify, output, text
+from flows import (
+    cli_compare,
+    cli_operations,
+    cli_plan,
+    cli_registry,
+    cli_release,
+    cli_verify,
+    output,
+    text,
+)
 from flows.audit import cli as audit_cli
 from flows.command import Commands, as_json
 
@@ -246,6 +255,7 @@ def settings(as_json: bool) -> None:
 
 main.add_command(audit_cli.audit)
 main.add_command(cli_compare.compare)
+main.add_command(cli_plan.plan)
 
 main.add_command(cli_registry.up)
 main.add_command(cli_registry.users)

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import sys
 
-from tests.benchmarks import audit, backbones, gate, growth, legs, registry
+from tests.benchmarks import (
+    adapter_size,
+    audit,
+    backbones,
+    gate,
+    growth,
+    legs,
+    plan,
+    registry,
+    training,
+)
 
 BENCHMARKS = {
+    "adapter-size": adapter_size.main,
     "audit": audit.main,
     "backbones": backbones.main,
     "gate": gate.main,
     "growth": growth.main,
     "legs": legs.main,
+    "plan": plan.main,
     "registry": registry.main,
+    "training": training.main,
 }
 
 
