@@ -198,9 +198,11 @@ def new_factory(
 
 
 @pytest.fixture(scope="session")
-def factory(new_factory: Callable[..., Factory], tmp_path_factory: Any) -> Factory:
+def factory(new_factory: Callable[..., Factory], tmp_path_factory: Any) -> Iterator[Factory]:
     """The factory of this test session. Use task names of your own; stop and kill nothing."""
-    return new_factory(tmp_path_factory.mktemp("factory") / "plant")
+    made = new_factory(tmp_path_factory.mktemp("factory") / "plant")
+    yield made
+    end(made)
 
 
 def start(plant: Any, *arguments: str) -> Factory:

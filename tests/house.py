@@ -208,9 +208,11 @@ def house(
     template: Any,
     copy_of: Callable[..., Any],
     tmp_path_factory: pytest.TempPathFactory,
-) -> House:
+) -> Iterator[House]:
     """The house of this test session: an embedded workspace that has grown into a server."""
-    return new_house(copy_of(template.plant, tmp_path_factory.mktemp("house") / "plant"))
+    made = new_house(copy_of(template.plant, tmp_path_factory.mktemp("house") / "plant"))
+    yield made
+    stop(made.process)
 
 
 @pytest.fixture(scope="session")
@@ -219,12 +221,13 @@ def office(
     template: Any,
     copy_of: Callable[..., Any],
     tmp_path_factory: pytest.TempPathFactory,
-) -> House:
+) -> Iterator[House]:
     """A second house, where what serves changes and processes are killed; its service is ready."""
     plant = copy_of(template.plant, tmp_path_factory.mktemp("office") / "plant")
-    house = new_house(plant, users={**USERS, "dora": "reviewer"})
-    assert until(lambda: _ready(house), START_SECONDS), house.log.read_text()[-3000:]
-    return house
+    made = new_house(plant, users={**USERS, "dora": "reviewer"})
+    assert until(lambda: _ready(made), START_SECONDS), made.log.read_text()[-3000:]
+    yield made
+    stop(made.process)
 
 
 def _ready(house: House) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,10 @@ LONGEST = (
     "tests/server", "tests/data",
 )  # fmt: skip
 """Beginnings of the groups that take longest, the longest first."""
+
+SERVERS = ("factory", "house", "office")
+"""Fixtures that work even while nobody asks for anything: a tenth of a core for `clr up`."""
+STARTED = pytest.StashKey[list[tuple[Any, Any]]]()
 
 Make = Callable[[Path], Any]
 
@@ -77,10 +81,44 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         report.nodeid = test
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: Any, request: Any) -> None:
+    """Remember which of `SERVERS` were started."""
+    if fixturedef.argname in SERVERS:
+        request.config.stash.setdefault(STARTED, []).append((fixturedef, request))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """End each of `SERVERS` with the last test that uses it, not with the session."""
+    try:
+        yield
+    finally:
+        over = [one for one in SERVERS if one in _fixtures(item) and _is_last(item, nextitem, one)]
+        for fixture, request in item.config.stash.get(STARTED, []):
+            if fixture.argname in over:
+                fixture.finish(request)  # does nothing where it has ended
+
+
+def _is_last(item: pytest.Item, nextitem: pytest.Item | None, fixture: str) -> bool:
+    """Say whether no later test of this process uses a fixture; a group is run without a break."""
+    if hasattr(item.config, "workerinput"):
+        return nextitem is None or _groups(nextitem) != _groups(item)
+    items = item.session.items
+    return not any(fixture in _fixtures(one) for one in items[items.index(item) + 1 :])
+
+
+def _groups(item: pytest.Item) -> list[str]:
+    return [str(one.args[0]) for one in item.iter_markers("xdist_group")]
+
+
+def _fixtures(item: pytest.Item) -> tuple[str, ...]:
+    return tuple(getattr(item, "fixturenames", ()))
+
+
 def _group(item: pytest.Item) -> str:
     file = item.nodeid.split("::")[0]
-    fixtures = getattr(item, "fixturenames", ())
-    wanted = (group for fixture, group in TOGETHER.items() if fixture in fixtures)
+    wanted = (group for fixture, group in TOGETHER.items() if fixture in _fixtures(item))
     return next(wanted, file)
 
 
