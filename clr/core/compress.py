@@ -52,7 +52,7 @@ class Quantised:
 
 QUANTISED: dict[Storage, Quantised] = {
     "int8": Quantised("int8", "float16", "int8"),
-    "int4": Quantised("int4", "byte", "int4"),
+    "int4": Quantised("int4", "byte", "int8"),
     "ternary": Quantised("ternary", "byte", "int4"),
 }
 
@@ -61,8 +61,8 @@ def compress(tensors: Mapping[str, Tensor], storage: Storage) -> dict[str, Tenso
     """Return the nearest tensors that `storage` holds exactly, on their devices.
 
     ``float16`` rounds kernels, mixing and the head's weight. ``int8``, ``int4`` and ``ternary``
-    quantise each kernel and each row of the head's weight (``ternary``: in 4 bits), and round
-    the mixing to float16. Batch norm and the head's bias stay float32. Done twice, it changes
+    quantise each kernel, and each row of the head's weight in 8, 8 and 4 bits; the mixing they
+    round to float16. Batch norm and the head's bias stay float32. Done twice, it changes
     nothing more.
 
     Raises:

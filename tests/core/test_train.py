@@ -16,6 +16,7 @@ import torch
 from clr.core.adapter import Adapter, AdapterSpec, adapter_bytes, new_adapter, parse_adapter
 from clr.core.backbone import Backbone
 from clr.core.baseline import Baseline, measure_baseline
+from clr.core.compress import kernels_kept
 from clr.core.evaluate import predicted, run
 from clr.core.images import ImageSet, Preprocessing
 from clr.core.network import Program
@@ -27,7 +28,9 @@ from clr.errors import UsageError
 
 Task = Callable[..., Trained]
 Files = tuple[list[Path], list[int]]
-RECIPE = Recipe(epochs=3, batch_size=32, image_size=32, kernel_lr=0.02, head_lr=0.01)
+RECIPE = Recipe(
+    epochs=3, batch_size=32, image_size=32, kernel_lr=0.02, head_lr=0.01, storage="float32"
+)
 VARIANTS = ("reduced", "full", "mix")
 BATCH_NORMS = ("frozen", "affine", "batch")
 
@@ -56,6 +59,7 @@ def train(
             variant=recipe.variant,
             batch_norm=recipe.batch_norm,
             rank=recipe.rank,
+            storage=recipe.storage,
             recipe=recipe.as_dict(),
         )
         using = options.pop("images", images)
@@ -344,6 +348,38 @@ def test_the_start_is_the_probe_and_is_returned_where_training_does_harm(
         trained.adapter.spec, backbone, (baseline.probe.weight, baseline.probe.bias)
     )
     assert adapter_bytes(trained.adapter) == adapter_bytes(birth)
+
+
+def test_what_is_returned_is_what_its_file_holds_and_what_was_judged(
+    train: Task, images: ImageSet, baseline: Baseline, backbone: Backbone
+) -> None:
+    trained = train(replace(RECIPE, storage="ternary", sparsity=0.5))
+    adapter = trained.adapter
+    assert trained.best == RECIPE.epochs
+    back = parse_adapter(adapter_bytes(adapter), backbone)
+    assert all(torch.equal(back.tensors[name], t) for name, t in adapter.tensors.items())
+    kernels = torch.cat([t for n, t in adapter.tensors.items() if n.startswith("kernels.")])
+    assert 0 < kernels_kept({"kernels.all": kernels}) <= 0.5 * len(kernels)
+    held = baseline.validation
+    logits = run(
+        Program(backbone, adapter.tensors).logits, images, adapter.spec.preprocessing,
+        torch.device("cpu"), held,
+    )  # fmt: skip
+    accuracy = float((logits.argmax(1) == images.labels[held]).float().mean())
+    assert accuracy >= trained.history[0]["val_accuracy"]  # else the start would have been returned
+
+
+def test_a_start_that_wins_is_compressed_too(
+    train: Task, backbone: Backbone, baseline: Baseline
+) -> None:
+    recipe = replace(RECIPE, epochs=1, kernel_lr=1.0, head_lr=1.0, storage="int4")
+    trained = train(recipe)
+    assert trained.best == 0
+    probe = baseline.probe.weight
+    moved = float((trained.adapter.tensors["head.weight"] - probe).abs().max())
+    assert 0 < moved < 1.01 * float(probe.abs().max()) / 127 / 2  # its head has 8 bits
+    assert trained.adapter.added_parameters == 0
+    assert parse_adapter(adapter_bytes(trained.adapter), backbone).spec == trained.adapter.spec
 
 
 def test_the_adapter_that_is_returned_changes_no_more(train: Task, unbroken: Trained) -> None:
