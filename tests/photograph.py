@@ -6,7 +6,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -44,18 +44,35 @@ def _digest(path: str, stamp: tuple[int, ...]) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def _tables(file: Path) -> dict[str, list[str]]:
-    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
-        names = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-        return {
-            name: sorted(
-                repr(row)
-                for row in database.execute(f'SELECT * FROM "{name}"')
-                if SERVICE not in row
-            )
-            for (name,) in names
-            if name not in PASSING
-        }
+Tables = dict[str, list[str]]
+_read: dict[tuple[Path, int], tuple[int, Tables]] = {}
+
+
+def _tables(file: Path) -> Tables:
+    """Read a database; once, while SQLite says that nobody has committed anything to it."""
+    place = file, file.stat().st_ino
+    database = _connection(*place)
+    ((commits,),) = database.execute("PRAGMA data_version").fetchall()
+    if place not in _read or _read[place][0] != commits:
+        _read[place] = commits, _rows(database)
+    return _read[place][1]
+
+
+@lru_cache(maxsize=8)
+def _connection(file: Path, inode: int) -> sqlite3.Connection:
+    """Return one connection for all pictures: by it SQLite counts the commits of others."""
+    return sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)
+
+
+def _rows(database: sqlite3.Connection) -> Tables:
+    names = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    return {
+        name: sorted(
+            repr(row) for row in database.execute(f'SELECT * FROM "{name}"') if SERVICE not in row
+        )
+        for (name,) in names
+        if name not in PASSING
+    }
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
