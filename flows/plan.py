@@ -56,10 +56,12 @@ def run_plan(
     chosen, estimate = _affordable(pilot, sizes, 60 * minutes)
     LOG.info(
         "plan      %d probes, %d trainings: about %.0f min",
-        PROBES * len(sizes), sum(n for _, n in chosen), estimate / 60,
+        PROBES * (len(sizes) - 1) + 1, sum(n for _, n in chosen), estimate / 60,
     )  # fmt: skip
     curves = {"probe": fit_curve(list(probe_points(pilot, sizes)), held, images)}
-    training = list(training_points(pilot, chosen, time.monotonic() + 60 * minutes))
+    begun = time.monotonic()
+    training = list(training_points(pilot, chosen, begun + 60 * minutes))
+    ended = time.monotonic()
     if len({point.images for point in training}) >= 4:
         curves["clr"] = fit_curve(training, held, images)
     best: Curve = curves.get("clr", curves["probe"])
@@ -76,8 +78,9 @@ def run_plan(
     if value:
         document["worth"] = value
     document["seconds"] = {
-        "estimated": round(estimate),
-        "taken": round(time.monotonic() - started),
+        "trainings_estimated": round(estimate, 1),
+        "trainings": round(ended - begun, 1),
+        "total": round(ended - started, 1),
     }
     folder = place or session.settings.state / "plans" / pilot.task.name
     return document | write(folder, document, picture(curves, target, pilot.task.title))
@@ -120,7 +123,8 @@ def training_points(
 ) -> Iterator[Point]:
     """Train adapters on subsets, small ones first; yield the accuracy of each.
 
-    Ends early where the next training, judged by the last one, would pass the deadline.
+    Ends early where the next one would pass the deadline (of `time.monotonic`), if it is as much
+    slower than estimated as the last one was.
     """
     from clr.core.evaluate import run
     from clr.core.network import ReprogrammedNetwork
@@ -129,14 +133,14 @@ def training_points(
 
     backbone = pilot.session.backbone
     network, spec = ReprogrammedNetwork(backbone), _spec(pilot)
-    an_image = 0.0
+    turns, slowness = pilot.turns if chosen else (), 1.0
     for size, repeats in reversed(chosen):
         for repeat in range(repeats):
             begun = time.monotonic()
-            if begun + an_image * size > deadline:
+            if begun + slowness * pilot.seconds(size) > deadline:
                 LOG.info("plan      no time is left for trainings on %d images", size)
                 return
-            baseline = replace(subset_baseline(pilot, size, repeat), turns=pilot.turns)
+            baseline = replace(subset_baseline(pilot, size, repeat), turns=turns)
             trained = fit(backbone, pilot.train, baseline, spec, pilot.recipe)
             network.attach(trained.adapter)
             logits = run(
@@ -144,7 +148,7 @@ def training_points(
                 pilot.held, pilot.preprocessing, backbone.device,
             )  # fmt: skip
             accuracy = _accuracy(logits, pilot)
-            an_image = (time.monotonic() - begun) / size
+            slowness = (time.monotonic() - begun) / pilot.seconds(size)
             LOG.info("plan      training on %d images: accuracy %.3f", size, accuracy)
             yield Point(size, accuracy)
 
