@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clr.compare.words import size
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -32,10 +34,10 @@ def pictures(document: Document) -> dict[str, bytes]:
     if there:
         found["accuracy.png"] = by_task(there, [one["name"] for one in document["tasks"]])
         found["accuracy-bytes.png"] = against(
-            there, lambda one: one["cost"]["mean"]["bytes"], "bytes added a task"
+            there, lambda one: one["cost"]["mean"]["bytes"], "bytes added a task", size
         )
         found["accuracy-seconds.png"] = against(
-            there, spent, "seconds of learning a task, the common start included"
+            there, spent, "seconds of learning a task, the common start included", "{:g}".format
         )
     if document["curves"]:
         found["curves.png"] = curves(document)
@@ -48,9 +50,19 @@ def spent(method: Mapping[str, Any]) -> float:
 
 
 def against(
-    methods: Sequence[Mapping[str, Any]], cost: Callable[[Mapping[str, Any]], float], what: str
+    methods: Sequence[Mapping[str, Any]],
+    cost: Callable[[Mapping[str, Any]], float],
+    what: str,
+    words: Callable[[float], str],
 ) -> bytes:
-    """Draw average accuracy against a cost on a logarithmic axis, with intervals over seeds."""
+    """Draw average accuracy against a cost on a logarithmic axis, with intervals over seeds.
+
+    Args:
+        methods: of the document.
+        cost: of one of them.
+        what: the cost, with its unit.
+        words: writes a value of it.
+    """
     figure = _figure(8.2, max(3.8, 0.29 * len(methods) + 1.4))
     axes = figure.subplots()
     where = [max(cost(one), 1e-3) for one in methods]
@@ -61,6 +73,7 @@ def against(
     axes.set_xscale("log")
     low, high = min(where), max(where)
     axes.set_xlim(low / 1.6, high * 1.6)
+    _label(axes, words, every=(1, 2, 5) if high < 100 * low else (1,))
     axes.set_ylim(*_range([one["average"]["mean"] for one in methods]))
     axes.set_xlabel(what)
     axes.set_ylabel("average accuracy, %")
@@ -144,6 +157,14 @@ def _bar(axes: Axes, x: float, estimate: Mapping[str, Any], colour: str) -> None
         axes.plot([x, x], ends, color=colour, linewidth=1.4, alpha=0.6)
 
 
+def _label(axes: Axes, words: Callable[[float], str], every: tuple[int, ...]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(subs=every))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 def _range(shares: Sequence[float]) -> tuple[float, float]:
     """Return the ends of an axis in percent: all means, and of intervals what has room."""
     low, high = 100 * min(shares), 100 * max(shares)
@@ -202,7 +223,7 @@ def _bare(axes: Axes) -> None:
     axes.tick_params(labelsize=9, colors=INK)
 
 
-def _plain(name: str, longest: int = 34) -> str:
+def _plain(name: str, longest: int = 40) -> str:
     """Return a name that Matplotlib shows as it is: ``$`` would start a formula."""
     short = name if len(name) <= longest else name[: longest - 1] + "…"
     return short.replace("$", r"\$")
