@@ -60,7 +60,7 @@ class AdapterSpec:
             trained) or ``batch`` (statistics too).
         rank: of the channel mixing; used by ``mix`` only.
         recipe: how it was trained; for the record.
-        storage: how the file holds its tensors: ``float32``, ``float16``, ``int8`` or ``int4``.
+        storage: how the file holds its tensors, see `clr.core.compress`.
         library: version of this package.
         schema: version of the file's form.
     """

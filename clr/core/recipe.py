@@ -30,7 +30,7 @@ class Recipe:
         validation_share: part of train that chooses the probe's penalty and judges the end.
         batch_norm: ``frozen``, ``affine`` or ``batch``.
         rank: of the channel mixing of ``mix``.
-        storage: of the adapter file: ``float32``, ``float16``, ``int8`` or ``int4``.
+        storage: of the adapter file: ``float32``, ``float16``, ``int8``, ``int4``, ``ternary``.
         sparsity: share of the kernels that end at identity and are not stored; training
             prunes them step by step (see `clr.core.prune`).
         flips: try mirrored and turned images, and use those that keep their label.
@@ -51,7 +51,7 @@ class Recipe:
     validation_share: float = 0.15
     batch_norm: str = "frozen"
     rank: int = 4
-    storage: str = "int8"
+    storage: str = "int4"
     sparsity: float = 0.0
     flips: bool = True
     shift: float = 0.08

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 
 import pytest
@@ -69,6 +71,30 @@ def test_the_gate_looks_at_every_earlier_task(template):
     assert [one["earlier_tasks"] for one in seen] == [0, 1, 2]
     assert [sum(one["how"].values()) for one in seen] == [0, 1, 2]
     assert [one["how"]["identical"] for one in seen] == [0, 1, 2]
+
+
+def test_what_was_measured_and_is_registered_is_the_compressed_file(template):
+    from clr.core.recipe import Recipe
+
+    for name in TASKS:
+        told = template.onboarded[name].json["adapter"]
+        folder = template.plant.state / "artifacts" / f"clr-{name}"
+        (file,) = folder.rglob("artifacts/adapter.safetensors")
+        data = file.read_bytes()
+        assert (f"sha256:{hashlib.sha256(data).hexdigest()}", len(data)) == (
+            told["digest"],
+            told["bytes"],
+        )
+        spec = json.loads(metadata(data)["spec"])
+        assert (spec["schema"], spec["storage"]) == ("clr.adapter/2", Recipe().storage)
+        (evidence,) = (template.plant.state / "tasks" / name).rglob("evidence.safetensors")
+        about = json.loads(metadata(evidence.read_bytes())["about"])
+        assert (about["adapter"], about["adapter_bytes"]) == (told["digest"], len(data))
+
+
+def metadata(data: bytes) -> dict[str, str]:
+    """Return what a safetensors file says of itself."""
+    return json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
 
 
 def test_logs_are_on_stderr_and_say_at_every_stage_what_goes_on(template):
