@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 Document = Mapping[str, Any]
-_WORDS = {"pass": ("✓", "Lets through"), "fail": ("✕", "Refuses"), "inconclusive": ("?", "Unsure")}
+_WORDS = {"pass": ("✓", "Kept"), "fail": ("✕", "Forgotten"), "inconclusive": ("?", "Unproven")}
 
 
 def render(document: Document, pictures: Mapping[str, bytes]) -> str:
