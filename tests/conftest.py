@@ -321,6 +321,12 @@ def copy_of() -> Callable[[Plant, Path], Plant]:
     return copy_plant
 
 
+@pytest.fixture(scope="session")
+def moved() -> Callable[[Plant, Path], Plant]:
+    """Function (plant, folder) -> the copy of a workspace that somebody put there."""
+    return moved_plant
+
+
 @pytest.fixture
 def working(template: Working, tmp_path: Path) -> Plant:
     """A copy of a plant with three approved tasks, to be changed and broken at will."""
@@ -328,8 +334,13 @@ def working(template: Working, tmp_path: Path) -> Plant:
 
 
 def copy_plant(plant: Plant, root: Path) -> Plant:
-    """Copy a workspace whole; the registry's database knows its artifacts by absolute path."""
+    """Copy a workspace whole."""
     shutil.copytree(plant.root, root, symlinks=True)
+    return moved_plant(plant, root)
+
+
+def moved_plant(plant: Plant, root: Path) -> Plant:
+    """Return the copy at `root`; the registry's database knows its artifacts by absolute path."""
     with closing(sqlite3.connect(root / ".clr" / "mlflow.db")) as database, database:
         for table, column in (
             ("experiments", "artifact_location"),

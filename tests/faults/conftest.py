@@ -17,7 +17,7 @@ Run = Callable[..., list[Any]]
 
 @pytest.fixture(scope="session")
 def processes(prefect_api: str) -> Iterator[Run]:
-    """Function (job, …) -> answers; a job is (plant, arguments, kill) — see driver.py."""
+    """Function (job, …) -> answers; a job is (plant, arguments, kill, keep) — see driver.py."""
     driver = Path(__file__).parent / "driver.py"
     environment = {
         **os.environ, "PREFECT_API_URL": prefect_api,
@@ -39,9 +39,10 @@ def processes(prefect_api: str) -> Iterator[Run]:
                 "root": str(plant.root),
                 "settings": plant.settings,
                 "arguments": [str(one) for one in arguments],
-                "kill": kill[0] if kill else None,
+                "kill": kill,
+                "keep": keep and str(keep),
             }
-            for plant, arguments, *kill in jobs
+            for plant, arguments, kill, keep in ((*job, None, None)[:4] for job in jobs)
         ]
         print(json.dumps(lines), file=process.stdin, flush=True)
         return json.loads(process.stdout.readline())

@@ -4,11 +4,13 @@ Everything heavy is imported and used once. Each line on stdin is a JSON list of
 at the same time; the answer is one line with how each of them ended. A job:
 
     {"root": workspace, "settings": {…}, "arguments": […],
-     "kill": ["module:attribute.path", call, "before" | "after"] or null}
+     "kill": ["module:attribute.path", call, "before" | "after"] or null,
+     "keep": folder or null}
 
 A child with a point replaces that one function by one that kills the child (SIGKILL, as
-``kill -9`` does) before or after its n-th call, and is otherwise the program itself. With the
-point ``*`` every function that changes registry or ledger counts (`CHANGING`).
+``kill -9`` does) before or after its n-th call, and is otherwise the program itself. One with a
+folder lives, and copies the workspace into it before every change of registry or ledger
+(`CHANGING`): what a kill at that moment would leave.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ import importlib
 import io
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +86,7 @@ CHANGING = [
 
 
 def arm(point: str, call: int, when: str) -> None:
-    """Replace the functions at `point` so that their n-th call ends this process."""
+    """Replace the function at `point` so that its n-th call ends this process."""
     calls = 0
 
     def armed(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -99,13 +103,32 @@ def arm(point: str, call: int, when: str) -> None:
 
         return deadly
 
-    for one in CHANGING if point == "*" else [point]:
-        module, _, attribute = one.partition(":")
-        *parents, name = attribute.split(".")
-        owner: Any = importlib.import_module(module)
-        for parent in parents:
-            owner = getattr(owner, parent)
-        setattr(owner, name, armed(getattr(owner, name)))
+    replace(point, armed)
+
+
+def keep(root: Path, folder: Path) -> None:
+    """Copy the workspace `root` to ``folder/01``, ``02``, …, before each change of it."""
+    numbers = count(1)
+
+    def kept(real: Callable[..., Any]) -> Callable[..., Any]:
+        def copying(*arguments: Any, **named: Any) -> Any:
+            shutil.copytree(root, folder / f"{next(numbers):02}", symlinks=True)
+            return real(*arguments, **named)
+
+        return copying
+
+    for point in CHANGING:
+        replace(point, kept)
+
+
+def replace(point: str, made: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Replace the function at `point` by what is made of it."""
+    module, _, attribute = point.partition(":")
+    *parents, name = attribute.split(".")
+    owner: Any = importlib.import_module(module)
+    for parent in parents:
+        owner = getattr(owner, parent)
+    setattr(owner, name, made(getattr(owner, name)))
 
 
 def start(job: dict[str, Any], out: Path) -> int:
@@ -123,6 +146,8 @@ def start(job: dict[str, Any], out: Path) -> int:
         os.chdir(job["root"])
         if job.get("kill"):
             arm(*job["kill"])
+        if job.get("keep"):
+            keep(Path(job["root"]), Path(job["keep"]))
         try:
             main(job["arguments"], prog_name="clr")
         except SystemExit as end:
