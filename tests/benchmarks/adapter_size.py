@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 SPARSITIES = (0.0, 0.5)
 IMAGES, SIDE, EPOCHS = 600, 96, 8
 DOCS = Path(__file__).parents[2] / "docs"
+TICKS = (10, 30, 100, 300)
+PICTURE = "![Test accuracy against kilobytes, a panel a task](images/adapter-size.png)"
 COLOURS = {0.0: "#1b5e9c", 0.5: "#b34700"}
 
 
@@ -190,10 +192,16 @@ def picture(rows: list[Row]) -> bytes:
             for row in these:
                 axes.annotate(row.storage, (row.bytes / 1000, row.test), fontsize=6,
                               textcoords="offset points", xytext=(3, 4))  # fmt: skip
-        axes.set(title=task, xscale="log", xlabel="adapter file in kB")
+        tests = [row.test for row in rows if row.task == task]
+        middle = (max(tests) + min(tests)) / 2
+        reach = max(3.0, max(tests) - middle + 0.5)  # no differences of a tenth as cliffs
+        axes.set(title=task, xscale="log", xlabel="adapter file in kB", xlim=(10, 700))
+        axes.set_ylim(middle - reach, middle + reach)
+        axes.set_xticks(TICKS, [str(tick) for tick in TICKS])
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("test accuracy in %")
-    figure.axes[0].legend(fontsize=7, loc="lower right")
+    figure.axes[0].legend(fontsize=7, loc="upper left")
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=144)
     return file.getvalue()
@@ -208,5 +216,6 @@ def write_docs(table: str, image: bytes) -> None:
     today = datetime.now(UTC).date().isoformat()
     about = f"{today}, one thread of a {os.cpu_count()}-core {platform.machine()} machine, no GPU."
     path.write_text(
-        f"{head}<!-- sizes -->\n{about}\n\n{table}\n<!-- /sizes -->{tail}", encoding="utf-8"
+        f"{head}<!-- sizes -->\n{about}\n\n{table}\n\n{PICTURE}\n<!-- /sizes -->{tail}",
+        encoding="utf-8",
     )
