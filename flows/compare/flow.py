@@ -130,7 +130,10 @@ def compare(plan: str, workspace: str | None = None) -> list[Result]:
     """
     session = tracking.opened(workspace)
     known = plan_of(plan)
-    jobs = [Job(key, plan) for key in known.units if not unit_path(session.settings, key).is_file()]
+    longest_first = sorted(known.units, key=lambda key: -len(known.units[key].tasks))
+    jobs = [
+        Job(key, plan) for key in longest_first if not unit_path(session.settings, key).is_file()
+    ]
     progress = Progress(known, jobs, Record(session, known))
     answers = fan_out(session, perform, jobs, what="compare", part=1, told=progress)
     return [{**one.failure, "unit": str(known.units[one.key])} for one in answers if one.failure]

@@ -120,9 +120,8 @@ def _orders(names: list[str], count: int) -> list[list[str]]:
 
 
 def _asked(plan: Plan, shared: Mapping[str, bool]) -> Iterator[Asked]:
-    """Yield every unit, sequences first: they take longest."""
     about = plan.about
-    for method in sorted(about["methods"], key=lambda one: not shared[one]):
+    for method in about["methods"]:
         for amount in about["amounts"]:
             for seed in about["seeds"]:
                 groups = about["orders"] if shared[method] else [[one] for one in plan.tasks]

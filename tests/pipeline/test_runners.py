@@ -127,8 +127,10 @@ def test_a_cluster_of_two_says_what_threads_say(kind: str, gate: Callable[..., b
         assert gate(**settings) == here
 
         session = Session(Settings(workspace=Path(), device="cpu", **settings))
-        found = fan_out(session, square, range(20), what="square")
+        told: list[Any] = []
+        found = fan_out(session, square, range(20), what="square", told=told.append)
         assert [one.answer for one in found] == [item * item for item in range(20)]
+        assert sorted(one.answer for one in told) == sorted(one.answer for one in found)
         assert os.getpid() not in {one.process for one in found}
         assert len({one.process for one in found}) == WORKERS
         assert {one.runner for one in found} == {"threads"}, "a worker fans nothing out"
@@ -150,11 +152,15 @@ def test_threads_in_a_flow_keep_the_order_and_raise_what_was_raised(prefect_api:
 
     session = Session(Settings(workspace=Path(), device="cpu", parallel=3))
 
+    told: list[Any] = []
+
     @flow
     def outer() -> list[int]:
-        return [one.answer for one in fan_out(session, square, range(PART * 2), what="square")]
+        found = fan_out(session, square, range(PART * 2), what="square", told=told.append)
+        return [one.answer for one in found]
 
     assert outer() == [item * item for item in range(PART * 2)]
+    assert sorted(one.answer for one in told) == [item * item for item in range(PART * 2)]
 
     @flow
     def stumbling() -> None:
