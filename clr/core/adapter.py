@@ -9,10 +9,11 @@ In memory all tensors are float32 and of full shape; what the file makes of them
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -113,10 +114,18 @@ class AdapterSpec:
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """A spec and its tensors: ``kernels.*``, ``mix.*``, ``bn.*``, ``head.weight|bias``."""
+    """A spec and its tensors: ``kernels.*``, ``mix.*``, ``bn.*``, ``head.weight|bias``.
+
+    Attributes:
+        spec: what it is for.
+        tensors: float32, by name.
+        read: where it was read from a file, the file's digest and what `_values_digest` said
+            then; so that what is in memory need not be encoded to know its file.
+    """
 
     spec: AdapterSpec
     tensors: dict[str, Tensor]
+    read: tuple[str, bytes] | None = None
 
     @property
     def added_parameters(self) -> int:
@@ -320,7 +329,27 @@ def parse_adapter(
             f"{where} says what it says in another way than this package writes it.",
             fix="Fetch it again from the registry.",
         )
-    return adapter
+    return replace(adapter, read=(sha256_bytes(data), _values_digest(adapter)))
+
+
+def adapter_digest(adapter: Adapter) -> str:
+    """Return the digest that the adapter's file has or would have, of what is in memory now.
+
+    Raises:
+        IntegrityBroken: it holds values that no file of its storage does.
+    """
+    if adapter.read and _values_digest(adapter) == adapter.read[1]:
+        return adapter.read[0]
+    return sha256_bytes(adapter_bytes(adapter))
+
+
+def _values_digest(adapter: Adapter) -> bytes:
+    """Return the sha256 of spec and tensors, which is quicker than encoding them."""
+    hasher = hashlib.sha256(canonical_json(_spec_fields(adapter.spec)))
+    for name in sorted(adapter.tensors):
+        hasher.update(name.encode())
+        hasher.update(np.ascontiguousarray(adapter.tensors[name].numpy(force=True)))
+    return hasher.digest()
 
 
 def _is_bytes_of(adapter: Adapter, data: bytes) -> bool:

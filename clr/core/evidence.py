@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clr.core.adapter import adapter_bytes
+from clr.core.adapter import adapter_bytes, adapter_digest
 from clr.core.evaluate import Labels
 from clr.core.files import canonical_json, sha256_bytes
 from clr.core.images import Preprocessing, prepare
@@ -157,7 +157,7 @@ def attached_digest(network: ReprogrammedNetwork, name: str) -> str:
     """Return the digest of the adapter as it is in memory: equal to its file's if unharmed."""
     adapter = network.adapter(name)
     try:
-        return sha256_bytes(adapter_bytes(adapter))
+        return adapter_digest(adapter)
     except IntegrityBroken:  # harmed, so that no file of its storage holds it: another digest
         spec = replace(adapter.spec, storage="float32")
         return sha256_bytes(adapter_bytes(replace(adapter, spec=spec)))

@@ -158,7 +158,7 @@ class ReprogrammedNetwork:
         tensors = {name: t.detach().to(device) for name, t in adapter.tensors.items()}
         key = name or adapter.spec.task
         program = Program(self.backbone, tensors)
-        self._attached[key] = Adapter(adapter.spec, tensors), program
+        self._attached[key] = replace(adapter, tensors=tensors), program
 
     def detach(self, name: str) -> None:
         """Forget the adapter of this name.

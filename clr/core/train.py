@@ -21,6 +21,8 @@ from clr.core.prune import prune, pruned_share
 from clr.core.recipe import Recipe
 from clr.core.training import AfterStep, OnStep, Training, is_worse
 
+STEPS = 256
+"""Steps of a training that may learn at the recipe's full rates."""
 OnEpoch = Callable[[int, Epoch], None]
 
 
@@ -82,7 +84,7 @@ def fit(
     # copies: the start stays what weight decay pulls to, and what may be returned
     tensors = {name: t.to(backbone.device, copy=True) for name, t in start.tensors.items()}
     program = Program(backbone, tensors, fold=recipe.batch_norm == "frozen")
-    parameters = _parameters(tensors, recipe)
+    parameters = _parameters(tensors, recipe, caution(recipe, len(baseline.train)))
     optimiser = torch.optim.AdamW(
         [{"params": [tensors[name]], "lr": lr} for name, lr in parameters.items()],
         betas=(0.9, 0.99),
@@ -131,13 +133,28 @@ def fit(
     return Trained(end, tuple(history), len(history) - 1, resumed)
 
 
-def _parameters(tensors: dict[str, Tensor], recipe: Recipe) -> dict[str, float]:
+def caution(recipe: Recipe, images: int) -> float:
+    """Return by how much a training of few steps must go more slowly: a share in 0 … 1.
+
+    Adam's steps are as long whether a gradient is sure or not (Kingma & Ba 2015, section
+    2.1), so that a few of them move thousands of kernels at random, far from the probe's
+    features. In proportion to the number of steps below `STEPS`, few images stay near the
+    probe.
+
+    Args:
+        recipe: epochs and batch size.
+        images: that are trained on.
+    """
+    return min(1.0, recipe.epochs * -(-images // recipe.batch_size) / STEPS)
+
+
+def _parameters(tensors: dict[str, Tensor], recipe: Recipe, share: float) -> dict[str, float]:
     """Return the peak learning rate of every tensor that is trained."""
     rates: dict[str, float] = {}
     for name, tensor in tensors.items():
         if name.endswith((".running_mean", ".running_var")):
             continue
-        rates[name] = recipe.head_lr if name.startswith("head.") else recipe.kernel_lr
+        rates[name] = share * (recipe.head_lr if name.startswith("head.") else recipe.kernel_lr)
         tensor.requires_grad_()
     return rates
 
