@@ -348,7 +348,7 @@ def _values_digest(adapter: Adapter) -> bytes:
     hasher = hashlib.sha256(canonical_json(_spec_fields(adapter.spec)))
     for name in sorted(adapter.tensors):
         hasher.update(name.encode())
-        hasher.update(np.ascontiguousarray(adapter.tensors[name].numpy(force=True)))
+        hasher.update(np.ascontiguousarray(adapter.tensors[name].numpy(force=True)).data)
     return hasher.digest()
 
 
