@@ -109,8 +109,8 @@ def finetuned_with_ewc(session, release, *, old, new, pull):
     fisher = [
         torch.zeros_like(p) if g is None else g**2 for p, g in zip(before, grads, strict=True)
     ]
-    optimiser = torch.optim.SGD(module.parameters(), lr=0.05)
-    for _ in range(5):
+    optimiser = torch.optim.SGD(module.parameters(), lr=1.0)
+    for _ in range(20):
         drift = sum(
             (f * (p - b) ** 2).sum()
             for f, p, b in zip(fisher, module.parameters(), before, strict=True)

@@ -78,10 +78,10 @@ def test_a_disk_that_fills_up_is_said_so_and_the_same_command_completes(
 
 @pytest.fixture
 def tiny_disk(state):
-    """A real file system of 64 KiB for the artifacts; needs the right to mount one."""
+    """A real file system of 8 KiB for the artifacts; needs the right to mount one."""
     folder = state / "artifacts"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no right to mount a file system here")
     yield folder
