@@ -55,6 +55,18 @@ def arrived(settings: Settings, task: str, seconds: float = 20.0) -> arrivals.Ar
     return found
 
 
+def turned_away(settings: Settings, task: str, seconds: float = 20.0) -> arrivals.Arrival:
+    """Wait for the refusal too, which follows what was seen."""
+
+    def refused() -> arrivals.Arrival | None:
+        found = known(settings).get(task)
+        return found if found and found.state == "refused" else None
+
+    found = until(refused, seconds)
+    assert found, (settings.workspace / "watch.log").read_text()
+    return found
+
+
 def test_a_folder_that_rests_arrives_with_the_digest_of_its_content(
     watched: tuple[Settings, Path], source: Path
 ) -> None:
@@ -179,8 +191,7 @@ def test_archives_are_unpacked_below_home_and_bad_ones_go_into_quarantine(
     found = arrived(settings, "good")
     assert found.source == "archive"
     assert arrivals.location(settings, found).parent.parent == settings.unpacked
-    refused = arrived(settings, "bad")
-    assert refused.state == "refused"
+    refused = turned_away(settings, "bad")
     assert refused.result is not None
     (message,) = (settings.workspace / "quarantine" / "bad").glob("*/message.txt")
     assert "leads out of the folder" in message.read_text()
@@ -195,8 +206,7 @@ def test_a_name_that_is_none_is_told_once_and_stays(
 ) -> None:
     settings, log = watched
     place = copied(source, settings.inbox / "Batch 7")
-    found = arrived(settings, "incoming/Batch 7")
-    assert found.state == "refused"
+    found = turned_away(settings, "incoming/Batch 7")
     assert found.result is not None
     assert "batch-7" in found.result["fix"]
     (place / "train/good/4.png").write_bytes(b"one more")
