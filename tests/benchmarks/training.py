@@ -92,7 +92,7 @@ def demo(place: Path) -> Path:
     from clr.data.demo import make_demo
 
     make_demo(place)
-    return place / "data" / "materials"
+    return place / "materials"
 
 
 def read(folder: Path) -> Setting:
