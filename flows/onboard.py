@@ -17,8 +17,7 @@ from typing import Any, TypeVar, cast
 from prefect import flow
 from prefect.states import Completed
 
-from clr.errors import ServiceUnavailable
-from flows import artifacts, output, register, tracking
+from flows import artifacts, output, prefect_api, register, tracking
 from flows.asked import check_request
 from flows.job import Job, Result
 from flows.session import Session
@@ -49,16 +48,8 @@ def run_onboard(path: Path, name: str | None, session: Session) -> Result:
     """
     output.log_to_stderr()
     arguments = str(Path(path).absolute()), name, str(session.settings.workspace)
-    try:
-        result = cast("Result", onboard(*arguments))
-    except RuntimeError as error:
-        if "API" not in str(error):
-            raise
-        raise ServiceUnavailable(  # Prefect has no class of its own for this
-            f"The Prefect server cannot be reached: {error}.",
-            fix="Start it or correct PREFECT_API_URL; unset, a temporary server is started.",
-        ) from error
-    return result
+    with prefect_api.reaching():
+        return cast("Result", onboard(*arguments))
 
 
 def _run_name() -> str:

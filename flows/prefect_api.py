@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +14,24 @@ from clr.settings import Settings
 from flows import running
 
 SECONDS = 15.0
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """Say of a flow that runs here when it is Prefect's server that is missing.
+
+    Raises:
+        ServiceUnavailable: it cannot be reached.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "API" not in str(error):  # Prefect has no class of its own for this
+            raise
+        raise ServiceUnavailable(
+            f"The Prefect server cannot be reached: {error}.",
+            fix="Start it or correct PREFECT_API_URL; unset, a temporary server is started.",
+        ) from error
 
 
 def post(settings: Settings, path: str, body: Any) -> Any:

@@ -306,9 +306,10 @@ def parse_adapter(
             `check_adapter` or `check_arrays` refuses, or not the bytes that `adapter_bytes`
             gives, which others could not be told by their digest in memory.
     """
-    if expected_digest is not None and sha256_bytes(data) != expected_digest:
+    digest = sha256_bytes(data)
+    if expected_digest is not None and digest != expected_digest:
         raise IntegrityBroken(
-            f"{where} has {sha256_bytes(data)}, not {expected_digest}.",
+            f"{where} has {digest}, not {expected_digest}.",
             fix="Restore it from the registry or from a backup.",
         )
     spec = _parse_spec(data, where)
@@ -329,7 +330,7 @@ def parse_adapter(
             f"{where} says what it says in another way than this package writes it.",
             fix="Fetch it again from the registry.",
         )
-    return replace(adapter, read=(sha256_bytes(data), _values_digest(adapter)))
+    return replace(adapter, read=(digest, _values_digest(adapter)))
 
 
 def adapter_digest(adapter: Adapter) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 
 from prefect import flow
 
-from clr.errors import ClrError, ServiceUnavailable, UsageError
-from flows import output, tracking
+from clr.errors import ClrError, UsageError
+from flows import output, prefect_api, tracking
 from flows.compare import results
 from flows.compare.plan import (
     Plan,
@@ -61,15 +61,8 @@ def run_compare(
     LOG.info(
         "compare   %s: %d units of work, %d of them done before", plan.name, len(plan.units), done
     )
-    try:
+    with prefect_api.reaching():
         failed = compare(str(path), str(session.settings.workspace))
-    except RuntimeError as error:
-        if "API" not in str(error):
-            raise
-        raise ServiceUnavailable(  # Prefect has no class of its own for this
-            f"The Prefect server cannot be reached: {error}.",
-            fix="Start it or correct PREFECT_API_URL; unset, a temporary server is started.",
-        ) from error
     document, files = results.write(session, path, place or path.parent, failed)
     run = Record(session, plan).everything(document, files)
     return results.answer(document, files, run)
