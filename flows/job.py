@@ -68,19 +68,14 @@ class Job:
     @cached_property
     def spec(self) -> AdapterSpec:
         """What the adapter is for."""
-        from clr.core.adapter import AdapterSpec
+        from clr.core.train import spec_of
 
-        return AdapterSpec(
-            task=self.task.name,
-            labels=self.manifest.classes,
-            backbone=self.session.backbone.name,
-            backbone_digest=self.session.backbone.digest,
-            preprocessing=self.preprocessing,
-            variant=self.recipe.variant,  # type: ignore[arg-type]
-            batch_norm=self.recipe.batch_norm,  # type: ignore[arg-type]
-            rank=self.recipe.rank,
-            storage=self.recipe.storage,  # type: ignore[arg-type]
-            recipe=self.recipe.as_dict(),
+        return spec_of(
+            self.task.name,
+            self.manifest.classes,
+            self.session.backbone,
+            self.preprocessing,
+            self.recipe,
         )
 
     @cached_property

@@ -19,7 +19,6 @@ from flows.session import Session
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from clr.core.adapter import AdapterSpec
     from clr.core.baseline import Baseline
     from clr.plan import Curve, Point
 
@@ -128,11 +127,12 @@ def training_points(
     """
     from clr.core.evaluate import run
     from clr.core.network import ReprogrammedNetwork
-    from clr.core.train import fit
+    from clr.core.train import fit, spec_of
     from clr.plan import Point
 
     backbone = pilot.session.backbone
-    network, spec = ReprogrammedNetwork(backbone), _spec(pilot)
+    network = ReprogrammedNetwork(backbone)
+    spec = spec_of(pilot.task.name, pilot.classes, backbone, pilot.preprocessing, pilot.recipe)
     turns, slowness = pilot.turns if chosen else (), 1.0
     for size, repeats in reversed(chosen):
         for repeat in range(repeats):
@@ -170,23 +170,6 @@ def subset_baseline(pilot: Pilot, size: int, seed: int) -> Baseline:
     judges = pilot.features[held], labels[held]
     probe = fit_probe(pilot.features[train], labels[train], judges, weights)
     return Baseline(probe, train, held, (), weights)
-
-
-def _spec(pilot: Pilot) -> AdapterSpec:
-    from clr.core.adapter import AdapterSpec
-
-    backbone, recipe = pilot.session.backbone, pilot.recipe
-    return AdapterSpec(
-        task=pilot.task.name,
-        labels=pilot.classes,
-        backbone=backbone.name,
-        backbone_digest=backbone.digest,
-        preprocessing=pilot.preprocessing,
-        variant=recipe.variant,  # type: ignore[arg-type]
-        batch_norm=recipe.batch_norm,  # type: ignore[arg-type]
-        rank=recipe.rank,
-        recipe=recipe.as_dict(),
-    )
 
 
 def _accuracy(logits: Tensor, pilot: Pilot) -> float:

@@ -15,7 +15,7 @@ from clr.core.backbone import Backbone
 from clr.core.baseline import Baseline
 from clr.core.checkpoint import Checkpoint, Epoch, load_checkpoint, save_checkpoint
 from clr.core.files import canonical_json, sha256_bytes
-from clr.core.images import ImageSet
+from clr.core.images import ImageSet, Preprocessing
 from clr.core.network import Program
 from clr.core.prune import prune, pruned_share
 from clr.core.recipe import Recipe
@@ -41,6 +41,28 @@ class Trained:
     history: tuple[Epoch, ...]
     best: int
     resumed: int = -1
+
+
+def spec_of(
+    task: str,
+    labels: tuple[str, ...],
+    backbone: Backbone,
+    preprocessing: Preprocessing,
+    recipe: Recipe,
+) -> AdapterSpec:
+    """Return what an adapter that is trained by `recipe` is for."""
+    return AdapterSpec(
+        task=task,
+        labels=labels,
+        backbone=backbone.name,
+        backbone_digest=backbone.digest,
+        preprocessing=preprocessing,
+        variant=recipe.variant,  # type: ignore[arg-type]  # the recipe has checked these
+        batch_norm=recipe.batch_norm,  # type: ignore[arg-type]
+        rank=recipe.rank,
+        storage=recipe.storage,  # type: ignore[arg-type]
+        recipe=recipe.as_dict(),
+    )
 
 
 def fit(

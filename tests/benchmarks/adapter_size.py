@@ -76,13 +76,13 @@ def _folders(scratch: Path) -> list[Path]:
 
 def measure(folder: Path) -> Iterator[Row]:
     """Yield one row a sparsity and storage of the task in `folder`."""
-    from clr.core.adapter import Adapter, AdapterSpec, adapter_bytes
+    from clr.core.adapter import Adapter, adapter_bytes
     from clr.core.backbone import load_backbone
     from clr.core.baseline import measure_baseline
     from clr.core.compress import STORAGES
     from clr.core.images import Preprocessing
     from clr.core.recipe import Recipe
-    from clr.core.train import fit
+    from clr.core.train import fit, spec_of
 
     backbone = load_backbone("tf_efficientnet_lite0")
     preprocessing = Preprocessing(SIDE, backbone.mean, backbone.std, backbone.interpolation)
@@ -93,10 +93,7 @@ def measure(folder: Path) -> Iterator[Row]:
     reference: Any = None
     for sparsity in SPARSITIES:
         one = replace(recipe, sparsity=sparsity)
-        spec = AdapterSpec(
-            folder.name, labels, backbone.name, backbone.digest, preprocessing,
-            recipe=one.as_dict(),
-        )  # fmt: skip
+        spec = spec_of(folder.name, labels, backbone, preprocessing, one)
         trained = fit(backbone, train, baseline, spec, one).adapter
         for storage in STORAGES:
             stored = replace(one, storage=storage).as_dict()

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from clr.core.adapter import AdapterSpec
 from clr.core.backbone import Backbone
 from clr.core.compress import pack
 from clr.core.methods.interface import Budget, Cost, Lesson
@@ -15,7 +14,7 @@ from clr.core.methods.separate import Learn, Served
 from clr.core.network import Program
 from clr.core.recipe import Recipe
 from clr.core.sites import Variant
-from clr.core.train import fit
+from clr.core.train import fit, spec_of
 
 
 def learn_variant(variant: Variant) -> Learn:
@@ -26,18 +25,7 @@ def learn_variant(variant: Variant) -> Learn:
 
     def learn(backbone: Backbone, lesson: Lesson, budget: Budget, seed: int) -> Served:
         recipe = replace(Recipe(), variant=variant, epochs=budget.epochs, seed=seed)
-        spec = AdapterSpec(
-            task=lesson.task,
-            labels=lesson.labels,
-            backbone=backbone.name,
-            backbone_digest=backbone.digest,
-            preprocessing=lesson.preprocessing,
-            variant=variant,
-            batch_norm=recipe.batch_norm,  # type: ignore[arg-type]  # the recipe has checked it
-            rank=recipe.rank,
-            storage=recipe.storage,  # type: ignore[arg-type]
-            recipe=recipe.as_dict(),
-        )
+        spec = spec_of(lesson.task, lesson.labels, backbone, lesson.preprocessing, recipe)
         trained = fit(
             backbone, lesson.images, lesson.baseline, spec, recipe, seconds=budget.seconds
         )
