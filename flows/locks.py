@@ -95,7 +95,7 @@ def settle(settings: Settings) -> None:
         if not mine:
             LOG.warning("lock      %s was lent to nobody: freed", name)
             body = {"names": [limit["name"]], "slots": 1}
-            prefect_api.post(settings, "/v2/concurrency_limits/decrement", body)
+            _give_back(settings, "decrement", body)
 
 
 @contextmanager
@@ -184,9 +184,27 @@ def _renew(settings: Settings, name: str, lease: str, done: threading.Event) -> 
 def _release(settings: Settings, name: str, lease: str) -> None:
     body = {"lease_id": str(uuid.UUID(lease))}
     try:
-        prefect_api.post(settings, "/v2/concurrency_limits/decrement-with-lease", body)
+        _give_back(settings, "decrement-with-lease", body)
     except ServiceUnavailable as error:
         LOG.warning("lock      %s is free after %.0f s: %s", name, LEASE_SECONDS, error.message)
+
+
+def _give_back(settings: Settings, how: str, body: dict[str, Any]) -> None:
+    """Ask Prefect's server to free a slot, again while its database is busy.
+
+    Raises:
+        ServiceUnavailable: it is still busy after `LEASE_SECONDS`, or it cannot be reached.
+    """
+    deadline, pause = time.monotonic() + LEASE_SECONDS, FIRST_PAUSE
+    while True:
+        try:
+            prefect_api.post(settings, f"/v2/concurrency_limits/{how}", body)
+            return
+        except ServiceUnavailable as error:
+            if error.data.get("status") not in _LATER or time.monotonic() > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def _busy(name: str, where: str) -> ServiceUnavailable:

@@ -76,6 +76,13 @@ def is_free(settings, name, monkeypatch, seconds=FREE_SECONDS):
             return False
 
 
+def slots_of(factory):
+    """What the server says of the lock's slots: for a test that finds them in a wrong state."""
+    limits = factory.api("POST", "/v2/concurrency_limits/filter", {})
+    leases = factory.plant.state.glob(f"prefect/{locks._LEASES}/*.json")
+    return limits, [lease.read_text() for lease in leases]
+
+
 def is_held(settings, name, monkeypatch, seconds=0.0):
     return not is_free(settings, name, monkeypatch, seconds)
 
@@ -150,12 +157,13 @@ def test_a_slot_that_nobody_holds_is_free_after_a_start(shared, tmp_path, monkey
     monkeypatch.delenv("PREFECT_HOME")  # the tests' own; the factory's is in its state
     assert is_held(here, "registry", monkeypatch)
     locks.settle(server)
-    assert is_free(here, "registry", monkeypatch)
+    assert is_free(here, "registry", monkeypatch), slots_of(shared)
 
 
 def test_a_slot_that_somebody_holds_stays_theirs(shared, tmp_path, monkeypatch):
     here, there = machine(tmp_path, "here"), machine(tmp_path, "there")
     monkeypatch.delenv("PREFECT_HOME")
+    monkeypatch.setattr(locks, "SECONDS", 2 * locks.LEASE_SECONDS)
     with locks.hold(here, "registry"):
         locks.settle(Settings(workspace=shared.plant.root))
         assert is_held(there, "registry", monkeypatch)
