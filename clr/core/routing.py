@@ -67,6 +67,25 @@ class TaskStatistics:
         return "sha256:" + digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Routed:
+    """Which task one image is of, as the router sees it.
+
+    Attributes:
+        task: the one whose nearest class is nearest of all.
+        second: the runner-up; empty where there is only one task.
+        confidence: the router's probability of `task`, between 0 and 1.
+        doubtful: the choice is not sure enough to be relied upon.
+        unknown: the image is like those of no task.
+    """
+
+    task: str
+    second: str
+    confidence: float
+    doubtful: bool = False
+    unknown: bool = False
+
+
 @lru_cache(maxsize=8)
 def _projection(channels: int) -> Floats:
     if channels <= DIMENSIONS:
@@ -166,12 +185,31 @@ class Router:
         Args:
             projected: float32 [N, d], see `project`.
         """
-        white = projected @ self._whiten
-        densities = white @ self._means.T  # [N, classes], log, up to a constant
-        densities -= self._half_norms
-        nearest = densities.argmax(1)
+        nearest = self._densities(projected).argmax(1)
         tasks: NDArray[np.int64] = np.searchsorted(self._starts, nearest, side="right") - 1
         return tasks
+
+    def choose(self, projected: Floats) -> list[Routed]:
+        """Return the task of each image, and how sure that is; tasks are those of `route`.
+
+        Args:
+            projected: float32 [N, d], see `project`.
+        """
+        best = np.maximum.reduceat(self._densities(projected), self._starts, axis=1)
+        order = np.argsort(-best, axis=1, kind="stable")[:, :2]  # [N, 2]; ties: first by name
+        shares = np.exp(best - best.max(1, keepdims=True))
+        confidences = 1 / shares.sum(1)
+        seconds = order[:, 1] if order.shape[1] > 1 else [None] * len(order)
+        return [
+            Routed(self.tasks[first], "" if second is None else self.tasks[second], float(sure))
+            for first, second, sure in zip(order[:, 0], seconds, confidences, strict=True)
+        ]
+
+    def _densities(self, projected: Floats) -> Floats:
+        """Return float32 [N, classes]: log densities, up to a constant of the image."""
+        densities: Floats = (projected @ self._whiten) @ self._means.T
+        densities -= self._half_norms
+        return densities
 
 
 def found(router: Router, features: Mapping[str, Floats]) -> dict[str, NDArray[np.bool_]]:

@@ -33,3 +33,20 @@ def test_of_two_equal_tasks_the_first_by_name_is_meant() -> None:
     same, features = described(0, 2)
     router = Router({"zinc": same, "brass": same, "other": described(1, 3)[0]})
     assert [router.tasks[at] for at in router.route(features)] == ["brass"] * IMAGES
+
+
+def test_the_choice_says_the_runner_up_and_how_sure_it_is() -> None:
+    tasks = {f"task-{at}": described(at, 2) for at in range(3)}
+    router = Router({name: one for name, (one, _) in tasks.items()})
+    features = tasks["task-1"][1]
+    chosen = router.choose(features)
+    assert [one.task for one in chosen] == [router.tasks[at] for at in router.route(features)]
+    assert all(one.second != one.task and 0.5 < one.confidence <= 1 for one in chosen)
+    assert not any(one.doubtful or one.unknown for one in chosen)
+
+
+def test_a_router_of_one_task_has_no_runner_up() -> None:
+    one, features = described(0, 3)
+    assert {
+        (it.task, it.second, it.confidence) for it in Router({"only": one}).choose(features)
+    } == {("only", "", 1.0)}
