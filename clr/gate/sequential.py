@@ -1,0 +1,332 @@
+"""Is one arm of a trial better than the other? Inference that may be looked at any time (pure).
+
+A mean mu of values x_1, x_2, … is bet on, in the way of Waudby-Smith & Ramdas 2024,
+"Estimating means of bounded random variables by betting", J. R. Stat. Soc. B 86(1):1-27.
+Let low_t <= x_t <= high_t with bounds known before x_t is. For a mean m and a fraction
+0 <= c_t < 1 of the capital, chosen before x_t is known,
+
+    up:    K_t(m) = Π_i (1 - c_i + c_i (x_i - low_i) / (m - low_i))       bets that mu > m
+    down:  K_t(m) = Π_i (1 - c_i + c_i (high_i - x_i) / (high_i - m))     bets that mu < m
+
+Both start at 1 and are never negative. If E[x_t | past] <= m (up; >= m for down), the capital is
+a supermartingale, so by Ville's inequality P(it ever reaches 1/a) <= a, whenever and however
+often one looks, and its inverse is a p-value at any time. Here K is the average over several
+fractions (their `dKelly`), whose capital is a supermartingale as well. All m that neither side
+has ever refuted at 2/a are the confidence sequence of mu: it covers mu at all times at once with
+probability 1 - a. "Up" falls and "down" rises in m, so that it is an interval.
+
+Three streams of values are bet on:
+
+- `shares`: x = 1 for a right answer, else 0; mu is the success rate of an arm.
+- `paired`, where both arms answered the same items: x = challenger right - champion right.
+  At m = 0 only the discordant items move the capital, by 1 + c or 1 - c: a sequential test of
+  McNemar's table. The fractions are Gauss-Legendre nodes on (0, 1), so that up to 31 discordant
+  items the average is the integral over all fractions, for b and c discordant items
+
+      K = ∫ (1 + u)^c (1 - u)^b du,  u from 0 to 1.
+
+- `randomised`, where each item went to the challenger with probability s (A = 1), else to the
+  champion (A = 0), and only that arm's answer y was judged:
+
+      x = (A - s) (y - g) / (s (1 - s))
+
+  with any guess g of the success rate that is made before: E[x] is the difference of the two
+  success rates, the doubly robust score of Waudby-Smith, Wu, Ramdas, Karampatziakis & Mineiro
+  2024, "Anytime-valid off-policy inference for contextual bandits". If both arms have the same
+  rate, for each item its own, x is centred whatever that rate is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from clr.errors import UsageError
+
+Floats = npt.NDArray[np.float64]
+Side = Literal["up", "down"]
+
+ALPHA = 0.05
+"""Chance that a trial without any difference ever says that there is one."""
+
+EFFECT = 0.03
+"""Difference of two success rates that `randomised` bets are tuned to; it is no assumption."""
+
+WORTHWHILE = 0.01
+"""A gain that certainly lies below this is not worth a trial any more."""
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
+_UNIFORM = ((_NODES + 1) / 2, _WEIGHTS / 2)
+_MULTIPLES = np.array([0.5, 1.0, 2.0, 6.0])
+_SHARES = np.array([0.2, 0.5, 0.2, 0.1])
+_MOST = 0.95
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Values whose mean is bet on, in the order in which they became known.
+
+    The last axis is time; axes before it are streams of their own (simulations).
+
+    Attributes:
+        values: float [..., n].
+        low, high: bounds of each value, known before it, [..., n] or [1].
+        up, down: fractions of the capital that each of the K bets stakes, [..., n, K] or [K].
+        weights: of the K bets at the start, [K]; their sum is 1.
+    """
+
+    values: Floats
+    low: Floats
+    high: Floats
+    up: Floats
+    down: Floats
+    weights: Floats
+
+    def __len__(self) -> int:
+        return int(self.values.shape[-1])
+
+
+class Verdict(StrEnum):
+    """What a trial says so far."""
+
+    HARM = "harm"
+    BETTER = "better"
+    FUTILE = "futile"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the values so far say about their mean, the gain.
+
+    Attributes:
+        verdict: what to do.
+        n: values.
+        estimate: their mean; 0 without any.
+        low, high: confidence sequence of the gain at 1 - alpha, as it is now.
+        e_better, e_harm: greatest capital so far of the bets on a gain, and on a loss.
+        p: anytime-valid p-value of "there is no difference", two-sided.
+        alpha: error rate of the two verdicts `HARM` and `BETTER` together.
+    """
+
+    verdict: Verdict
+    n: int
+    estimate: float
+    low: float
+    high: float
+    e_better: float
+    e_harm: float
+    p: float
+    alpha: float
+
+
+def shares(right: npt.ArrayLike) -> Stream:
+    """Return the stream of one arm's right (1) and wrong (0) answers, [..., n]."""
+    values = _checked(right)
+    nodes, weights = _UNIFORM
+    return Stream(values, np.zeros(1), np.ones(1), nodes, nodes, weights)
+
+
+def paired(champion: npt.ArrayLike, challenger: npt.ArrayLike) -> Stream:
+    """Return the stream of gains on items that both arms answered; 1 right, 0 wrong, [..., n].
+
+    The capital at m = 0 does not depend on the order of the items.
+
+    Raises:
+        UsageError: the arms have answered different numbers of items, or not with 0 to 1.
+    """
+    before, now = _checked(champion), _checked(challenger)
+    if before.shape != now.shape:
+        raise UsageError(
+            f"{before.shape} answers of the champion and {now.shape} of the challenger are no "
+            "pairs.",
+            fix="Give both arms' answers to the same items.",
+        )
+    nodes, weights = _UNIFORM
+    return Stream(now - before, -np.ones(1), np.ones(1), nodes, nodes, weights)
+
+
+def randomised(
+    challenger: npt.ArrayLike,
+    right: npt.ArrayLike,
+    share: npt.ArrayLike,
+    effect: float = EFFECT,
+) -> Stream:
+    """Return the stream of scores of items that one arm each answered.
+
+    The guess g is the running success rate of both arms. A bet stakes what would be best (in
+    expected log capital) if the rates differed by a multiple of `effect`.
+
+    Args:
+        challenger: whether the challenger answered, [..., n].
+        right: whether that answer was right, [..., n]; anything from 0 to 1.
+        share: probability that the item went to the challenger, [..., n] or one number, set
+            before the item came, in (0, 1).
+        effect: difference that the bets are tuned to.
+
+    Raises:
+        UsageError: shapes differ, or a share is not between 0 and 1.
+    """
+    arm, values = _checked(challenger), _checked(right)
+    s = np.broadcast_to(np.asarray(share, dtype=np.float64), arm.shape)
+    if arm.shape != values.shape or not (np.all(s > 0) and np.all(s < 1)) or not 0 < effect < 1:
+        raise UsageError(
+            "A randomised trial has an arm, an answer and a share between 0 and 1 for each item.",
+            fix="Give three arrays of one shape.",
+        )
+    known = np.cumsum(values, axis=-1) - values
+    guess = (known + 1) / (np.arange(values.shape[-1]) + 2)
+    score = (arm - s) * (values - guess) / (s * (1 - s))
+    low = np.minimum(-guess / s, -(1 - guess) / (1 - s))
+    high = np.maximum((1 - guess) / s, guess / (1 - s))
+    best = effect * _MULTIPLES * (s * (1 - s) / (guess * (1 - guess)))[..., None]
+    return Stream(
+        score,
+        low,
+        high,
+        np.minimum(_MOST, best * -low[..., None]),
+        np.minimum(_MOST, best * high[..., None]),
+        _SHARES,
+    )
+
+
+def log_capital(stream: Stream, mean: float, side: Side) -> Floats:
+    """Return the logarithm of the capital after each value, [..., n].
+
+    Args:
+        stream: the values.
+        mean: m, the hypothesis that is bet against; strictly inside the bounds.
+        side: ``up`` bets that the true mean is greater, ``down`` that it is less.
+    """
+    if side == "up":
+        staked, odds = stream.up, (stream.values - stream.low) / (mean - stream.low)
+    else:
+        staked, odds = stream.down, (stream.high - stream.values) / (stream.high - mean)
+    with np.errstate(divide="ignore"):
+        bets = np.cumsum(np.log(1 - staked + staked * odds[..., None]), axis=-2)
+        top = bets.max(axis=-1, initial=-np.inf)
+        safe = np.where(np.isfinite(top), top, 0.0)
+        summed: Floats = safe + np.log(np.exp(bets - safe[..., None]) @ stream.weights)
+    return summed
+
+
+def e_value(stream: Stream, side: Side, mean: float = 0.0) -> float:
+    """Return the greatest capital so far, 1 at least; P(it reaches 1/a) <= a without an effect.
+
+    As a running maximum it is what Ville's inequality bounds, no longer an e-value by itself.
+    """
+    if not len(stream):
+        return 1.0
+    return float(np.exp(min(700.0, max(0.0, float(log_capital(stream, mean, side).max())))))
+
+
+def interval(stream: Stream, alpha: float = ALPHA) -> tuple[float, float]:
+    """Return the confidence sequence of the mean as it is now: all that was never refuted.
+
+    Raises:
+        UsageError: `alpha` is no error rate.
+    """
+    _check_alpha(alpha)
+    low, high = _range(stream)
+    if not len(stream):
+        return low, high
+    limit = float(np.log(2 / alpha))
+    return (
+        _edge(lambda m: log_capital(stream, m, "up").max() >= limit, low, high),
+        -_edge(lambda m: log_capital(stream, -m, "down").max() >= limit, -high, -low),
+    )
+
+
+def path(stream: Stream, alpha: float = ALPHA, points: int = 60) -> list[tuple[int, float, float]]:
+    """Return the confidence sequence over time, for a picture: (n, low, high) at most `points`.
+
+    Ends lie on a grid that is fine around 0 and coarse far away (0.0002 there, 0.02 at 1), the
+    wider value each.
+    """
+    _check_alpha(alpha)
+    n = len(stream)
+    if not n:
+        return []
+    first, last = _range(stream)
+    ticks = np.linspace(-1, 1, 201)
+    grid = np.unique(np.clip(ticks * np.abs(ticks), first + 1e-6, last - 1e-6))
+    at = np.unique(np.linspace(1, n, min(points, n)).astype(int)) - 1
+    limit = float(np.log(2 / alpha))
+    lows, highs = np.full(len(at), first), np.full(len(at), last)
+    for m in grid:
+        refuted = np.maximum.accumulate(log_capital(stream, float(m), "up"))[at] >= limit
+        lows[refuted] = m
+    for m in grid[::-1]:
+        refuted = np.maximum.accumulate(log_capital(stream, float(m), "down"))[at] >= limit
+        highs[refuted] = m
+    return [
+        (int(i) + 1, float(low), float(high)) for i, low, high in zip(at, lows, highs, strict=True)
+    ]
+
+
+def judge(stream: Stream, alpha: float = ALPHA, worthwhile: float = WORTHWHILE) -> Judged:
+    """Return what a stream of gains says; call it as often as you like.
+
+    ``harm`` and ``better``: the bets on a loss, or on a gain, have reached 2/alpha once, so
+    each has probability alpha/2 at most where there is no such thing. ``futile``: the whole
+    confidence sequence lies below `worthwhile`, so that going on cannot show what one hopes
+    for; it errs with probability alpha/2 at most, too.
+
+    Args:
+        stream: `paired` or `randomised`.
+        alpha: chance of a false ``harm`` or ``better``, ever.
+        worthwhile: smallest gain that one would change the champion for.
+
+    Raises:
+        UsageError: `alpha` is no error rate.
+    """
+    low, high = interval(stream, alpha)
+    better, harm = e_value(stream, "up"), e_value(stream, "down")
+    estimate = float(stream.values.mean()) if len(stream) else 0.0
+    verdict = Verdict.UNDECIDED
+    if harm >= 2 / alpha:  # of both, as after a change in the world, the careful one
+        verdict = Verdict.HARM
+    elif better >= 2 / alpha:
+        verdict = Verdict.BETTER
+    elif high < worthwhile:
+        verdict = Verdict.FUTILE
+    p = min(1.0, 2 / max(better, harm))
+    return Judged(verdict, len(stream), estimate, low, high, better, harm, p, alpha)
+
+
+def _range(stream: Stream) -> tuple[float, float]:
+    """Return where the mean can lie at all; scores are wider than the differences they estimate."""
+    return max(-1.0, float(np.max(stream.low))), min(1.0, float(np.min(stream.high)))
+
+
+def _edge(refuted: Callable[[float], bool], low: float, high: float) -> float:
+    """Return the greatest m that is refuted, where all below are; `low` if none is."""
+    tiny = 1e-9
+    if not refuted(low + tiny):
+        return low
+    below, above = low + tiny, high - tiny
+    if refuted(above):
+        return high
+    while above - below > 1e-7:
+        middle = (below + above) / 2
+        below, above = (middle, above) if refuted(middle) else (below, middle)
+    return below
+
+
+def _checked(values: npt.ArrayLike) -> Floats:
+    found = np.asarray(values, dtype=np.float64)
+    if found.ndim == 0 or not np.all((found >= 0) & (found <= 1)):
+        raise UsageError(
+            "Answers are judged from 0, wrong, to 1, right.", fix="Give one number an item."
+        )
+    return found
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 < alpha < 1:
+        raise UsageError(f"An error rate of {alpha} is not between 0 and 1.", fix="Use e.g. 0.05.")
