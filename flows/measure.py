@@ -125,8 +125,6 @@ def router_features(
 
 def router_preprocessing(session: Session) -> Any:
     """Return the one way in which the router sees every image."""
-    from clr.core.images import Preprocessing
-    from clr.core.routing import IMAGE_SIZE
+    from clr.core.routing import preprocessing
 
-    backbone = session.backbone
-    return Preprocessing(IMAGE_SIZE, backbone.mean, backbone.std, backbone.interpolation)
+    return preprocessing(session.backbone)

@@ -132,7 +132,7 @@ def parts(at: Addresses) -> dict[str, Part]:
         address = f"http://127.0.0.1:{at.metrics_port}" if at.metrics_port else ""
         child = _child(settings, "watcher", command, common)
         made["watcher"] = Part(child, address, address and f"{address}/health", after=later)
-    if importlib.util.find_spec("clr.serving"):
+    if importlib.util.find_spec("flows.serve"):
         address = f"http://127.0.0.1:{at.serve_port}"
         command = ["flows.cli", "serve", "--port", str(at.serve_port)]
         made["serving"] = Part(_child(settings, "serving", command, common), address)

@@ -11,7 +11,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clr.errors import IntegrityBroken, UsageError
+from clr.errors import IntegrityBroken
+from clr.registry.evidence import EVIDENCE_FILE as EVIDENCE_FILE
 from clr.settings import Settings, load_settings
 from flows import embedded, locks
 
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from clr.registry.store import Registry
 
 LOG = logging.getLogger("clr")
-EVIDENCE_FILE = "evidence/evidence.safetensors"
-"""Artifact of the run that made a version."""
-
 GATE_FILE = "gate.json"
 """Beside ``release.json``."""
 
@@ -46,24 +44,9 @@ class Session:
         Raises:
             UsageError: the setting names what this machine does not have.
         """
-        import torch
+        from clr.core.backbone import find_device
 
-        if self.settings.threads:
-            torch.set_num_threads(self.settings.threads)
-        there = {
-            "cuda": torch.cuda.is_available(),
-            "mps": torch.backends.mps.is_available(),
-            "cpu": True,
-        }
-        wanted = self.settings.device
-        if wanted == "auto":
-            return next(name for name, is_there in there.items() if is_there)
-        if not there[wanted]:
-            raise UsageError(
-                f"CLR_DEVICE is {wanted}, but PyTorch finds none on this machine.",
-                fix="Set CLR_DEVICE=auto, or see to driver and PyTorch build.",
-            )
-        return wanted
+        return find_device(self.settings.device, self.settings.threads)
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -141,36 +124,15 @@ class Session:
         Raises:
             IntegrityBroken: it is missing, or its bytes are not those that were recorded.
         """
-        from clr.core.evidence import read_evidence
+        from clr.registry.evidence import champion_evidence
 
-        digest = champion.evidence_digest
-        copy = self.evidence_copy(digest)
-        try:
-            try:
-                return read_evidence(copy, digest)
-            except IntegrityBroken:
-                self._fetch_evidence(champion, copy)
-                return read_evidence(copy, digest)
-        except IntegrityBroken as error:
-            raise IntegrityBroken(
-                f"The evidence of {champion.task} version {champion.version} cannot be trusted. "
-                f"{error.message}",
-                fix=error.fix,
-                task=champion.task,
-            ) from error
-
-    def _fetch_evidence(self, champion: ChampionRef, copy: Path) -> None:
-        from clr.core.files import write_atomic
-        from clr.registry.fetch import fetch
-        from clr.registry.local import scratch
-
-        with scratch(self.registry) as folder:
-            path = fetch(self.registry, champion.run_id, EVIDENCE_FILE, folder)
-            write_atomic(copy, path.read_bytes())
+        return champion_evidence(self.registry, self.cache("evidence"), champion)
 
     def evidence_copy(self, digest: str) -> Path:
         """Return where the local copy of an evidence file is kept."""
-        return self.cache("evidence") / f"{digest.removeprefix('sha256:')}.safetensors"
+        from clr.registry.evidence import evidence_copy
+
+        return evidence_copy(self.cache("evidence"), digest)
 
     def router(self, release: Release) -> Router:
         """Return the router of a release, made from its tasks' evidence; kept for the next call.
@@ -178,13 +140,11 @@ class Session:
         Raises:
             IntegrityBroken: its digest is not the one that the release names.
         """
-        from clr.core.routing import Gathering, Router
+        from clr.registry.evidence import release_router
 
         if release.router not in self._routers:
-            gathered = Gathering()
-            for task, ref in sorted(release.tasks.items()):
-                gathered.add(task, self.evidence(ref).described)
-            self.keep_router(release, Router(gathered))
+            router = release_router(self.registry, self.cache("evidence"), release)
+            self.keep_router(release, router)
         return self._routers[release.router]
 
     def keep_router(self, release: Release, router: Router) -> None:
@@ -193,12 +153,9 @@ class Session:
         Raises:
             IntegrityBroken: its digest is not the one that the release names.
         """
-        if router.digest != release.router:
-            raise IntegrityBroken(
-                f"The router of release {release.version} has {router.digest}, "
-                f"not {release.router}.",
-                fix="Run `clr verify`; restore the evidence of the tasks that it names.",
-            )
+        from clr.registry.evidence import checked_router
+
+        checked_router(release, router)
         self._routers.clear()  # a long-lived process sees many releases, one at a time
         self._routers[release.router] = router
 

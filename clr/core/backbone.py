@@ -82,6 +82,33 @@ class Backbone:
             )
 
 
+def find_device(wanted: str, threads: int = 0) -> str:
+    """Return where torch computes: what is wanted, or for ``auto`` the best that is there.
+
+    Args:
+        wanted: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        threads: that torch may use on the CPU; 0: as many as it likes.
+
+    Raises:
+        UsageError: this machine does not have what is wanted.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if wanted == "auto":
+        return next(name for name, is_there in there.items() if is_there)
+    if not there[wanted]:
+        raise UsageError(
+            f"CLR_DEVICE is {wanted}, but PyTorch finds none on this machine.",
+            fix="Set CLR_DEVICE=auto, or see to driver and PyTorch build.",
+        )
+    return wanted
+
+
 def state_digest(module: nn.Module) -> str:
     """Return sha256 over the sorted (name, dtype, shape, bytes) of a module's state."""
     digest = hashlib.sha256()

@@ -16,6 +16,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from clr.core.backbone import Backbone
+from clr.core.images import Preprocessing
 from clr.errors import IntegrityBroken
 
 Floats = NDArray[np.float32]
@@ -105,6 +107,11 @@ def project(features: Floats) -> Floats:
     unit = features / np.maximum(length, 1e-12)
     projected: Floats = (unit @ _projection(features.shape[1])).astype(np.float32)
     return projected
+
+
+def preprocessing(backbone: Backbone) -> Preprocessing:
+    """Return the one way in which the router sees every image."""
+    return Preprocessing(IMAGE_SIZE, backbone.mean, backbone.std, backbone.interpolation)
 
 
 def statistics(projected: Floats, labels: NDArray[np.int64], classes: int) -> TaskStatistics:

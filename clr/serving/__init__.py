@@ -1,0 +1,1 @@
+"""The prediction server: every task at once, from the release in force and nothing else."""
