@@ -20,9 +20,9 @@ SERVER_TAGS = frozenset({"clr.created_by", "clr.reviewed_by", "clr.reviewed_at",
 """Tags that the server alone writes."""
 
 DIGEST_TAGS = frozenset({"clr.gate_digest", "clr.router_digest"})
-GATE_RELEASE, PROMOTION = "clr.gate_release", "clr.promotion"
-RELEASE_TAGS = DIGEST_TAGS | {GATE_RELEASE, PROMOTION}
-"""Tags that the release service may write: a gate run anew, and what became of a promotion."""
+GATE_RELEASE, PROMOTION, TRIAL = "clr.gate_release", "clr.promotion", "clr.trial"
+RELEASE_TAGS = DIGEST_TAGS | {GATE_RELEASE, PROMOTION, TRIAL}
+"""Tags that the release service may write: a gate run anew, what became of a promotion, a trial."""
 
 ALIASES = ("candidate", "challenger", "champion", "previous")
 

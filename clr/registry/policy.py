@@ -40,7 +40,11 @@ review*, mlflow.*
 other tags            trainer, reviewer,   no look-alike of one of ours (Review, rеview);
                       admin, release       key up to 250, value up to 5000 characters
 alias ``candidate``   trainer, release     gate passed, nobody rejected it; removal always
-alias ``challenger``  release              as champion, freshness aside; removal always
+``clr.trial``         release              share within the policy's ``max_share``; gate passed,
+                                           nobody rejected it
+alias ``challenger``  release              gate passed, nobody rejected it, the bytes are those
+                                           registered, it does not serve, no other is on trial;
+                                           removal always
 alias ``champion``    release              what the release that serves says: set on the
 of a task                                  version it names, removed where it names none
 alias ``previous``    release              a version that once served

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from clr.registry.acts import Act, Kind, Principal, State, VersionFacts
 from clr.registry.names import ALIASES, meant_alias, shown, task_of
-from clr.registry.policy_releases import PASSED, called, closed, moving, unready
+from clr.registry.policy_releases import PASSED, called, closed, moving, other_bytes
 from clr.registry.refusals import TO_PROMOTE, foreign, lacks, nothing_there
 from clr.registry.roles import ADMIN, RELEASE, TRAINER, Policy
 from clr.registry.store import RELEASE_MODEL
@@ -90,6 +90,12 @@ def _by_hand(act: Act, who: Principal) -> str:
             f"The alias {where} is set when `clr onboard` registers what passed its gate, "
             f"and {who.name} cannot set it by hand. To promote version {act.version}, {TO_PROMOTE}."
         )
+    if act.name == CHALLENGER:
+        return (
+            f"The alias {where} is moved by the release service alone, for a trial, and {who.name} "
+            "cannot set it by hand. Who has the role release starts one: "
+            f"`clr ab start {task_of(act.model)} {act.version}`."
+        )
     return (
         f"The alias {where} is moved by the release service alone, once gate and review are "
         f"complete, and {who.name} cannot set it by hand. To promote version {act.version}, "
@@ -100,15 +106,28 @@ def _by_hand(act: Act, who: Principal) -> str:
 def _candidate(act: Act, version: VersionFacts, state: State, policy: Policy) -> str:
     if version.verdict != PASSED:
         return (
-            f"{called(version)} did not pass the retention gate, so it is no candidate. "
+            f"{called(version)} did not pass the retention gate, so it is no {act.name}. "
             "Read its gate report, then run `clr onboard` again."
         )
     return closed(version)
 
 
 def _challenger(act: Act, version: VersionFacts, state: State, policy: Policy) -> str:
-    # what it answers reaches people, so it is reviewed as a champion is
-    return unready(version, policy)
+    # what it answers reaches people before a review, within the policy's share (clr.trial)
+    if problem := _candidate(act, version, state, policy) or other_bytes(version, version.adapter):
+        return problem
+    if state.serving and state.serving.tasks.get(task_of(act.model), (0, ""))[0] == act.version:
+        return (
+            f"{called(version)} is the champion, and cannot be tried against itself. "
+            "Try another version: `clr ab start TASK VERSION`."
+        )
+    other = state.aliases.get(CHALLENGER, act.version)
+    if other != act.version:
+        return (
+            f"Version {other} of {act.model} is on trial already, and a task has one trial at a "
+            f"time. End it first: `clr ab stop {task_of(act.model)}`."
+        )
+    return ""
 
 
 def _champion(act: Act, version: VersionFacts, state: State, policy: Policy) -> str:

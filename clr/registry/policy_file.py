@@ -45,6 +45,11 @@ embedded_review: true  # false: without a running server nothing can be approved
 retention:
   logs_days: 184        # old logs and crash reports: six months
   evidence_days: 3653   # files of runs that were deleted from the registry: ten years
+
+# A trial (`clr ab`) lets a challenger that passed its gate answer this share of a task's items
+# at most, before anybody approved it; 0: in shadow only, where nobody gets its answers.
+trials:
+  max_share: 0.1
 """
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from clr.errors import UsageError
 from clr.registry.acts import Act, Principal, State, VersionFacts
 from clr.registry.names import (
     DIGEST_TAGS,
@@ -16,11 +17,12 @@ from clr.registry.names import (
     RELEASE_TAGS,
     REVIEW,
     SERVER_TAGS,
+    TRIAL,
     reserved,
     shown,
     task_of,
 )
-from clr.registry.policy_releases import PASSED
+from clr.registry.policy_releases import PASSED, called, closed
 from clr.registry.refusals import (
     TO_PROMOTE,
     copied,
@@ -34,6 +36,7 @@ from clr.registry.refusals import (
 from clr.registry.reviews import REJECTED, rejected, word
 from clr.registry.roles import ADMIN, RELEASE, REVIEWER, TRAINER, Policy
 from clr.registry.store import RELEASE_MODEL
+from clr.registry.trial import parse_trial
 
 PIPELINE = "The release service fills it; your own words go into `review.reason`."
 TO_CLOSE = "a reviewer sets its tag `review` to `rejected`, which closes it"
@@ -90,7 +93,7 @@ def _birth_tags(act: Act) -> str:
         if problem := lookalike(key) or long_value(key, value):
             return problem
         born = key == REVIEW and value == "pending"
-        evidence = key.startswith("clr.") and key not in SERVER_TAGS | {PROMOTION}
+        evidence = key.startswith("clr.") and key not in SERVER_TAGS | {PROMOTION, TRIAL}
         if reserved(key) and not (born or evidence):
             return (
                 f"The tag {shown(key)} cannot be given at registration: a version is born with "
@@ -127,7 +130,7 @@ def set_tag(act: Act, who: Principal, state: State, policy: Policy) -> str:
     if act.name in (REVIEW, REASON):
         return review(act, who, state, policy)
     if act.name in RELEASE_TAGS:
-        return _release_tag(act, who, state)
+        return _release_tag(act, who, state, policy)
     return kept_tag(act.name) or free_tag(who)
 
 
@@ -148,13 +151,15 @@ def free_tag(who: Principal) -> str:
     return lacks(who, (TRAINER, REVIEWER, ADMIN, RELEASE), "write tags")
 
 
-def _release_tag(act: Act, who: Principal, state: State) -> str:
+def _release_tag(act: Act, who: Principal, state: State, policy: Policy) -> str:
     if not task_of(act.model):
         return kept_tag(act.name)
     if problem := lacks(who, (RELEASE,), f"write the tag `{act.name}`", PIPELINE):
         return problem
     if state.version is None:
         return nothing_there(act)
+    if act.name == TRIAL:
+        return trial(act, state.version, policy)
     serving = state.serving.digest if state.serving else ""
     if act.name == GATE_RELEASE and act.value != serving:
         return (
@@ -163,6 +168,27 @@ def _release_tag(act: Act, who: Principal, state: State) -> str:
         )
     if act.name in DIGEST_TAGS and act.value and not _SHA.fullmatch(act.value):
         return f"`{act.name}` takes sha256:<64 hex>, not {shown(act.value)}. Give the digest."
+    return ""
+
+
+def trial(act: Act, version: VersionFacts, policy: Policy) -> str:
+    """What is on trial: a version that passed and nobody rejected, within the policy's share."""
+    if version.verdict != PASSED:
+        return (
+            f"{called(version)} did not pass the retention gate, so there is nothing to try. "
+            "Read its gate report, then run `clr onboard` again."
+        )
+    if problem := closed(version):
+        return problem
+    try:
+        wanted = parse_trial(act.value)
+    except UsageError as error:
+        return f"{error.message} {error.fix}"
+    if wanted.share > policy.max_share:
+        return (
+            f"A challenger may answer {policy.max_share:.0%} of a task's items at most, not "
+            f"{wanted.share:.0%} (trials: max_share in policy.yaml). Ask for a smaller share."
+        )
     return ""
 
 

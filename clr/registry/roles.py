@@ -20,6 +20,7 @@ from clr.registry.policy_file import POLICY_TEMPLATE as POLICY_TEMPLATE
 from clr.registry.policy_file import Reader, editing, flow_list, parse_yaml, read_text
 from clr.registry.retention import Retention, read_retention
 from clr.registry.store import model_name
+from clr.registry.trial import MAX_SHARE, read_max_share
 
 SCHEMA = "clr.policy/1"
 ADMIN, TRAINER, REVIEWER, RELEASE, AUDITOR = "admin", "trainer", "reviewer", "release", "auditor"
@@ -61,6 +62,7 @@ class Policy:
         four_eyes: whether a creator's own approval is worth nothing.
         embedded_review: whether versions may be approved without a server.
         retention: how long files are kept at least.
+        max_share: of a task's items that a challenger on trial may answer; 0: in shadow only.
         digest: ``sha256:…`` of the file; of no bytes where there is none.
     """
 
@@ -71,6 +73,7 @@ class Policy:
     four_eyes: bool = True
     embedded_review: bool = True
     retention: Retention = field(default_factory=Retention)
+    max_share: float = MAX_SHARE
     digest: str = sha256_bytes(b"")
 
     def roles(self, user: str) -> frozenset[str]:
@@ -232,7 +235,7 @@ def _policy(raw: Any, reader: Reader, digest: str) -> Policy:
             f"{reader.where} does not say `schema: {SCHEMA}`.",
             fix="Start from the file that `clr init` writes.",
         )
-    known = {"schema", "users", "review", "four_eyes", "embedded_review", "retention"}
+    known = {"schema", "users", "review", "four_eyes", "embedded_review", "retention", "trials"}
     reader.only(raw, known, "the policy")
     review = reader.mapping(raw, "review")
     reader.only(review, {"quorum", "reviewers", "tasks"}, "review")
@@ -250,6 +253,7 @@ def _policy(raw: Any, reader: Reader, digest: str) -> Policy:
         four_eyes=reader.flag(raw, "four_eyes", True),
         embedded_review=reader.flag(raw, "embedded_review", True),
         retention=read_retention(raw, reader),
+        max_share=read_max_share(raw, reader),
         digest=digest,
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ stored afterwards. Both return what is wrong, empty where nothing is.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -19,8 +20,11 @@ NEVER = {
 TAGGING = {
     Kind.SET_VERSION_TAG, Kind.DELETE_VERSION_TAG, Kind.SET_MODEL_TAG, Kind.DELETE_MODEL_TAG,
 }  # fmt: skip
-REGATED = {"clr.gate_digest", "clr.gate_release", "clr.router_digest", "clr.promotion"}
-FORGED = {"clr.created_by", "clr.reviewed_by", "clr.reviewed_at", "clr.approvals", "clr.promotion"}
+REGATED = {"clr.gate_digest", "clr.gate_release", "clr.router_digest", "clr.promotion", "clr.trial"}
+FORGED = {
+    "clr.created_by", "clr.reviewed_by", "clr.reviewed_at", "clr.approvals", "clr.promotion",
+    "clr.trial",
+}  # fmt: skip
 PLAIN = re.compile(r"[0-9]+/models/m-[0-9a-f]+/artifacts/[a-z]+")
 MODEL = re.compile(r"clr-[a-z0-9][a-z0-9-]*")
 
@@ -88,6 +92,11 @@ def _tag(
         serving = registry.serving()
         if act.name == "clr.gate_release" and act.value != (serving.digest if serving else ""):
             yield "a gate was noted against a release that does not serve"
+        if act.name == "clr.trial" and found is not None:
+            if _against(registry, act.model, act.version, found) or not _passed(found):
+                yield "what failed or was rejected was put on trial"
+            if json.loads(act.value)["share"] > registry.policy.max_share:
+                yield "a trial got a greater share than the policy gives"
     elif act.name in ("review", "review.reason") and found is not None:
         if "reviewer" not in roles or not _listed(registry, act.model, who):
             yield f"{who} reviewed"
@@ -137,10 +146,9 @@ def _alias(
     if act.name == "candidate":
         if not roles & {"trainer", "release"}:
             yield f"{who} moved the candidate"
-        if act.kind is Kind.SET_ALIAS and found is not None:
-            passed = found.tags.get("clr.verdict") == "passed"
-            if not passed or _against(registry, act.model, act.version, found):
-                yield "a candidate that failed or was rejected"
+        given = act.kind is Kind.SET_ALIAS and found is not None
+        if given and (not _passed(found) or _against(registry, act.model, act.version, found)):
+            yield "a candidate that failed or was rejected"
     elif act.name in ("champion", "previous", "challenger") and "release" not in roles:
         yield f"{who} moved {act.name}"
     if act.kind is Kind.DELETE_ALIAS:
@@ -149,7 +157,12 @@ def _alias(
         if act.name == "champion" and (named or act.model == RELEASES):
             yield "what serves lost its alias"
     elif act.name == "challenger" and found is not None:
-        yield from _unreviewed(registry, act.model, act.version, found)
+        if not _passed(found) or _against(registry, act.model, act.version, found):
+            yield "a challenger that failed or was rejected"
+        if registry.files.get(found.source) != found.tags.get(ADAPTER):
+            yield "a challenger whose file was changed"
+        if registry.aliases.get(act.model, {}).get("challenger", act.version) != act.version:
+            yield "a second challenger"
     elif (act.model, act.name) == (RELEASES, "champion") and found is not None:
         yield from _serve(registry, act.version, found)
     elif act.name == "champion" and found is not None:
@@ -157,6 +170,10 @@ def _alias(
         named = serving.tasks.get(act.model.removeprefix("clr-")) if serving else None
         if named is None or named[0] != act.version:
             yield "champion is not what the release that serves says"
+
+
+def _passed(found: Stored) -> bool:
+    return found.tags.get("clr.verdict") == "passed"
 
 
 def _against(registry: Registry, model: str, number: int, found: Stored) -> bool:

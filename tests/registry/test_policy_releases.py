@@ -40,12 +40,18 @@ def alias(name: str, state: State = NOW, **act: object) -> set[str]:
 
 class TestByHand:
     @pytest.mark.parametrize("who", ["ada", "alice", "tess", "carol"])
-    @pytest.mark.parametrize("name", ["champion", "previous", "challenger"])
+    @pytest.mark.parametrize("name", ["champion", "previous"])
     def test_nobody_but_the_service_moves_them_and_is_told_the_way(self, who: str, name: str):
         said = refused(who, Kind.SET_ALIAS, name=name, version=3)
         assert f"`{name}` of clr-animals is moved by the release service alone" in said
         assert "To promote version 3" in said
         assert "`review` to `approved`" in said
+
+    @pytest.mark.parametrize("who", ["ada", "alice", "tess", "carol"])
+    def test_nor_what_is_on_trial(self, who: str):
+        said = refused(who, Kind.SET_ALIAS, name="challenger", version=3)
+        assert "`challenger` of clr-animals is moved by the release service alone" in said
+        assert "`clr ab start animals 3`" in said
 
     def test_nor_what_serves(self):
         said = refused("ada", Kind.SET_ALIAS, PROMOTION, **TO_SERVE)
@@ -77,10 +83,18 @@ class TestOfATask:
             assert alias("candidate", State(version=replace(VERSION, **facts))) == set()
         assert who_may(Kind.DELETE_ALIAS, name="candidate") == workers
 
-    def test_challenger_answers_people_so_it_is_reviewed_like_a_champion(self):
-        assert alias("challenger") == set()
-        assert alias("challenger", State(version=READY)) == {"ruth", "all"}
-        assert alias("challenger", State(version=replace(READY, actual=B))) == set()
+    def test_challenger_is_tried_by_the_role_release_if_it_passed_and_nobody_rejected_it(self):
+        assert alias("challenger", State(version=VERSION)) == {"ruth", "all"}
+        rejected = (approve("bob", decision="rejected"),)
+        for facts in ({"actual": B}, {"verdict": "refused"}, {"reviews": rejected}):
+            assert alias("challenger", State(version=replace(VERSION, **facts))) == set()
+        serves = State(VERSION, serving=replace(SERVING, tasks={"animals": (1, A)}))
+        assert alias("challenger", serves) == set(), "against itself"
+        tried = State(VERSION, {"challenger": 2}, SERVING)
+        assert alias("challenger", tried) == set(), "a task has one trial at a time"
+        assert "clr ab stop animals" in refused("ruth", Kind.SET_ALIAS, tried, name="challenger")
+        again = State(VERSION, {"challenger": 1}, SERVING)
+        assert alias("challenger", again) == {"ruth", "all"}
         assert who_may(Kind.DELETE_ALIAS, name="challenger") == {"ruth", "all"}
 
     def test_champion_repeats_the_release_that_serves(self):

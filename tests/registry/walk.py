@@ -8,6 +8,7 @@ from random import Random
 
 from clr.registry.acts import Act, Kind
 from clr.registry.roles import ROLES, Policy, TaskReview
+from clr.registry.trial import Trial
 from tests.registry.mutants import Decide
 from tests.registry.oracle import broken, broken_by
 from tests.registry.small_registry import ADAPTER, RELEASE, RELEASES, Manifest, Registry, Stored
@@ -31,6 +32,7 @@ TASKS = ("a", "b", "c")
 TAGS = (
     "review", "Review", "ｒｅｖｉｅｗ", "rеview", "review.reason", "clr.verdict", "clr_verdict",
     "clr.created_by", "clr.gate_release", "clr.gate_digest", "clr.promotion",
+    "clr.trial",
     "clr.adapter_digest", "mlflow.prompt.is_prompt", "note",
 )  # fmt: skip
 WORDS = ("approved", " Approved ", "承認", "rejected", "pending", "passed", "yes", "x" * 6000)
@@ -59,7 +61,8 @@ class Walk:
         Raises:
             Broken: something was allowed that breaks a rule.
         """
-        sensible = (self.register, self.push, self.push, self.push, self.settle, self.back)
+        sensible = (self.register, self.push, self.push, self.push, self.settle, self.back,
+                    self.compare)  # fmt: skip
         others = (self.anything, self.anything, self.clear, self.outside)
         for _ in range(steps):
             self.random.choice(sensible if self.random.random() < 0.6 else others)()
@@ -135,6 +138,17 @@ class Walk:
             mover = "ruth" if random.random() < 0.9 else self.anybody()
             self.ask(mover, Kind.SET_ALIAS, model=RELEASES, version=number, name="champion")
             self.settle()
+
+    def compare(self) -> None:
+        """A trial of a version is started, or ended."""
+        random, (model, version) = self.random, self.a_version()
+        who, about = "ruth" if random.random() < 0.8 else self.anybody(), {"model": model}
+        share = random.choice((0.0, 0.05, 0.1, 0.5, 2.0))
+        told = Trial("0" * 32, share, self.a_digest(), "2026-01-01T00:00:00Z").text()
+        self.ask(who, Kind.SET_VERSION_TAG, name="clr.trial", value=told, version=version, **about)
+        self.ask(who, Kind.SET_ALIAS, name="challenger", version=version, **about)
+        if random.random() < 0.5:
+            self.ask(who, Kind.DELETE_ALIAS, name="challenger", **about)
 
     def write(self, model: str, version: int) -> int:
         """The service writes a release; now and then one that nobody should let serve."""
