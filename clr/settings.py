@@ -91,6 +91,20 @@ class Settings(BaseSettings):
     )
 
     serve_port: int = Field(8080, ge=1, le=65535, description="port of the prediction server")
+    serve_host: str = Field(
+        "127.0.0.1", description="address that the prediction server listens on"
+    )
+    serve_keys: bool = Field(
+        True, description="ask for API keys; false is possible on loopback addresses alone"
+    )
+    serve_rate: float = Field(
+        1000.0, ge=0, description="requests a second with one API key, at most; 0: any number"
+    )
+    serve_images: int = Field(64, ge=1, le=1024, description="images in one request, at most")
+    serve_body_mb: int = Field(32, ge=1, le=1024, description="size of one request, at most")
+    serve_seconds: float = Field(
+        30.0, gt=0, description="time for a request to arrive, and as much again for its answer"
+    )
     dvc_remote: str = Field("", description="DVC remote (folder or s3://…); empty: CLR_HOME/remote")
 
     backbone: str = Field(

@@ -51,8 +51,13 @@ def canonical_json(value: Any) -> bytes:
         ) from error
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Write a file that after any crash is the old one or the new one, never a part.
+
+    Args:
+        path: of the file; its folder is made.
+        data: all of it.
+        mode: permissions, of which the umask takes some away.
 
     Raises:
         OSError: the disk is full, the folder is not writable, …; the old file is untouched.
@@ -60,7 +65,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     # opened so that the system applies the umask, which a thread cannot read without setting it
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

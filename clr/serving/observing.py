@@ -1,0 +1,113 @@
+"""What the prediction server counts, for Prometheus.
+
+Each app has a registry of its own, so that several can be in one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from clr.serving.values import Answer, Failed
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+    from clr.serving.engine import Engine
+
+MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+
+
+class Observed:
+    """Counters of one app.
+
+    Attributes:
+        registry: others may register collectors of their own.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        """Start at zero."""
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "clr_serve_requests",
+            "Requests by address and status.",
+            ["endpoint", "method", "status"],
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "clr_serve_request_seconds",
+            "Time from the first byte of a request to the last of its answer.",
+            ["endpoint"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._images = Counter(
+            "clr_serve_images",
+            "Images by task and how it was chosen.",
+            ["task", "how"],
+            registry=self.registry,
+        )
+        self._failed = Counter(
+            "clr_serve_failed_images", "Images without an answer.", ["code"], registry=self.registry
+        )
+        self._refused = Counter(
+            "clr_serve_refused_requests",
+            "Requests that were refused, by the code of the problem.",
+            ["code"],
+            registry=self.registry,
+        )
+        self.registry.register(_State(engine))
+
+    def requested(self, endpoint: str, method: str, status: int, seconds: float) -> None:
+        """Count a request; `endpoint` is a template, so that there are few."""
+        self._requests.labels(endpoint, method, str(status)).inc()
+        self._seconds.labels(endpoint).observe(seconds)
+
+    def answered(self, answers: Sequence[Answer | Failed]) -> None:
+        """Count images."""
+        for one in answers:
+            if isinstance(one, Failed):
+                self._failed.labels(one.code).inc()
+            else:
+                self._images.labels(one.task, one.how).inc()
+
+    def refused(self, code: str) -> None:
+        """Count a refusal."""
+        self._refused.labels(code).inc()
+
+    def text(self) -> bytes:
+        """Return all in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class _State(Collector):
+    """What the engine is now, asked when somebody scrapes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._engine.health()
+        yield _gauge("clr_serve_ready", "1 where predictions are answered.", now.ready)
+        yield _gauge("clr_serve_release", "Release that is served; 0: none.", now.release)
+        yield _gauge("clr_serve_tasks", "Tasks that are served.", len(now.tasks))
+        yield _gauge("clr_serve_waiting_images", "Images in work.", now.waiting)
+        refused = GaugeMetricFamily(
+            "clr_serve_task_refused", "1 for each task that is not served.", labels=["task"]
+        )
+        for task in now.refused:
+            refused.add_metric([task], 1)
+        yield refused
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=float(value))

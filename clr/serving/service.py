@@ -1,0 +1,191 @@
+"""What every call of the prediction server needs: who asks, what may come in, what goes out."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from fastapi import Request
+
+from clr.serving.errors import Problem, later
+from clr.serving.inputs import media_type, wrong_type
+from clr.serving.keyring import LOCAL, open_keys
+from clr.serving.keys import Key
+from clr.serving.limits import BODIES_AT_ONCE, Held, Rates, body_bytes, read_body
+from clr.serving.observing import Observed
+from clr.serving.values import Answer, Failed, Item
+
+if TYPE_CHECKING:
+    from clr.serving.engine import Engine
+    from clr.settings import Settings
+
+T = TypeVar("T")
+_LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+_OWN_PAGES = ("same-origin", "none")
+
+
+class Service:
+    """The engine behind its limits.
+
+    Attributes:
+        engine: answers.
+        settings: the limits.
+        observed: what is counted for ``/metrics``.
+    """
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        """Read the keys.
+
+        Raises:
+            ClrError: see `open_keys`.
+        """
+        self.engine, self.settings = engine, settings
+        self.observed = Observed(engine)
+        self._keys = open_keys(settings, settings.serve_host)
+        self._rates = Rates(settings.serve_rate)
+        self._limit = body_bytes(settings.serve_body_mb)
+        self._held = Held(BODIES_AT_ONCE * self._limit)
+
+    def admit(self, request: Request, scope: str) -> Key:
+        """Return the key of whoever asks, if it may do what `scope` covers.
+
+        Raises:
+            Problem: no key, a wrong one, the wrong scope, or too many requests.
+        """
+        key = self.known(request)
+        if not key.may(scope):
+            raise Problem(
+                "scope-missing",
+                f"The key {key.name} has no scope {scope}; it has {', '.join(key.scopes)}.",
+                fix=f"Use a key with it: clr keys add NAME --scope {scope}",
+            )
+        self._rates.spend(key.id, time.monotonic())
+        return key
+
+    def known(self, request: Request) -> Key:
+        """Return the key of whoever asks.
+
+        Raises:
+            Problem: no key, or a wrong one.
+        """
+        if self._keys is None:
+            _refuse_pages(request)
+            return LOCAL
+        written = _shown(request)
+        if not written:
+            raise Problem("key-missing", "There is no API key.")
+        return self._keys.find(written)
+
+    @asynccontextmanager
+    async def body(self, request: Request, *types: str) -> AsyncIterator[bytes]:
+        """Yield a request's body, of one of `types`; its room is free again at the end.
+
+        Raises:
+            Problem: another type, compressed, too large or too slow.
+        """
+        headers = dict(request.headers)
+        kind = media_type(headers.get("content-type", ""))
+        if kind not in types:
+            raise wrong_type(kind, *types)
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise Problem(
+                "unsupported-media-type",
+                "The body is compressed.",
+                fix="Send it as it is: images are compressed already.",
+                headers={"Accept-Encoding": "identity"},
+            )
+        seconds = self.settings.serve_seconds
+        with self._held.room() as take:
+            yield await read_body(
+                request.receive, headers, limit=self._limit, seconds=seconds, take=take
+            )
+
+    async def predict(self, items: Sequence[Item], key: Key) -> list[Answer | Failed]:
+        """Have images labelled.
+
+        Raises:
+            Problem: the key is for other tasks, or the answer takes too long.
+            Overloaded: too much waits already.
+            NotReady: nothing is loaded, or the server is stopping.
+        """
+        for item in items:
+            refuse_task(key, item.task)
+        answers = await self.within(lambda: self.engine.predict(items, client=key.name))
+        self.observed.answered(answers)
+        return answers
+
+    async def within(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Return what `work` returns, in time.
+
+        Raises:
+            Problem: it takes too long.
+        """
+        seconds = self.settings.serve_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                return await work()
+        except TimeoutError as error:
+            raise later("out-of-time", f"There was no answer within {seconds:g} s.", 1) from error
+
+
+def refuse_task(key: Key, task: str | None) -> None:
+    """Raise Problem where a key is not for a task.
+
+    Args:
+        key: of whoever asks.
+        task: None: the router is to find it, among all, which a key for some tasks cannot ask.
+    """
+    if not key.tasks or (task is not None and key.covers(task)):
+        return
+    allowed = ", ".join(key.tasks)
+    raise Problem(
+        "task-not-allowed",
+        f"The key {key.name} is for {allowed}"
+        + ("; the request names no task." if task is None else f", not for {task}."),
+        fix="Name one of these tasks, or use another key.",
+    )
+
+
+def service(request: Request) -> Service:
+    """Return the service of the app that a request came to."""
+    found: Service = request.app.state.service
+    return found
+
+
+def needs(scope: str) -> Callable[[Request], Awaitable[Key]]:
+    """Return a dependency of FastAPI: the key of whoever asks, which has to have a scope."""
+
+    async def admitted(request: Request) -> Key:
+        return service(request).admit(request, scope)
+
+    return admitted
+
+
+def _shown(request: Request) -> str:
+    """Return the key in a request; a browser, which knows passwords alone, sends it as one.
+
+    It sends it with whatever any page asks for, so that counts for reading only.
+    """
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() == "basic" and request.method == "GET":
+        try:
+            return base64.b64decode(value, validate=True).decode().partition(":")[2]
+        except (binascii.Error, ValueError):
+            return ""
+    return ""
+
+
+def _refuse_pages(request: Request) -> None:
+    """Refuse what a web page of elsewhere asks of a server without keys on this machine."""
+    host = request.headers.get("host", "").rpartition(":")
+    name = host[0] if host[1] and not host[2].endswith("]") else host[2]
+    site = request.headers.get("sec-fetch-site", "none")
+    if site not in _OWN_PAGES or name.lower() not in _LOCAL_NAMES:
+        raise Problem("foreign-page", "A web page of another site asks for this.")
