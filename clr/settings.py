@@ -105,6 +105,24 @@ class Settings(BaseSettings):
     serve_seconds: float = Field(
         30.0, gt=0, description="time for a request to arrive, and as much again for its answer"
     )
+    serve_poll_seconds: float = Field(
+        2.0, gt=0, description="how often the release in force is looked for at rest"
+    )
+    serve_fresh_seconds: float = Field(
+        0.0, ge=0, description="a release in force so long before a request may answer it, too"
+    )
+    serve_batch: int = Field(32, ge=1, le=4096, description="images in one batch, at most")
+    serve_wait_ms: float = Field(
+        5.0, ge=0, le=1000, description="how long an image waits for others to make a batch"
+    )
+    serve_queue_items: int = Field(1024, ge=1, description="images in work at once, at most")
+    serve_queue_mb: int = Field(256, ge=1, description="of their files in memory, at most")
+    serve_drain_seconds: float = Field(
+        10.0, gt=0, description="how long requests in work have to end when the server is stopped"
+    )
+    serve_adapters: int = Field(2000, ge=1, description="adapters in memory, at most")
+    keep_answers_days: int = Field(90, ge=1, description="answers stay so long in the journal")
+    keep_answers: int = Field(10_000_000, ge=1, description="answers in the journal, at most")
     dvc_remote: str = Field("", description="DVC remote (folder or s3://…); empty: CLR_HOME/remote")
 
     backbone: str = Field(

@@ -41,6 +41,10 @@ _RESAMPLING = {
 }
 
 
+class TooManyPixels(DataRefused):
+    """An image is larger than is allowed; nothing of it was decoded."""
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """How an image file becomes a network's input; part of an adapter's identity.
@@ -98,7 +102,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     width, height = image.size
     if width * height > max_pixels or max(width, height) > MAX_SIDE:
-        raise DataRefused(
+        raise TooManyPixels(
             f"{width} × {height} pixels are more than {max_pixels:,}, or a side more than "
             f"{MAX_SIDE:,}.",
             fix="Make the image smaller, or raise CLR_MAX_IMAGE_PIXELS.",

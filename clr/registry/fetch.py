@@ -99,6 +99,14 @@ def adapter_path(registry: Registry, task: str, version: int, digest: str) -> Pa
     return copy
 
 
+def kept_adapter(state: Path, digest: str) -> Path:
+    """Return where under ``CLR_HOME`` an adapter is that was fetched before, unchecked.
+
+    It is for when the registry cannot be opened; there may be nothing.
+    """
+    return state / "cache" / "registry" / _file_name(digest)
+
+
 def remember_adapter(registry: Registry, path: Path, digest: str) -> bool:
     """Remember where the registered adapter of `digest` lies, if that is on this machine.
 
@@ -125,7 +133,11 @@ def remember_adapter(registry: Registry, path: Path, digest: str) -> bool:
 
 
 def _kept(registry: Registry, digest: str) -> Path:
-    return registry.cache / f"{digest.removeprefix('sha256:')}.safetensors"
+    return registry.cache / _file_name(digest)
+
+
+def _file_name(digest: str) -> str:
+    return f"{digest.removeprefix('sha256:')}.safetensors"
 
 
 def fetch(registry: Registry, run_id: str, artifact: str, folder: Path) -> Path:

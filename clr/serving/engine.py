@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from clr.errors import DataRefused
-from clr.serving.loading import load
-from clr.serving.snapshot import Loaded, Snapshot
+from clr.errors import UsageError
+from clr.serving import journal
+from clr.serving.journal import Entry, Journal, Told
+from clr.serving.room import Room
 from clr.serving.values import (
     Answer,
-    Code,
     Failed,
     Feedback,
     Health,
-    How,
     Item,
     NotReady,
     ServedTask,
@@ -24,155 +29,209 @@ from clr.serving.values import (
 )
 
 if TYPE_CHECKING:
-    from clr.core.backbone import Backbone
-    from clr.registry.store import Registry
+    from clr.core.routing import Floats
+    from clr.serving.answering import Desk, Found
+    from clr.serving.following import Follower
+    from clr.serving.snapshot import Snapshot
     from clr.settings import Settings
+
+MOST_DECODERS = 8
+Observer = Callable[[Answer, "Floats | None"], None]
+"""Told of each answer, and of the image's features where the router saw them: float32 [d]."""
 
 
 class Engine:
     """Serves the release in force of one registry.
 
-    ``start`` it before the first call and ``close`` it after the last.
+    `start` it before the first call and `close` it after the last, in the loop that calls it.
+
+    Attributes:
+        settings: of the workspace.
+        observers: told of each answer before it is given.
     """
 
     def __init__(self, settings: Settings) -> None:
         """Prepare; nothing is loaded yet."""
         self.settings = settings
-        self._snapshot: Snapshot | None = None
-        self._journal: dict[str, Answer] = {}
+        self.observers: list[Observer] = []
+        self._room = Room(settings.serve_queue_items, settings.serve_queue_mb * 1_000_000)
+        self._stopping = False
+        self._desk: Desk | None = None
+        self._follower: Follower | None = None
+        self._journal: Journal | None = None
 
     async def start(self) -> None:
-        """Load backbone and release.
+        """Load backbone and release; without a registry, the last release from copies.
 
         Raises:
-            ClrError: a setting is wrong, or nothing can be loaded.
+            ClrError: a setting is wrong, the backbone cannot be loaded, or no journal written.
         """
-        await asyncio.to_thread(self._load)
+        settings = self.settings
+        self._journal = Journal(
+            journal.journal_path(settings.state),
+            keep_days=settings.keep_answers_days,
+            keep_rows=settings.keep_answers,
+        )
+        desk, follower = await asyncio.to_thread(self._load)
+        desk.batcher.start()
+        self._desk, self._follower = desk, follower
+        await follower.start()
 
-    async def close(self) -> None:
-        """Take no more, end what is in work, then let go of everything."""
-        self._snapshot = None
-
-    def _load(self) -> None:
-        from clr.core.backbone import find_device, load_backbone
-        from clr.core.network import ReprogrammedNetwork
-        from clr.registry.releases import current_release
-        from clr.registry.store import open_registry
+    def _load(self) -> tuple[Desk, Follower]:
+        from clr.core.mixed import MixedNetwork
+        from clr.serving.adapters import Attached
+        from clr.serving.answering import Desk
+        from clr.serving.batching import Batcher
+        from clr.serving.following import Follower
+        from clr.serving.loading import Registered, open_backbone
+        from clr.serving.passes import compute
 
         settings = self.settings
-        self._registry: Registry = open_registry(settings)
-        self._backbone: Backbone = load_backbone(
-            settings.backbone,
-            architecture=settings.backbone_architecture,
-            sha256=settings.backbone_sha256,
-            device=find_device(settings.device, settings.threads),
+        backbone = open_backbone(settings)
+        source = Registered(settings, backbone)
+        attached = Attached(MixedNetwork(backbone), source.read, settings.serve_adapters)
+        source.keep = attached.add
+        batcher = Batcher(
+            partial(compute, attached), settings.serve_batch, settings.serve_wait_ms / 1000
         )
-        self._network = ReprogrammedNetwork(self._backbone)
-        release = current_release(self._registry)
-        if release is None:
-            return
-        snapshot, adapters = load(self._registry, settings.state, self._backbone, release)
-        for digest, adapter in adapters.items():
-            self._network.attach(adapter, digest)
-        self._snapshot = snapshot
+        decoders = ThreadPoolExecutor(min(MOST_DECODERS, os.cpu_count() or 1), "clr-decode")
+        return (
+            Desk(backbone, batcher, decoders, settings.max_image_pixels),
+            Follower(source, settings.serve_poll_seconds, settings.serve_fresh_seconds),
+        )
+
+    async def close(self) -> None:
+        """Take no more, end what is in work (``CLR_SERVE_DRAIN_SECONDS``), let go of everything."""
+        self._stopping = True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._room.idle.wait(), self.settings.serve_drain_seconds)
+        if self._follower is not None:
+            await self._follower.close()
+        if self._desk is not None:
+            await self._desk.batcher.close()
+            self._desk.decoders.shutdown(wait=False, cancel_futures=True)
+        if self._journal is not None:
+            await asyncio.to_thread(self._journal.close)
+
+    def nudge(self) -> None:
+        """Look now whether another release is in force."""
+        if self._follower is not None:
+            self._follower.nudge()
 
     async def predict(self, items: Sequence[Item], *, client: str = "") -> list[Answer | Failed]:
-        """Answer each item; one that cannot be answered does not stop the others.
+        """Answer each item, all by one release; one that cannot be does not stop the others.
 
         Args:
             items: images.
             client: who asks, for the journal.
 
         Raises:
+            UsageError: none, or more than the server ever takes at once.
+            Overloaded: too much is in work already.
             NotReady: no release is loaded, or the server is stopping.
-            Overloaded: too much waits already.
         """
-        snapshot = self._ready()
-        return await asyncio.to_thread(lambda: [self._predict(snapshot, one) for one in items])
+        if not items:
+            raise UsageError("There is no image to label.", fix="Send one or more.")
+        desk, follower = self._open()
+        with self._room.holding(items):
+            began, left = time.time(), _Clock(self.settings.serve_seconds)
+            snapshot = await _current(follower, left())
+            answering = [asyncio.create_task(desk.answer(snapshot, item)) for item in items]
+            try:
+                _, late = await asyncio.wait(answering, timeout=left())
+            finally:
+                for one in answering:
+                    one.cancel()
+            found = [None if task in late else task.result() for task in answering]
+            await self._note(items, found, client, began)
+        return [
+            _late(item) if one is None else one.result
+            for item, one in zip(items, found, strict=True)
+        ]
 
-    def _predict(self, snapshot: Snapshot, item: Item) -> Answer | Failed:
-        request_id = uuid.uuid4().hex
+    def _open(self) -> tuple[Desk, Follower]:
+        if self._stopping:
+            raise NotReady("The server is stopping.", fix="Send it to another one.")
+        if self._desk is None or self._follower is None:
+            raise NotReady("The server is starting.", fix="Look at /health, then try again.")
+        return self._desk, self._follower
 
-        def failed(error: str, code: Code) -> Failed:
-            return Failed(item.file, request_id, error, code)
-
-        try:
-            task, how = self._task(snapshot, item)
-            if task not in snapshot.release.tasks:
-                return failed(f"There is no task {task!r}.", "unknown-task")
-            if task in snapshot.refused:
-                return failed(f"{task} is not served: {snapshot.refused[task]}", "unavailable-task")
-            answer = self._classify(snapshot, item, snapshot.tasks[task], how, request_id)
-        except DataRefused as error:
-            return failed(error.message, "unreadable")
-        self._journal[request_id] = answer
-        return answer
-
-    def _task(self, snapshot: Snapshot, item: Item) -> tuple[str, How]:
-        from clr.core.images import decode, prepare
-        from clr.core.routing import preprocessing, project
-
-        if item.task is not None:
-            return item.task, "named"
-        if snapshot.router is None:
-            return next(iter(snapshot.release.tasks)), "only"
-        way = preprocessing(self._backbone)
-        pixels = decode(item.data, way.size, interpolation=way.interpolation)
-        features = self._network.features(prepare(pixels[None], way)).cpu().numpy()
-        return snapshot.router.tasks[int(snapshot.router.route(project(features))[0])], "routed"
-
-    def _classify(
-        self, snapshot: Snapshot, item: Item, loaded: Loaded, how: How, request_id: str
-    ) -> Answer:
-        import torch
-
-        from clr.core.images import decode, prepare
-
-        way, labels = loaded.spec.preprocessing, loaded.spec.labels
-        pixels = decode(item.data, way.size, interpolation=way.interpolation)
-        logits = self._network.logits(prepare(pixels[None], way), loaded.name)
-        probabilities = dict(zip(labels, torch.softmax(logits[0].float(), 0).tolist(), strict=True))
-        label = max(probabilities, key=probabilities.__getitem__)
-        return Answer(
-            file=item.file,
-            request_id=request_id,
-            release=snapshot.release.version,
-            release_digest=snapshot.release.digest,
-            task=loaded.ref.task,
-            how=how,
-            label=label,
-            probability=probabilities[label],
-            probabilities=probabilities,
-            adapter=loaded.ref.adapter_digest,
-            version=loaded.ref.version,
-        )
+    async def _note(
+        self, items: Sequence[Item], found: Sequence[Found | None], client: str, began: float
+    ) -> None:
+        """Tell the observers, and see that the answers are in the journal before they are given."""
+        rows = []
+        for item, one in zip(items, found, strict=True):
+            if one is None or isinstance(one.result, Failed):
+                continue
+            for observe in self.observers:
+                observe(one.result, one.seen.projected if one.seen else None)
+            rows.append(_entry(one.result, item, client, began))
+        if rows and self._journal is not None:
+            await asyncio.wrap_future(self._journal.write(rows))
 
     async def feedback(self, request_id: str, label: str, *, client: str = "") -> Feedback:
         """Write down what an image really was.
 
+        Args:
+            request_id: of its answer.
+            label: a class of the task that answered, or of another one if that was wrong.
+            client: who says so.
+
         Raises:
-            UnknownRequest: no answer with this id.
-            UsageError: the task has no such label.
+            UnknownRequest: there is no answer with this id.
+            UsageError: no task that is served has such a label.
+            NotReady: the server is starting or stopping.
         """
-        answer = self._journal.get(request_id)
-        if answer is None:
-            raise UnknownRequest(f"There is no request {request_id!r}.", fix="See its answer.")
-        return Feedback(request_id, answer.task, answer.label, label, first=True)
+        self._open()
+        assert self._journal is not None
+        state = self.settings.state
+        given = await asyncio.to_thread(journal.answer, state, request_id)
+        if given is None:
+            raise UnknownRequest(
+                f"There is no answer with the request id {request_id[:80]!r}.",
+                fix="Give the request_id of an answer, while the journal still has it.",
+            )
+        self._check_label(given.task, label)
+        earlier = await asyncio.to_thread(journal.labelled, state, request_id)
+        told = Told(request_id, time.time(), client, label)
+        await asyncio.wrap_future(self._journal.write([told]))
+        return Feedback(request_id, given.task, given.label, label, first=not earlier)
+
+    def _check_label(self, task: str, label: str) -> None:
+        snapshot = self._follower.snapshot if self._follower else None
+        served = snapshot.tasks if snapshot else {}
+        known = {one for loaded in served.values() for one in loaded.spec.labels}
+        if label not in known:
+            own = served[task].spec.labels if task in served else ()
+            raise UsageError(
+                f"No task that is served has the label {label[:80]!r}.",
+                fix=f"Labels of {task}: {', '.join(own[:20])}.",
+            )
 
     def health(self) -> Health:
         """Return what can be answered now."""
-        snapshot = self._snapshot
+        follower, snapshot = self._follower, None
+        if follower is not None:
+            snapshot = follower.snapshot
+        known = Health(
+            ready=snapshot is not None and not self._stopping,
+            state="stopping" if self._stopping else "serving" if snapshot else "starting",
+            registry=follower.problem if follower else "",
+            journal=self._journal.problem if self._journal else "",
+            waiting=self._room.items,
+        )
         if snapshot is None:
-            return Health(ready=False, state="starting")
-        return Health(
-            ready=True,
-            state="serving",
+            return known
+        return replace(
+            known,
             release=snapshot.release.version,
             release_digest=snapshot.release.digest,
             backbone=snapshot.release.backbone,
             tasks=tuple(snapshot.tasks),
             refused=snapshot.refused,
             routing=snapshot.routing,
+            cached=snapshot.cached,
         )
 
     def tasks(self) -> list[ServedTask]:
@@ -181,21 +240,69 @@ class Engine:
         Raises:
             NotReady: no release is loaded.
         """
-        snapshot = self._ready()
-        return [
-            ServedTask(
-                name,
-                ref.version,
-                ref.adapter_digest,
-                snapshot.tasks[name].spec.labels if name in snapshot.tasks else (),
-                snapshot.tasks[name].spec.preprocessing.size if name in snapshot.tasks else 0,
-                self._backbone.name,
-                snapshot.refused.get(name, ""),
+        desk, follower = self._open()
+        snapshot = _there(follower.snapshot)
+        found = []
+        for name, ref in sorted(snapshot.release.tasks.items()):
+            spec = snapshot.tasks[name].spec if name in snapshot.tasks else None
+            found.append(
+                ServedTask(
+                    name,
+                    ref.version,
+                    ref.adapter_digest,
+                    spec.labels if spec else (),
+                    spec.preprocessing.size if spec else 0,
+                    desk.backbone.name,
+                    snapshot.refused.get(name, ""),
+                )
             )
-            for name, ref in sorted(snapshot.release.tasks.items())
-        ]
+        return found
 
-    def _ready(self) -> Snapshot:
-        if self._snapshot is None:
-            raise NotReady("No release is served yet.", fix="Look at /health, then try again.")
-        return self._snapshot
+
+class _Clock:
+    """Seconds that are left of a request's time."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def __call__(self) -> float:
+        return max(0.0, self._end - time.monotonic())
+
+
+async def _current(follower: Follower, seconds: float) -> Snapshot:
+    """Return the release in force; the last one where finding out takes too long."""
+    try:
+        return _there(await asyncio.wait_for(follower.current(), seconds / 2))
+    except TimeoutError:
+        return _there(follower.snapshot)
+
+
+def _there(snapshot: Snapshot | None) -> Snapshot:
+    if snapshot is None:
+        raise NotReady("No release is served yet.", fix="Look at /health, then try again.")
+    return snapshot
+
+
+def _late(item: Item) -> Failed:
+    return Failed(item.file, uuid.uuid4().hex, "It took too long.", "time-out")
+
+
+def _entry(answer: Answer, item: Item, client: str, began: float) -> Entry:
+    return Entry(
+        request_id=answer.request_id,
+        time=began,
+        client=client,
+        release=answer.release,
+        release_digest=answer.release_digest,
+        task=answer.task,
+        how=answer.how,
+        adapter=answer.adapter,
+        version=answer.version,
+        label=answer.label,
+        probability=answer.probability,
+        unit=item.unit or "",
+        arm=answer.arm,
+        doubtful=answer.doubtful,
+        unknown=answer.unknown,
+        seconds=time.time() - began,
+    )

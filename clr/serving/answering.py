@@ -1,0 +1,175 @@
+"""From one image file to its answer: find the task, decode, compute, say what was found."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from clr.core.images import Preprocessing, TooManyPixels, decode
+from clr.core.routing import preprocessing
+from clr.errors import DataRefused
+from clr.serving.batching import Batcher
+from clr.serving.passes import Seen, Unavailable
+from clr.serving.snapshot import Loaded, Snapshot
+from clr.serving.values import Answer, Code, Failed, How, Item
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from clr.core.backbone import Backbone
+    from clr.core.routing import Routed
+
+_LOG = logging.getLogger("clr")
+
+
+class _NotAnswered(Exception):
+    """Why an item has no answer."""
+
+    def __init__(self, code: Code, error: str) -> None:
+        super().__init__(error)
+        self.code: Code = code
+        self.error = error
+
+
+@dataclass(frozen=True)
+class Found:
+    """The end of one item.
+
+    Attributes:
+        result: what the caller gets.
+        seen: what the router saw of it; None: it was not asked.
+    """
+
+    result: Answer | Failed
+    seen: Seen | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Desk:
+    """What answering needs.
+
+    Attributes:
+        backbone: that serves.
+        batcher: computes.
+        decoders: threads that decode.
+        max_pixels: larger images are refused.
+    """
+
+    backbone: Backbone
+    batcher: Batcher
+    decoders: Executor
+    max_pixels: int
+
+    async def answer(self, snapshot: Snapshot, item: Item) -> Found:
+        """Answer one item by a release; whatever is wrong with it is in the result."""
+        request_id, seen = uuid.uuid4().hex, None
+        try:
+            how, task, pixels = _how(snapshot, item), item.task, None
+            if how == "routed":
+                pixels, seen = await self._route(snapshot, item)
+                task = seen.routed.task
+            elif how == "only":
+                task = next(iter(snapshot.release.tasks))
+            loaded = _loaded(snapshot, task or "")
+            probabilities = await self._classify(snapshot, item, loaded, pixels)
+            return Found(
+                _answer(snapshot, item, loaded, probabilities, how, seen, request_id), seen
+            )
+        except _NotAnswered as error:
+            return Found(Failed(item.file, request_id, error.error, error.code), seen)
+        except Exception as error:
+            _LOG.exception("serving   %s could not be answered", request_id)
+            said = f"The server failed on this image ({type(error).__name__})."
+            return Found(Failed(item.file, request_id, said, "internal"), seen)
+
+    async def _route(self, snapshot: Snapshot, item: Item) -> tuple[Tensor, Seen]:
+        if snapshot.router is None:
+            raise _NotAnswered(
+                "routing-unavailable", f"The task has to be named: {snapshot.routing}"
+            )
+        way = preprocessing(self.backbone)
+        pixels = await self._decode(item.data, way)
+        seen = await self.batcher.run(snapshot, way, pixels, None)
+        assert isinstance(seen, Seen)
+        return pixels, seen
+
+    async def _classify(
+        self, snapshot: Snapshot, item: Item, loaded: Loaded, pixels: Tensor | None
+    ) -> list[float]:
+        way, routers = loaded.spec.preprocessing, preprocessing(self.backbone)
+        same = (way.size, way.interpolation) == (routers.size, routers.interpolation)
+        if pixels is None or not same:
+            pixels = await self._decode(item.data, way)
+        try:
+            probabilities = await self.batcher.run(snapshot, way, pixels, loaded)
+        except Unavailable as error:
+            raise _NotAnswered("unavailable-task", error.message) from error
+        assert isinstance(probabilities, list)
+        return probabilities
+
+    async def _decode(self, data: bytes, way: Preprocessing) -> Tensor:
+        def work() -> Tensor:
+            return decode(
+                data, way.size, interpolation=way.interpolation, max_pixels=self.max_pixels
+            )
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.decoders, work)
+        except TooManyPixels as error:
+            raise _NotAnswered("too-large", error.message) from error
+        except DataRefused as error:
+            raise _NotAnswered("unreadable", error.message) from error
+
+
+def _how(snapshot: Snapshot, item: Item) -> How:
+    if item.task is not None:
+        return "named"
+    return "only" if len(snapshot.release.tasks) == 1 else "routed"
+
+
+def _loaded(snapshot: Snapshot, task: str) -> Loaded:
+    if task in snapshot.tasks:
+        return snapshot.tasks[task]
+    if task in snapshot.refused:
+        raise _NotAnswered(
+            "unavailable-task", f"Task {task} is not served now: {snapshot.refused[task]}"
+        )
+    raise _NotAnswered(
+        "unknown-task", f"Release {snapshot.release.version} has no task {task[:80]!r}."
+    )
+
+
+def _answer(
+    snapshot: Snapshot,
+    item: Item,
+    loaded: Loaded,
+    probabilities: list[float],
+    how: How,
+    seen: Seen | None,
+    request_id: str,
+) -> Answer:
+    labels = loaded.spec.labels
+    best = max(range(len(labels)), key=probabilities.__getitem__)
+    return Answer(
+        file=item.file,
+        request_id=request_id,
+        release=snapshot.release.version,
+        release_digest=snapshot.release.digest,
+        task=loaded.ref.task,
+        how=how,
+        label=labels[best],
+        probability=probabilities[best],
+        probabilities=dict(zip(labels, probabilities, strict=True)),
+        adapter=loaded.ref.adapter_digest,
+        version=loaded.ref.version,
+        doubtful=_doubt(seen.routed) if seen and seen.routed.doubtful else "",
+        unknown=bool(seen and seen.routed.unknown),
+    )
+
+
+def _doubt(routed: Routed) -> str:
+    return f"It may be of {routed.second}: the router gives {routed.task} {routed.confidence:.0%}."

@@ -1,0 +1,163 @@
+"""Follow the release in force: whoever asks gets one that was in force after he asked.
+
+Under load the registry is asked once for all requests that came since it was asked last, while
+their images are decoded; at rest every few seconds. What is new is loaded and verified beside
+what serves, then takes its place in one step. Where the registry does not answer, or what it
+names cannot be trusted, the last release goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from clr.errors import ClrError, ServiceUnavailable
+from clr.serving.snapshot import Snapshot
+
+_LOG = logging.getLogger("clr")
+ASK_SECONDS = 5.0
+"""How long requests wait for the registry before the last release goes on without it."""
+
+
+class Source(Protocol):
+    """Where releases come from; its functions are called in one thread at a time."""
+
+    def in_force(self) -> int:
+        """Return the number of the release in force; 0: none."""
+
+    def load(self, number: int, before: Snapshot | None) -> Snapshot:
+        """Return a release, verified."""
+
+    def last(self) -> Snapshot | None:
+        """Return the last one that was verified on this machine, verified again."""
+
+
+@dataclass(eq=False)
+class Follower:
+    """Holds the release that serves.
+
+    Attributes:
+        source: where releases come from.
+        poll_seconds: between two looks at rest.
+        fresh_seconds: a release that was in force so long before it was asked for is new enough.
+        snapshot: what serves; None: nothing yet.
+        problem: why the release in force is not known or not served; empty: it is served.
+    """
+
+    source: Source
+    poll_seconds: float
+    fresh_seconds: float
+    snapshot: Snapshot | None = None
+    problem: str = ""
+    _seen: float = float("-inf")
+    _looking: asyncio.Task[None] | None = None
+    _nudged: asyncio.Event = field(default_factory=asyncio.Event)
+    _polling: asyncio.Task[None] | None = None
+    _refused: tuple[int, str] | None = None
+
+    async def start(self) -> None:
+        """Load the release in force, or the last one where the registry cannot be asked.
+
+        Raises:
+            ClrError: neither can be.
+        """
+        await self._look(patient=True)
+        if self.snapshot is None and self.problem:
+            with suppress(ClrError):
+                self.snapshot = await asyncio.to_thread(self.source.last)
+            if self.snapshot is not None:
+                _LOG.warning("serving   release %d from this machine's copy: %s",
+                             self.snapshot.release.version, self.problem)  # fmt: skip
+        self._polling = asyncio.create_task(self._poll())
+
+    async def close(self) -> None:
+        """Look no more."""
+        for one in (self._polling, self._looking):
+            if one is not None:
+                one.cancel()
+                with suppress(asyncio.CancelledError):
+                    await one
+
+    def nudge(self) -> None:
+        """Look now."""
+        self._nudged.set()
+
+    async def current(self) -> Snapshot | None:
+        """Return the release that was in force at a moment since this was called.
+
+        Where that cannot be known it is the last one; None: there is none.
+        """
+        asked = time.monotonic()
+        while self._seen + self.fresh_seconds < asked and not self.problem:
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look())
+            await asyncio.shield(self._looking)
+        return self.snapshot
+
+    async def _poll(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._nudged.wait(), self.poll_seconds)
+            self._nudged.clear()
+            if self._looking is not None and not self._looking.done():
+                await asyncio.shield(self._looking)
+            self._looking = asyncio.create_task(self._look(patient=True))
+            await asyncio.shield(self._looking)
+
+    async def _look(self, *, patient: bool = False) -> None:
+        """Ask what is in force and take it; a patient look tries again what was refused."""
+        began = time.monotonic()
+        try:
+            number = await asyncio.wait_for(asyncio.to_thread(self.source.in_force), ASK_SECONDS)
+            await self._take(number, patient)
+        except TimeoutError:
+            self._complain(f"The registry has not answered for {ASK_SECONDS:.0f} s.")
+        except ClrError as error:
+            self._complain(error.message)
+        except Exception as error:
+            _LOG.exception("serving   this should not happen; the last release goes on")
+            self._complain(f"{type(error).__name__}: {error}")
+        else:
+            if self.problem:
+                _LOG.info("serving   the registry is followed again")
+            self._seen, self.problem = began, ""
+
+    async def _take(self, number: int, patient: bool) -> None:
+        held = self.snapshot
+        if not number:
+            if held is not None:
+                raise ServiceUnavailable("The registry names no release in force.")
+            return
+        same = held is not None and held.release.version == number
+        if held is not None and same and (not patient or (held.whole and not held.cached)):
+            return
+        if self._refused and self._refused[0] == number and not patient:
+            raise ServiceUnavailable(self._refused[1])
+        try:
+            fresh = await asyncio.to_thread(self.source.load, number, held)
+        except ClrError as error:
+            self._refused = number, error.message
+            raise
+        self._refused = None
+        self._swap(fresh)
+
+    def _swap(self, fresh: Snapshot) -> None:
+        held, self.snapshot = self.snapshot, fresh
+        before = held.refused if held else {}
+        for task, why in fresh.refused.items():
+            if before.get(task) != why:
+                _LOG.warning("serving   %s is refused: %s", task, why)
+        for task in before.keys() & fresh.tasks.keys():
+            _LOG.info("serving   %s is served again", task)
+        if held is None or held.release.version != fresh.release.version:
+            number, count = fresh.release.version, len(fresh.tasks)
+            _LOG.info("serving   release %d with %d task(s)", number, count)
+
+    def _complain(self, problem: str) -> None:
+        if problem != self.problem:
+            _LOG.warning("serving   %s", problem)
+        self.problem = problem

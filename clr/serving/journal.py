@@ -1,0 +1,278 @@
+"""Every answer and every label that came later, in one SQLite file under ``CLR_HOME``.
+
+An answer is in the file before it leaves the server, so that its request id can be looked up
+even if the server is killed a moment later. One thread writes, many rows a transaction; whoever
+reads opens the file for itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import closing, contextmanager
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from clr.errors import ServiceUnavailable
+
+_LOG = logging.getLogger(__name__)
+_ROWS = 500
+"""In one transaction, at most."""
+
+_SWEEP_SECONDS = 3600.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (
+    request_id TEXT PRIMARY KEY, time REAL NOT NULL, client TEXT NOT NULL,
+    release INTEGER NOT NULL, release_digest TEXT NOT NULL, task TEXT NOT NULL,
+    how TEXT NOT NULL, adapter TEXT NOT NULL, version INTEGER NOT NULL, label TEXT NOT NULL,
+    probability REAL NOT NULL, unit TEXT NOT NULL, arm TEXT NOT NULL, doubtful TEXT NOT NULL,
+    unknown INTEGER NOT NULL, seconds REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS answers_by_task ON answers (task, time);
+CREATE INDEX IF NOT EXISTS answers_by_time ON answers (time);
+CREATE TABLE IF NOT EXISTS feedback (
+    request_id TEXT NOT NULL, time REAL NOT NULL, client TEXT NOT NULL, label TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS feedback_by_request ON feedback (request_id);
+CREATE INDEX IF NOT EXISTS feedback_by_time ON feedback (time);
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One answer.
+
+    Attributes:
+        request_id: of the image.
+        time: when its request came, seconds since 1970, UTC.
+        client: name of the key that asked; empty: none was needed.
+        release: number of the release.
+        release_digest: of its ``release.json``.
+        task: that answered.
+        how: ``named``, ``only`` or ``routed``.
+        adapter: digest of the adapter's file.
+        version: of the task's registered model.
+        label: the answer.
+        probability: of it.
+        unit: what an A/B test keeps in one arm.
+        arm: ``champion`` or ``challenger``.
+        doubtful: why the choice of the task is doubtful; empty: it is not.
+        unknown: the image looks like none of the tasks.
+        seconds: from request to answer.
+    """
+
+    request_id: str
+    time: float
+    client: str
+    release: int
+    release_digest: str
+    task: str
+    how: str
+    adapter: str
+    version: int
+    label: str
+    probability: float
+    unit: str
+    arm: str
+    doubtful: str
+    unknown: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Told:
+    """A label that came later: of which answer, when (seconds since 1970), from whom."""
+
+    request_id: str
+    time: float
+    client: str
+    label: str
+
+
+_INSERT = {Entry: "INSERT OR REPLACE INTO answers VALUES", Told: "INSERT INTO feedback VALUES"}
+
+
+def journal_path(state: Path) -> Path:
+    """Return where the journal is under ``CLR_HOME``."""
+    return state / "serving" / "journal.db"
+
+
+class Journal:
+    """Writes what happens. If the disk is full, serving goes on and `problem` says why."""
+
+    def __init__(self, path: Path, *, keep_days: float, keep_rows: int) -> None:
+        """Open the file, making it on first use.
+
+        Args:
+            path: of the file.
+            keep_days: older rows are deleted.
+            keep_rows: of more answers than that, the oldest are deleted.
+
+        Raises:
+            ServiceUnavailable: it cannot be written.
+        """
+        self.path, self.problem = path, ""
+        self._keep_days, self._keep_rows = keep_days, keep_rows
+        self._waiting: queue.SimpleQueue[tuple[Sequence[Entry | Told], Future[None]] | None]
+        self._waiting = queue.SimpleQueue()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = _open(path)
+        except (OSError, sqlite3.Error) as error:
+            raise ServiceUnavailable(
+                f"The journal {path} cannot be written: {error}.",
+                fix="Make the folder writable, or restore the file from a backup.",
+            ) from error
+        self._thread = threading.Thread(target=self._work, name="clr-journal", daemon=True)
+        self._thread.start()
+
+    def write(self, rows: Sequence[Entry | Told]) -> Future[None]:
+        """Return what is done when `rows` are in the file, or cannot be: see `problem`."""
+        done: Future[None] = Future()
+        self._waiting.put((rows, done))
+        return done
+
+    def close(self) -> None:
+        """Write what waits, then close the file."""
+        self._waiting.put(None)
+        self._thread.join()
+        self._database.close()
+
+    def _work(self) -> None:
+        swept = 0.0
+        while (first := self._waiting.get()) is not None:
+            batch, last = [first], False
+            while sum(len(rows) for rows, _ in batch) < _ROWS:
+                try:
+                    more = self._waiting.get_nowait()
+                except queue.Empty:
+                    break
+                if more is None:
+                    last = True
+                    break
+                batch.append(more)
+            self._try(lambda: self._insert(row for rows, _ in batch for row in rows))  # noqa: B023
+            for _, done in batch:
+                done.set_result(None)
+            if time.monotonic() - swept > _SWEEP_SECONDS:
+                swept = time.monotonic()
+                self._try(self._sweep)
+            if last:
+                return
+
+    def _try(self, do: Callable[[], None]) -> None:
+        try:
+            do()
+        except sqlite3.Error as error:
+            if not self.problem:
+                _LOG.warning("The journal %s cannot be written: %s.", self.path, error)
+            self.problem = str(error)
+        else:
+            self.problem = ""
+
+    def _insert(self, rows: Iterable[Entry | Told]) -> None:
+        with self._database:
+            for row in rows:
+                values = astuple(row)
+                places = ", ".join("?" * len(values))
+                self._database.execute(f"{_INSERT[type(row)]} ({places})", values)
+
+    def _sweep(self) -> None:
+        """Delete what is too old, and answers beyond the limit, a bounded number at once."""
+        old = time.time() - self._keep_days * 86400
+        with self._database:
+            ((count,),) = self._database.execute("SELECT count(*) FROM answers")
+            if count > self._keep_rows:
+                order = "SELECT time FROM answers ORDER BY time LIMIT 1 OFFSET ?"
+                ((found,),) = self._database.execute(order, (count - self._keep_rows,))
+                old = max(old, found)
+            for table in ("answers", "feedback"):
+                self._database.execute(f"DELETE FROM {table} WHERE time < ?", (old,))  # noqa: S608
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=30, check_same_thread=False)
+    # after a kill nothing that was committed is lost; after a power failure the last moments are
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = NORMAL")
+    database.executescript(_SCHEMA)
+    return database
+
+
+@contextmanager
+def reading(state: Path) -> Iterator[sqlite3.Connection]:
+    """Open the journal of ``CLR_HOME`` for reading; one that was never written is empty."""
+    path = journal_path(state)
+    address = f"{path.as_uri()}?mode=ro" if path.exists() else ":memory:"
+    with closing(sqlite3.connect(address, uri=True, timeout=30)) as database:
+        if not path.exists():
+            database.executescript(_SCHEMA)
+        yield database
+
+
+def answer(state: Path, request_id: str) -> Entry | None:
+    """Return the answer with this request id; None: there is none, or it is too old."""
+    return next(_entries(state, "WHERE request_id = ?", (request_id,)), None)
+
+
+def answers(
+    state: Path, task: str = "", *, since: float = 0.0, until: float = float("inf")
+) -> Iterator[Entry]:
+    """Yield answers in the order of their time.
+
+    Args:
+        state: ``CLR_HOME``.
+        task: of this task alone; empty: of all.
+        since: seconds since 1970.
+        until: before then.
+    """
+    where, values = "WHERE time >= ? AND time < ?", (since, until)
+    if task:
+        yield from _entries(state, f"{where} AND task = ? ORDER BY time", (*values, task))
+    else:
+        yield from _entries(state, f"{where} ORDER BY time", values)
+
+
+def _entries(state: Path, where: str, values: Sequence[object]) -> Iterator[Entry]:
+    names = [one.name for one in fields(Entry)]
+    with reading(state) as database:
+        query = f"SELECT {', '.join(names)} FROM answers {where}"  # noqa: S608
+        for row in database.execute(query, values):
+            known = dict(zip(names, row, strict=True))
+            yield Entry(**{**known, "unknown": bool(known["unknown"])})
+
+
+def feedback(state: Path, *, since: float = 0.0) -> Iterator[tuple[Entry, Told]]:
+    """Yield each answer that was labelled since then, and its newest label."""
+    names = [f"answers.{one.name}" for one in fields(Entry)]
+    query = f"""
+        SELECT {", ".join(names)}, f.request_id, f.time, f.client, f.label
+        FROM feedback f JOIN answers USING (request_id)
+        WHERE f.time >= ? AND f.rowid = (
+            SELECT max(rowid) FROM feedback WHERE request_id = f.request_id)
+        ORDER BY f.time
+    """  # noqa: S608
+    with reading(state) as database:
+        for row in database.execute(query, (since,)):
+            entry = Entry(*row[: len(names)])
+            yield entry, Told(*row[len(names) :])
+
+
+def labelled(state: Path, request_id: str) -> list[Told]:
+    """Return every label that came for an answer, oldest first."""
+    query = "SELECT * FROM feedback WHERE request_id = ? ORDER BY rowid"
+    with reading(state) as database:
+        return [Told(*row) for row in database.execute(query, (request_id,))]
+
+
+def counts(state: Path, *, since: float = 0.0) -> dict[tuple[str, str], int]:
+    """Return how many answers there were since then, by task and label."""
+    query = "SELECT task, label, count(*) FROM answers WHERE time >= ? GROUP BY task, label"
+    with reading(state) as database:
+        rows = database.execute(query, (since,)).fetchall()
+    return {(task, label): number for task, label, number in rows}
