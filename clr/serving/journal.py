@@ -144,7 +144,7 @@ class Journal:
         self._database.close()
 
     def _work(self) -> None:
-        swept = 0.0
+        swept = float("-inf")
         while (first := self._waiting.get()) is not None:
             batch, last = [first], False
             while sum(len(rows) for rows, _ in batch) < _ROWS:
