@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from clr.settings import Settings
 
 MOST_DECODERS = 8
+_SHARE = 0.9
+"""Of ``CLR_SERVE_SECONDS``: what is late then is told of each image, before the whole request is."""
+
 Observer = Callable[[Answer, "Floats | None"], None]
 """Told of each answer, and of the image's features where the router saw them: float32 [d]."""
 
@@ -134,7 +137,7 @@ class Engine:
             raise UsageError("There is no image to label.", fix="Send one or more.")
         desk, follower = self._open()
         with self._room.holding(items):
-            began, left = time.time(), _Clock(self.settings.serve_seconds)
+            began, left = time.time(), _Clock(_SHARE * self.settings.serve_seconds)
             snapshot = await _current(follower, left())
             answering = [asyncio.create_task(desk.answer(snapshot, item)) for item in items]
             try:
