@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from flows.session import Session
 if TYPE_CHECKING:
     from clr.core.evidence import Evidence
     from clr.core.routing import Router
+    from clr.core.tried import Drawn
     from clr.gate.evidence import Bools, EarlierTask, Ints, Limits, Newcomer
     from clr.registry.release import ChampionRef, Release
 
@@ -143,13 +145,13 @@ def _earlier(
     routers: tuple[Router, Router],
 ) -> list[EarlierTask]:
     """Return what the gate is shown of every earlier task but the newcomer's own."""
-    from clr.core.routing import found
+    from clr.core.tried import drawn, found
 
     others = {task: one for task, one in before.items() if task != newcomer}
     asked = [Question(release.tasks[one], replay_is_due(session, release, one)) for one in others]
     looks = fan_out(session, look, asked, what="gate")
     features = {task: one.features for task, one in others.items()}
-    was, will_be = (found(router, features) for router in routers)
+    was, will_be = found(routers[0], features), drawn(routers[1], features, newcomer)
     replays = sum(one.replayed is not None for one in looks)
     LOG.info("gate      %d earlier tasks looked at, %d replayed", len(looks), replays)
     return [
@@ -190,16 +192,19 @@ def earlier_task(
         release: what serves now.
         champion: the task's entry in it.
         evidence: recorded with it.
-        routers: before and after the newcomer; None without routing.
+        routers: before and after the change; None without routing.
         predict: logits of (batch, task) in place of the network that serves.
         backbone: digest of the backbone behind `predict`.
     """
+    from clr.core.tried import Drawn
+
     due = replay_is_due(session, release, champion.task)
     seen = look_through(session, Question(champion, due), evidence, predict)
     sent = None
     if routers:
-        was, will_be = (_sent(router, evidence) for router in routers)
-        sent = was, will_be
+        was, will_be = (_found(router, evidence) for router in routers)
+        nothing = np.zeros(len(will_be), dtype=np.bool_)
+        sent = was, Drawn(will_be, nothing, nothing)
     return shown(release, evidence, seen, sent, backbone)
 
 
@@ -207,7 +212,7 @@ def shown(
     release: Release,
     evidence: Evidence,
     seen: Look,
-    sent: tuple[Bools, Bools] | None,
+    sent: tuple[Bools, Drawn] | None,
     backbone: str = "",
 ) -> EarlierTask:
     """Put what was recorded of a task beside what is seen of it today.
@@ -216,7 +221,8 @@ def shown(
         release: what serves now.
         evidence: recorded with its champion.
         seen: today.
-        sent: bool [n] each, which items reached their task before and after; None without routing.
+        sent: which items reached their task before, bool [n], and what becomes of them after;
+            None without routing.
         backbone: digest of another backbone than the one that was looked at.
     """
     from clr.gate.evidence import EarlierTask, Snapshot
@@ -247,13 +253,15 @@ def shown(
         replayed=seen.replayed,
         replay_due=seen.due,
         routed_before=sent[0] & (evidence.predicted == evidence.labels) if sent else None,
-        routed_after=sent[1] & (answers == evidence.labels) if sent else None,
+        routed_after=sent[1].found & (answers == evidence.labels) if sent else None,
+        taken=sent[1].taken if sent else None,
+        doubted=sent[1].doubted if sent else None,
     )
 
 
-def _sent(router: Router, evidence: Evidence) -> Bools:
+def _found(router: Router, evidence: Evidence) -> Bools:
     """Say which test items reach their task."""
-    from clr.core.routing import found
+    from clr.core.tried import found
 
     return found(router, {evidence.task: evidence.features})[evidence.task]
 
@@ -268,6 +276,7 @@ def _newcomer(
     from clr.gate.evidence import Newcomer
 
     about = evidence.about
+    sent = Counter(router.tasks[at] for at in router.route(evidence.features))
     return Newcomer(
         task=evidence.task,
         labels=evidence.labels,
@@ -277,7 +286,8 @@ def _newcomer(
         champion=_champion_answers(session, evidence, champion, release.tasks[evidence.task])
         if champion and release
         else None,
-        routed=_sent(router, evidence) & (evidence.predicted == evidence.labels),
+        routed=_found(router, evidence) & (evidence.predicted == evidence.labels),
+        strayed={task: times for task, times in sent.items() if task != evidence.task},
         params_pct=about["params_pct"],
         adapter_bytes=about["adapter_bytes"],
         latency_p95_ms=about["latency"]["p95"],

@@ -44,10 +44,10 @@ def measure(job: Job, adapter_digest: str, probe_predictions: list[int]) -> Evid
         adapter_digest: of the adapter file.
         probe_predictions: the linear probe's, one a test image.
     """
+    from clr.core.described import describe
     from clr.core.evaluate import predicted, run
     from clr.core.evidence import Evidence, canary_logits, preprocessing_digest
     from clr.core.latency import measure_latency
-    from clr.core.routing import statistics
 
     session, network = job.session, job.session.network
     images = job.test_images
@@ -78,7 +78,7 @@ def measure(job: Job, adapter_digest: str, probe_predictions: list[int]) -> Evid
         predicted=predicted(logits),
         probe=np.array(probe_predictions, dtype=np.int64),
         features=test,
-        statistics=statistics(train, train_labels, len(job.spec.labels)),
+        statistics=describe(train, train_labels, len(job.spec.labels)),
         canary=canary_logits(network, adapter_digest),
     )
 

@@ -134,10 +134,11 @@ def evidence(session: Session, made: Any, digest: str, data: str = "") -> Any:
     """Return the evidence of an adapter on its test images in ``data/``, whose digest is `data`."""
     import torch
 
+    from clr.core.described import statistics
     from clr.core.evaluate import predicted
     from clr.core.evidence import Evidence, canary_logits, preprocessing_digest
     from clr.core.images import prepare
-    from clr.core.routing import project, statistics
+    from clr.core.routing import project
     from flows.job import images_of
     from flows.measure import numeric_environment, router_preprocessing, test_digest
 

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clr.core.adapter import adapter_bytes, adapter_digest
+from clr.core.described import Floats, TaskStatistics
 from clr.core.evaluate import Labels
 from clr.core.files import canonical_json, sha256_bytes
 from clr.core.images import Preprocessing, prepare
 from clr.core.network import ReprogrammedNetwork
-from clr.core.routing import Floats, TaskStatistics
 from clr.errors import IntegrityBroken
 
 SCHEMA = "clr.evidence/1"
@@ -100,6 +100,8 @@ class Evidence:
             "scatter": self.described.scatter,
             "canary": self.canary,
         }
+        if self.described.calibration is not None:
+            arrays["calibration"] = self.described.calibration
         about = canonical_json({"schema": SCHEMA, **self.about}).decode()
         data: bytes = safetensors.numpy.save(
             {name: np.ascontiguousarray(array) for name, array in arrays.items()}, {"about": about}
@@ -124,7 +126,9 @@ def parse_evidence(data: bytes, expected_digest: str) -> Evidence:
         if about.pop("schema") != SCHEMA:
             raise ValueError("unknown schema")
         one = dict(safetensors.numpy.load(data))
-        statistics = TaskStatistics(one["counts"], one["means"], one["scatter"])
+        statistics = TaskStatistics(
+            one["counts"], one["means"], one["scatter"], one.get("calibration")
+        )
         return Evidence(
             about, one["labels"], one["predicted"], one["probe"],
             one["features"], statistics, one["canary"],

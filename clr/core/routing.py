@@ -4,23 +4,30 @@ A task is described by sufficient statistics (class means and the scatter within
 classes), so that it joins or leaves the router without any image of another
 task, in any order, with the same result (linear discriminant analysis; Hastie,
 Tibshirani & Friedman 2009, section 4.3).
+
+Some of its images are held out of them and kept as projected features: by these the router
+says which choices are doubtful and which images are like those of no task, with limits that
+hold for any distribution (`clr.core.conformal`). What it promises is told in `Router.choose`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clr.core.backbone import Backbone
+from clr.core.choosing import Calibrated, Routed, Thresholds, calibrated, choose, thresholds
+from clr.core.conformal import limit
+from clr.core.described import TaskStatistics
 from clr.core.images import Preprocessing
 from clr.errors import IntegrityBroken
 
 Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
 
 DIMENSIONS = 256
 """Size to which features are projected: keeps a task's statistics at 260 kB."""
@@ -28,64 +35,11 @@ DIMENSIONS = 256
 IMAGE_SIZE = 128
 """Side in pixels of what the router sees: one size for all tasks, since none is known yet."""
 
-ROWS = 1024
-"""Items that are routed at once; with 10,000 tasks of two classes their densities take 80 MB."""
-
 SHRINKAGE = 0.1
 """Share of a round covariance that is mixed in, so that few images suffice."""
 
-
-@dataclass(frozen=True, eq=False)
-class TaskStatistics:
-    """What the router knows of one task.
-
-    Attributes:
-        counts: int64 [C], images of each class.
-        means: float32 [C, d], of each class.
-        scatter: float32 [d, d], sum over images of outer products of deviations.
-    """
-
-    counts: NDArray[np.int64]
-    means: Floats
-    scatter: Floats
-
-    def __post_init__(self) -> None:
-        classes, d = self.means.shape if self.means.ndim == 2 else (0, 0)
-        fits = self.counts.shape == (classes,) and self.scatter.shape == (d, d)
-        finite = np.isfinite(self.means).all() and np.isfinite(self.scatter).all()
-        if not (classes and fits and finite and (self.counts > 0).all()):
-            raise IntegrityBroken(
-                "A task's routing statistics have a wrong shape or value.",
-                fix="Restore its evidence from the registry.",
-            )
-
-    @property
-    def digest(self) -> str:
-        """The sha256 of all values."""
-        digest = hashlib.sha256()
-        for array in (self.counts, self.means, self.scatter):
-            digest.update(repr(array.shape).encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return "sha256:" + digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Routed:
-    """Which task one image is of, as the router sees it.
-
-    Attributes:
-        task: the one whose nearest class is nearest of all.
-        second: the runner-up; empty where there is only one task.
-        confidence: the router's probability of `task`, between 0 and 1.
-        doubtful: the choice is not sure enough to be relied upon.
-        unknown: the image is like those of no task.
-    """
-
-    task: str
-    second: str
-    confidence: float
-    doubtful: bool = False
-    unknown: bool = False
+DOUBT, UNKNOWN = 0.05, 0.02
+"""Shares that `Router.choose` promises by default."""
 
 
 @lru_cache(maxsize=8)
@@ -114,25 +68,13 @@ def preprocessing(backbone: Backbone) -> Preprocessing:
     return Preprocessing(IMAGE_SIZE, backbone.mean, backbone.std, backbone.interpolation)
 
 
-def statistics(projected: Floats, labels: NDArray[np.int64], classes: int) -> TaskStatistics:
-    """Describe a task by projected training features [N, d] and their labels [N]."""
-    counts = np.bincount(labels, minlength=classes)
-    sums = np.zeros((classes, projected.shape[1]), dtype=np.float64)
-    np.add.at(sums, labels, projected.astype(np.float64))
-    means = sums / np.maximum(counts, 1)[:, None]
-    deviations = projected - means[labels]
-    scatter = deviations.T @ deviations
-    return TaskStatistics(
-        counts.astype(np.int64), means.astype(np.float32), scatter.astype(np.float32)
-    )
-
-
 class Gathering:
     """Statistics of tasks, summed as they come: ten thousand scatters need not be held at once."""
 
     def __init__(self) -> None:
         self.digests: dict[str, str] = {}
         self.means: list[Floats] = []
+        self.calibration: list[NDArray[np.float16] | None] = []
         self.scatter: NDArray[np.float64] | None = None
         self.freedom = 0
 
@@ -157,6 +99,7 @@ class Gathering:
         self.scatter += described.scatter
         self.freedom += int(described.counts.sum()) - len(described.counts)
         self.means.append(described.means)
+        self.calibration.append(described.calibration)
         self.digests[task] = digest or described.digest
 
 
@@ -184,73 +127,108 @@ class Router:
         self._whiten = np.linalg.inv(np.linalg.cholesky(covariance)).T.astype(np.float32)
         self._means = np.concatenate(gathered.means) @ self._whiten
         self._half_norms = 0.5 * np.square(self._means).sum(1)
-        self._starts = np.cumsum([0, *map(len, gathered.means)])[:-1]
+        ends = np.cumsum([0, *map(len, gathered.means)])
+        self._starts, self._ends = ends[:-1], ends[1:]
+        self._calibration = gathered.calibration
+        self._seen: dict[int, Calibrated | None] = {}
+        self._compared: tuple[tuple[float, float], Thresholds] | None = None
 
-    def route(self, projected: Floats) -> NDArray[np.int64]:
+    def route(self, projected: Floats) -> Ints:
         """Return int64 [N]: for each image the index in `tasks` of the one with the nearest class.
 
         Args:
             projected: float32 [N, d], see `project`.
         """
-        nearest = self._densities(projected).argmax(1)
-        tasks: NDArray[np.int64] = np.searchsorted(self._starts, nearest, side="right") - 1
-        return tasks
+        return self._task_of(self._densities(projected @ self._whiten).argmax(1))
 
-    def choose(self, projected: Floats) -> list[Routed]:
-        """Return the task of each image, and how sure that is; tasks are those of `route`.
+    def lead(self, projected: Floats, over: str) -> tuple[Ints, Floats]:
+        """Return where each image goes, see `route`, and its lead there over another task.
 
         Args:
             projected: float32 [N, d], see `project`.
-        """
-        best = np.maximum.reduceat(self._densities(projected), self._starts, axis=1)
-        order = np.argsort(-best, axis=1, kind="stable")[:, :2]  # [N, 2]; ties: first by name
-        shares = np.exp(best - best.max(1, keepdims=True))
-        confidences = 1 / shares.sum(1)
-        seconds = order[:, 1] if order.shape[1] > 1 else [None] * len(order)
-        return [
-            Routed(self.tasks[first], "" if second is None else self.tasks[second], float(sure))
-            for first, second, sure in zip(order[:, 0], seconds, confidences, strict=True)
-        ]
+            over: name of a task.
 
-    def _densities(self, projected: Floats) -> Floats:
+        Returns:
+            int64 [N], and float32 [N]: difference of log densities, 0 where it goes to `over`.
+        """
+        densities = self._densities(projected @ self._whiten)
+        nearest = densities.argmax(1)
+        at = self.tasks.index(over)
+        own = densities[:, self._starts[at] : self._ends[at]].max(1)
+        leads: Floats = densities[np.arange(len(nearest)), nearest] - own
+        return self._task_of(nearest), leads
+
+    def choose(
+        self, projected: Floats, doubt: float = DOUBT, unknown: float = UNKNOWN
+    ) -> list[Routed]:
+        """Return the task of each image, how sure that is, and whether to rely on it.
+
+        Doubtful: for some other task t, the lead over t is within the limit of t, which is the
+        conformal limit of (best log density of the other tasks - that of t) on t's own
+        calibration images. Unknown: the squared Mahalanobis distance from the nearest class
+        (Lee et al. 2018) exceeds the conformal limit of its task.
+
+        Promised for every task t with m calibration images, if these and a new image of t are
+        drawn alike, over the draw of all of them:
+
+            P(it is given to another task, and not doubtful) ≤ max(doubt, 1 / (m + 1))
+            P(it is given to t, and unknown) ≤ max(unknown, 1 / (m + 1))
+
+        A task without calibration images (evidence of earlier versions, very few images) makes
+        no choice doubtful and no image that goes to it unknown, and nothing is promised for it.
+
+        Args:
+            projected: float32 [N, d], see `project`.
+            doubt: share of a task's images that may be given to another without a word.
+            unknown: share of a task's images that may be called unknown.
+        """
+        white = projected @ self._whiten
+        limits = self._limits(doubt, unknown)
+        return choose(self.tasks, self._nearness(white), _lengths(white), limits)
+
+    def doubt_limit(self, task: str, doubt: float = DOUBT) -> float:
+        """Return the lead over `task` at or below which a choice is doubtful; see `choose`."""
+        known = self._known(self.tasks.index(task))
+        return -np.inf if known is None else limit(known.margins, doubt)
+
+    def _limits(self, doubt: float, unknown: float) -> Thresholds:
+        """Return what choices are compared with; the last ones are kept."""
+        shares = doubt, unknown
+        if self._compared is None or self._compared[0] != shares:
+            known = [self._known(at) for at in range(len(self.tasks))]
+            self._compared = shares, thresholds(known, doubt, unknown)
+        return self._compared[1]
+
+    def _known(self, at: int) -> Calibrated | None:
+        """Return how a task's calibration images are seen; computed once."""
+        if at not in self._seen:
+            held = self._calibration[at]
+            if held is None:
+                self._seen[at] = None
+            else:
+                white = held.astype(np.float32) @ self._whiten
+                self._seen[at] = calibrated(self._nearness(white), _lengths(white), at)
+        return self._seen[at]
+
+    def _nearness(self, white: Floats) -> Floats:
+        """Return float32 [N, tasks]: log density of each task's nearest class."""
+        best: Floats = np.maximum.reduceat(self._densities(white), self._starts, axis=1)
+        return best
+
+    def _densities(self, white: Floats) -> Floats:
         """Return float32 [N, classes]: log densities, up to a constant of the image."""
-        densities: Floats = (projected @ self._whiten) @ self._means.T
+        densities: Floats = white @ self._means.T
         densities -= self._half_norms
         return densities
 
-
-def found(router: Router, features: Mapping[str, Floats]) -> dict[str, NDArray[np.bool_]]:
-    """Say which items a router sends to the task that they are of.
-
-    Args:
-        router: it knows every one of the tasks.
-        features: float32 [n, d] of each task, see `project`.
-
-    Returns:
-        bool [n] of each task.
-    """
-    own = {name: at for at, name in enumerate(router.tasks)}
-    answers: dict[str, NDArray[np.bool_]] = {}
-    for names in _blocks({name: len(one) for name, one in features.items()}):
-        chosen = router.route(np.concatenate([features[name] for name in names]))
-        ends = np.cumsum([len(features[name]) for name in names])[:-1]
-        for name, part in zip(names, np.split(chosen, ends), strict=True):
-            answers[name] = part == own[name]
-    return answers
+    def _task_of(self, classes: Ints) -> Ints:
+        tasks: Ints = np.searchsorted(self._starts, classes, side="right") - 1
+        return tasks
 
 
-def _blocks(sizes: Mapping[str, int]) -> Iterator[list[str]]:
-    """Yield names that make about `ROWS` items together: one matrix product for all of them."""
-    block: list[str] = []
-    rows = 0
-    for name, size in sizes.items():
-        if block and rows + size > ROWS:
-            yield block
-            block, rows = [], 0
-        block.append(name)
-        rows += size
-    if block:
-        yield block
+def _lengths(white: Floats) -> Floats:
+    half: Floats = 0.5 * np.square(white).sum(1)
+    return half
 
 
 def router_digest(digests: Mapping[str, str]) -> str:

@@ -19,8 +19,10 @@ _FAILED = {
     "test-data": "Restore the recorded test images with dvc pull; clr verify names what is missing "
     "or changed.",
     "replay": "Run the gate again with a replay of the tasks it names.",
-    "routing": "Make the router tell the newcomer from the earlier tasks, or keep it out of the "
-    "router, so that callers name the task.",
+    "routing": "Tasks that look alike cannot be told apart without a name: make one task of them, "
+    "or give the newcomer images that differ.",
+    "doubt": "The newcomer makes right choices doubtful: make one task of what looks alike, or "
+    "give the newcomer images that differ.",
     "improvement": "The adapter does not pay: look at the data and the recipe, or serve the linear "
     "probe.",
     "own-champion": "Keep the version in use, or train again.",
@@ -39,6 +41,18 @@ _OPEN = {
 }
 
 
+def overlap_step(report: Mapping[str, Any]) -> str:
+    """Return what to do about tasks that look alike; empty where there are none."""
+    names = [one["task"] for one in report.get("overlaps", ())]
+    if not names:
+        return ""
+    listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return (
+        f"{report['newcomer']} looks like {listed}: name the task in requests, or make one task of "
+        "them."
+    )
+
+
 def next_steps(report: Mapping[str, Any]) -> list[str]:
     """Return what the reader can do now, most pressing first.
 
@@ -46,13 +60,14 @@ def next_steps(report: Mapping[str, Any]) -> list[str]:
         report: the report in its ``gate.json`` form.
     """
     name = report["newcomer"]
+    alike = [overlap_step(report)] if report.get("overlaps") else []
     if report["verdict"] == "pass":
         where = f" on its page in the registry, or by clr review {name} VERSION" if name else ""
-        return [f"Review the candidate{where}; approving it puts it into service."]
+        return [*alike, f"Review the candidate{where}; approving it puts it into service."]
     failed, undecided = _kinds(report["failed"]), _kinds(report["inconclusive"])
     steps = [_FAILED[kind] for kind in failed]
     steps += [_OPEN.get(kind, _FAILED[kind]) for kind in undecided if kind not in failed]
-    return [*steps, "Nothing has changed: every version in use is still in use."]
+    return [*steps, *alike, "Nothing has changed: every version in use is still in use."]
 
 
 def _kinds(keys: list[str]) -> list[str]:

@@ -41,7 +41,7 @@ def judge_earlier(
     causes += _canary(one, digest)
     causes += _missing_replay(one, digest, blamed=bool(causes))
     checks = [_retention(one, declared, limits, digest, causes), *causes]
-    return checks + _routing(one, limits, routed)
+    return checks + _routing(one, limits, routed) + _doubt(one, limits)
 
 
 def _changed(one: EarlierTask) -> list[str]:
@@ -221,6 +221,30 @@ def _routing(one: EarlierTask, limits: Limits, routed: bool) -> list[Check]:
     )
     message = f"{one.task}: {sentence}"
     return [replace(base, verdict=verdict, how="paired-test", message=message, facts=facts)]
+
+
+def _doubt(one: EarlierTask, limits: Limits) -> list[Check]:
+    """Ask whether the newcomer makes choices doubtful that are right; nothing where none is."""
+    if one.doubted is None or not one.doubted.any():
+        return []
+    pairs = compare(np.ones(one.n, dtype=np.bool_), ~one.doubted)
+    least = pairs.at_least(limits.alpha)
+    much = least > limits.routing_margin
+    message = (
+        f"{one.task}: {pairs.regressed} of {count(one.n, 'test image')} still reach it, but "
+        f"doubtful on account of the newcomer. With {percent(1 - limits.alpha, 0)} confidence "
+        f"that is a share of at least {percent(max(least, 0.0))}; less than "
+        f"{percent(limits.routing_margin)} must not be ruled out."
+    )
+    digest = evidence_digest({"check": "doubt", "task": one.task}, one.doubted)
+    facts = {"doubted": pairs.regressed, "share_at_least": round(least, 6)}
+    verdict: Verdict = "fail" if much else "pass"
+    return [
+        Check(
+            "doubt", one.task, verdict, pairs.drop, limits.routing_margin, one.n, digest, "",
+            message, facts,
+        )
+    ]  # fmt: skip
 
 
 def _failed(name: str, one: EarlierTask, digest: str, message: str) -> Check:

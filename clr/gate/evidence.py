@@ -69,6 +69,9 @@ class EarlierTask:
         routed_before: bool [n], sent to its own task and answered right, now.
         routed_after: bool [n], the same in the new release. None (both) where no
             router is in use.
+        taken: bool [n], sent to the newcomer in the new release; None without routing.
+        doubted: bool [n], sent to its own task in the new release, but doubtful on account
+            of the newcomer; None without routing.
 
     Raises:
         IntegrityBroken: an array has another length or type than it must have.
@@ -85,13 +88,15 @@ class EarlierTask:
     replay_due: bool = False
     routed_before: Bools | None = None
     routed_after: Bools | None = None
+    taken: Bools | None = None
+    doubted: Bools | None = None
 
     def __post_init__(self) -> None:
         _require_text(self.task, "the name of an earlier task")
         n = _freeze(self, "labels", self.task, None, np.int64)
         for name in ("stored", "replayed"):
             _freeze(self, name, self.task, n, np.int64)
-        for name in ("routed_before", "routed_after"):
+        for name in ("routed_before", "routed_after", "taken", "doubted"):
             _freeze(self, name, self.task, n, np.bool_)
 
     @property
@@ -112,6 +117,7 @@ class Newcomer:
         majority: int [n] or one int, the most frequent training class.
         champion: int [n], answers of this task's own champion; None if it has none.
         routed: bool [n], sent to this task and answered right; None without a router.
+        strayed: how many of the n items are sent to each other task, where there are any.
         params_pct: added kernel parameters, in percent of the backbone's.
         adapter_bytes: size of the adapter file.
         latency_p95_ms: 95th percentile of one prediction with the adapter.
@@ -134,6 +140,7 @@ class Newcomer:
     latency_p95_ms: float
     bare_latency_p95_ms: float
     digests: Mapping[str, str]
+    strayed: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _require_text(self.task, "the newcomer's name")
@@ -146,6 +153,7 @@ class Newcomer:
             _freeze(self, name, self.task, n, np.int64)
         _freeze(self, "routed", self.task, n, np.bool_)
         object.__setattr__(self, "digests", dict(self.digests))
+        object.__setattr__(self, "strayed", dict(self.strayed))
 
     @property
     def n(self) -> int:

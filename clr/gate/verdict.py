@@ -16,6 +16,7 @@ from clr.gate.earlier import judge_earlier
 from clr.gate.evidence import Limits, Offer
 from clr.gate.matrix import AccuracyMatrix, grow
 from clr.gate.newcomer import judge_newcomer
+from clr.gate.overlap import Overlap, overlap_sentence, overlaps
 
 SCHEMA = "clr.gate/1"
 
@@ -41,6 +42,7 @@ class GateReport:
         limits: what was allowed.
         declared: parts that the offer said it changes.
         sentence: the verdict in plain words.
+        overlaps: earlier tasks that the router confuses with the newcomer.
     """
 
     verdict: Verdict
@@ -51,6 +53,7 @@ class GateReport:
     limits: Limits
     declared: frozenset[str]
     sentence: str
+    overlaps: tuple[Overlap, ...] = ()
 
     @property
     def failed(self) -> list[str]:
@@ -75,6 +78,7 @@ class GateReport:
             "limits": asdict(self.limits),
             "metrics": self.metrics,
             "matrix": self.matrix.to_dict(),
+            "overlaps": [one.to_dict() for one in self.overlaps],
             "checks": [one.to_dict() for one in self.checks],
         }
 
@@ -100,6 +104,8 @@ def decide(offer: Offer, limits: Limits | None = None) -> GateReport:
     matrix = _matrix(offer, checks)
     verdict = _overall(checks)
     name = offer.newcomer.task if offer.newcomer else ""
+    alike = overlaps(offer.newcomer, offer.earlier)
+    told = _sentence(verdict, checks, name), overlap_sentence(name, alike)
     return GateReport(
         verdict=verdict,
         checks=tuple(checks),
@@ -108,7 +114,8 @@ def decide(offer: Offer, limits: Limits | None = None) -> GateReport:
         newcomer=name,
         limits=limits,
         declared=offer.declared,
-        sentence=_sentence(verdict, checks, name),
+        sentence=" ".join(filter(None, told)),
+        overlaps=alike,
     )
 
 

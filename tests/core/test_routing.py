@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clr.core.routing import Floats, Router, TaskStatistics, found, statistics
+from clr.core.described import Floats, TaskStatistics, statistics
+from clr.core.routing import Router
+from clr.core.tried import found
 
 SIDE, IMAGES = 8, 30
 
