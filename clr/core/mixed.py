@@ -1,18 +1,27 @@
-"""Batches whose images belong to different tasks, in one frozen backbone."""
+"""Batches whose images belong to different tasks, in one pass of one frozen backbone.
+
+Everything that a task adds acts on its own images alone: depthwise kernels, channel mixing,
+batch norms and head. Frozen batch norms are folded (`clr.core.folding`), so that logits differ
+in the last bits from those of `clr.core.network.ReprogrammedNetwork`.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from clr.core.adapter import Adapter
 from clr.core.backbone import Backbone
-from clr.core.network import ReprogrammedNetwork
+from clr.core.mixing.batch import Part, act, allow, in_order
+from clr.core.mixing.shelf import Shelf
+from clr.core.places import acting
 from clr.errors import UsageError
+
+READY_BYTES = 512 * 2**20
+"""Memory for adapters that are folded and ready, by default; all others are kept packed."""
 
 
 class MixedNetwork:
@@ -22,16 +31,22 @@ class MixedNetwork:
     adapters that were attached when it began.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
-        """Share `backbone`; nothing of it is copied."""
+    def __init__(self, backbone: Backbone, *, ready_bytes: int = READY_BYTES) -> None:
+        """Share `backbone`; nothing of it is copied.
+
+        Args:
+            backbone: to which all adapters belong.
+            ready_bytes: memory for adapters that are folded and ready; the others, those asked
+                for least recently, are kept packed and take milliseconds when they are wanted.
+        """
         self.backbone = backbone
-        self._changing = threading.Lock()
-        self._attached: Mapping[str, ReprogrammedNetwork] = MappingProxyType({})
+        self._shelf = Shelf(backbone, ready_bytes)
+        allow(backbone)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the attached adapters, sorted."""
-        return tuple(sorted(self._attached))
+        return self._shelf.names
 
     def attach(self, adapter: Adapter, name: str = "") -> None:
         """Attach an adapter under `name` (default: its task), in place of one of that name.
@@ -39,11 +54,7 @@ class MixedNetwork:
         Raises:
             IntegrityBroken: it does not belong to this backbone (see `check_adapter`).
         """
-        key = name or adapter.spec.task
-        made = ReprogrammedNetwork(self.backbone)
-        made.attach(adapter, key)
-        with self._changing:
-            self._attached = MappingProxyType({**self._attached, key: made})
+        self._shelf.put(name or adapter.spec.task, adapter)
 
     def detach(self, name: str) -> None:
         """Forget the adapter of this name.
@@ -51,18 +62,15 @@ class MixedNetwork:
         Raises:
             UsageError: there is none.
         """
-        with self._changing:
-            _find(self._attached, name)
-            kept = {key: one for key, one in self._attached.items() if key != name}
-            self._attached = MappingProxyType(kept)
+        self._shelf.remove(name)
 
     def adapter(self, name: str) -> Adapter:
-        """Return the attached adapter of this name.
+        """Return the attached adapter of this name, its tensors on the CPU.
 
         Raises:
             UsageError: there is none; never the bare backbone instead.
         """
-        return _find(self._attached, name).adapter(name)
+        return self._shelf.adapter(name)
 
     @torch.inference_mode()
     def logits(self, batch: Tensor, names: Sequence[str]) -> list[Tensor]:
@@ -77,15 +85,24 @@ class MixedNetwork:
         """
         if len(names) != len(batch):
             raise UsageError(f"{len(batch)} images have {len(names)} names of adapters.")
-        attached = self._attached
-        rows: dict[str, list[int]] = {}
-        for row, name in enumerate(names):
-            rows.setdefault(name, []).append(row)
-        programs = {name: _find(attached, name) for name in rows}
-        found: dict[int, Tensor] = {}
-        for name, mine in rows.items():
-            found |= zip(mine, programs[name].logits(batch[mine], name), strict=True)
-        return [found[row] for row in range(len(names))]
+        parts = self._parts(names)
+        if not parts:
+            return []
+        rows = [row for part in parts for row in part.rows]
+        batch = batch.to(self.backbone.device)
+        if rows != sorted(rows):
+            batch = batch[torch.tensor(rows, device=batch.device)]
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        with acting(act(self.backbone, parts)):
+            features: Tensor = self.backbone.module(batch)
+        found = [
+            logits
+            for part, mine in zip(parts, features.split([len(p.rows) for p in parts]), strict=True)
+            for logits in F.linear(mine, *part.adapter.head)
+        ]
+        return [
+            logits for _, logits in sorted(zip(rows, found, strict=True), key=lambda pair: pair[0])
+        ]
 
     @torch.inference_mode()
     def features(self, batch: Tensor) -> Tensor:
@@ -93,14 +110,8 @@ class MixedNetwork:
         output: Tensor = self.backbone.module(batch.to(self.backbone.device))
         return output
 
-
-def _find(attached: Mapping[str, ReprogrammedNetwork], name: str) -> ReprogrammedNetwork:
-    found = attached.get(name)
-    if found is None:
-        known = tuple(sorted(attached))
-        raise UsageError(
-            f"No adapter {name!r} is attached.",
-            fix=f"Attached: {', '.join(known[:10]) or 'none'}.",
-            known=known,
-        )
-    return found
+    def _parts(self, names: Sequence[str]) -> list[Part]:
+        rows: dict[str, list[int]] = {}
+        for row, name in enumerate(names):
+            rows.setdefault(name, []).append(row)
+        return in_order([Part(self._shelf.folded(name), mine) for name, mine in rows.items()])

@@ -1,0 +1,114 @@
+"""Where the tasks of one batch act in the backbone: each on its own images, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+
+from clr.core.backbone import Backbone
+from clr.core.folding import folded
+from clr.core.mixing.fold import Affine, FoldedAdapter, rest_of
+from clr.core.mixing.steps import Steps, normalise
+from clr.core.places import Function, Places, prepare
+
+Instead = dict[nn.Module, Function]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Images of one task, side by side in the batch.
+
+    Attributes:
+        adapter: the task's.
+        rows: of the images in the batch as it was given.
+    """
+
+    adapter: FoldedAdapter
+    rows: Sequence[int]
+
+
+def in_order(parts: Sequence[Part]) -> list[Part]:
+    """Return parts as `act` wants them: of one structure side by side, large ones first."""
+    return sorted(parts, key=lambda part: (part.adapter.structure, -len(part.rows)))
+
+
+def act(backbone: Backbone, parts: Sequence[Part]) -> Places:
+    """Return what acts where for a batch of these parts.
+
+    Tasks of one structure act together. Where those of another do something else, they do it
+    with their own images; what all do alike is done once for all.
+    """
+    sections = [list(some) for _, some in groupby(parts, lambda part: part.adapter.structure)]
+    acts = [_section(backbone, some) for some in sections]
+    if len(acts) == 1:
+        return Places(instead=acts[0])
+    images = [sum(len(part.rows) for part in some) for some in sections]
+    modules = {module for one in acts for module in one}
+    return Places(instead={module: _joined(module, acts, images) for module in modules})
+
+
+def allow(backbone: Backbone) -> None:
+    """Let what `act` returns act in this backbone."""
+    modules = [*backbone.convolutions.values()]
+    norms = [m for m in backbone.module.modules() if isinstance(m, nn.BatchNorm2d)]
+    prepare(Places(instead=dict.fromkeys([*modules, *norms], _same)))
+
+
+def _section(backbone: Backbone, parts: Sequence[Part]) -> Instead:
+    adapters = [part.adapter for part in parts]
+    images = [len(part.rows) for part in parts]
+    first, pairs = adapters[0], folded(backbone)
+    instead: Instead = {}
+    for path, pair in pairs.items():
+        if path not in first.steps and pair.norm not in first.norms:
+            instead |= {backbone.convolutions[path]: pair.convolution, pair.norm: pair.rest}
+    for path, step in first.steps.items():
+        rest: Function = _same
+        if step.shift is not None:
+            rest, instead[pairs[path].norm] = pairs[path].rest, _same
+        steps = Steps([one.steps[path] for one in adapters], images, rest)
+        convolution = backbone.convolutions[path]
+        instead[convolution] = partial(_reprogrammed, convolution, steps)
+    for norm in first.norms:
+        norms = [one.norms[norm] for one in adapters]
+        instead[norm] = partial(_normalised, norm, norms, images)
+    return instead
+
+
+def _reprogrammed(convolution: nn.Conv2d, steps: Steps, x: Tensor) -> Tensor:
+    return steps(_plain(convolution, x))
+
+
+def _normalised(
+    norm: nn.BatchNorm2d, norms: Sequence[Affine], images: Sequence[int], x: Tensor
+) -> Tensor:
+    return rest_of(norm, normalise(x, norms, images))
+
+
+def _plain(module: nn.Module, x: Tensor) -> Tensor:
+    # the forward of the class, since that of the instance asks what acts instead
+    output: Tensor = type(module).forward(module, x)
+    return output
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _joined(
+    module: nn.Module, acts: Sequence[Mapping[nn.Module, Function]], images: Sequence[int]
+) -> Function:
+    plain = partial(_plain, module)
+    functions = [one.get(module, plain) for one in acts]
+    if all(function is functions[0] for function in functions):
+        return functions[0]
+
+    def each(x: Tensor) -> Tensor:
+        return torch.cat([f(part) for f, part in zip(functions, x.split(images), strict=True)])
+
+    return each

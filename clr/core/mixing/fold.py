@@ -1,0 +1,124 @@
+"""An adapter as inference wants it: batch norms in its kernels, kernels as rows of taps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from timm.layers.norm_act import BatchNormAct2d
+from torch import Tensor, nn
+
+from clr.core.adapter import Adapter
+from clr.core.backbone import Backbone
+from clr.core.folding import folded
+
+Structure = tuple[str, str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """A frozen batch norm: `scale` and `shift`, float32 [channels]."""
+
+    scale: Tensor
+    shift: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What one adapter does to the output of one convolution.
+
+    Attributes:
+        taps: its depthwise kernel, float32 [9, channels], row by row of the 3×3 window; with
+            the batch norm's scale in it where that is folded.
+        shift: float32 [channels], which a folded batch norm adds.
+        down: of the channel mixing, float32 [rank, channels, 1, 1].
+        up: of the channel mixing, float32 [channels, rank, 1, 1].
+    """
+
+    taps: Tensor
+    shift: Tensor | None = None
+    down: Tensor | None = None
+    up: Tensor | None = None
+
+    @cached_property
+    def kernel(self) -> Tensor:
+        """The depthwise kernel as convolutions take it: [channels, 1, 3, 3]."""
+        return self.taps.t().reshape(-1, 1, 3, 3).contiguous()
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedAdapter:
+    """The tensors of one adapter, ready to act.
+
+    Attributes:
+        structure: variant, batch norm, rank: equal where the same parts act at the same places.
+        steps: by path of the convolution.
+        norms: batch norms of the task's own that no kernel takes in.
+        head: weight [classes, channels] and bias [classes].
+    """
+
+    structure: Structure
+    steps: Mapping[str, Step]
+    norms: Mapping[nn.BatchNorm2d, Affine]
+    head: tuple[Tensor, Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes, with both forms of its kernels."""
+        tensors = [*self.head]
+        for step in self.steps.values():
+            tensors += [t for t in (step.taps, step.taps, step.down, step.up) if t is not None]
+        for norm in self.norms.values():
+            tensors += [norm.scale, norm.shift]
+        return sum(tensor.nbytes for tensor in tensors)
+
+
+@torch.inference_mode()
+def fold(adapter: Adapter, backbone: Backbone) -> FoldedAdapter:
+    """Return the adapter with each batch norm in the kernel before it, where there is one.
+
+    Nothing that mixes channels may stand between the two.
+    """
+    tensors = {name: t.detach().to(backbone.device) for name, t in adapter.tensors.items()}
+    own, pairs = _own_norms(backbone, tensors), folded(backbone)
+    steps: dict[str, Step] = {}
+    for path in backbone.convolutions:
+        kernel = tensors.get(f"kernels.{path}")
+        if kernel is None:
+            continue
+        down, up = tensors.get(f"mix.{path}.down"), tensors.get(f"mix.{path}.up")
+        taps, shift = kernel.reshape(-1, 9).t(), None
+        if path in pairs and down is None:
+            pair = pairs[path]
+            norm = own.pop(pair.norm, Affine(pair.scale, pair.shift))
+            taps, shift = taps * norm.scale, norm.shift
+        steps[path] = Step(taps.contiguous(), shift, down, up)
+    spec = adapter.spec
+    structure = spec.variant, spec.batch_norm, spec.rank if spec.variant == "mix" else 0
+    return FoldedAdapter(structure, steps, own, (tensors["head.weight"], tensors["head.bias"]))
+
+
+def _own_norms(backbone: Backbone, tensors: Mapping[str, Tensor]) -> dict[nn.BatchNorm2d, Affine]:
+    found: dict[nn.BatchNorm2d, Affine] = {}
+    for name in tensors:
+        path, _, leaf = name.rpartition(".")
+        if not path.startswith("bn.") or leaf != "weight":
+            continue
+        module = backbone.module.get_submodule(path.removeprefix("bn."))
+        assert isinstance(module, nn.BatchNorm2d)  # as `check_adapter` found it
+        weight, bias, mean, variance = (
+            tensors[f"{path}.{leaf}"].double()
+            for leaf in ("weight", "bias", "running_mean", "running_var")
+        )
+        scale = weight * torch.rsqrt(variance + module.eps)
+        found[module] = Affine(scale.float(), (bias - mean * scale).float())
+    return found
+
+
+def rest_of(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """Do what a batch norm's module does besides: its activation in timm's."""
+    if isinstance(norm, BatchNormAct2d):
+        x = norm.act(norm.drop(x))
+    return x
