@@ -14,6 +14,7 @@ from clr.core.adapter import Adapter, check_adapter
 from clr.core.backbone import Backbone
 from clr.core.folding import Folded, folded, without_norms
 from clr.core.places import Function, Places, acting, prepare
+from clr.core.precision import strided_in_float32
 from clr.errors import UsageError
 
 
@@ -112,7 +113,11 @@ def _folded_places(
         backbone.convolutions[path]: pair for path, pair in pairs.items()
     }
     after = {module: replace(step, norm=own.get(module)) for module, step in steps.items()}
-    places = Places(after, without_norms(backbone, pairs, steps))
+    instead = without_norms(backbone, pairs, steps)
+    for convolution in backbone.convolutions.values():
+        if forward := strided_in_float32(convolution, instead.get(convolution)):
+            instead[convolution] = forward
+    places = Places(after, instead)
     prepare(places)
     return places
 

@@ -105,7 +105,8 @@ def fit(
     start = new_adapter(spec, backbone, probe).compressed()
     # copies: the start stays what weight decay pulls to, and what may be returned
     tensors = {name: t.to(backbone.device, copy=True) for name, t in start.tensors.items()}
-    program = Program(backbone, tensors, fold=recipe.batch_norm == "frozen")
+    fold = recipe.batch_norm == "frozen"
+    program = Program(backbone, tensors, fold=fold)
     parameters = _parameters(tensors, recipe, caution(recipe, len(baseline.train)))
     optimiser = torch.optim.AdamW(
         [{"params": [tensors[name]], "lr": lr} for name, lr in parameters.items()],
@@ -130,6 +131,7 @@ def fit(
         recipe,
         backbone.device,
         seconds,
+        mixed_on_cpu=fold,
     )
     anchors = {name: start.tensors[name].to(backbone.device) for name in parameters}
     after_step = _after_step(tensors, anchors, average, recipe)

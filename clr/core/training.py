@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -17,6 +16,7 @@ from clr.core.baseline import Baseline
 from clr.core.checkpoint import Epoch
 from clr.core.evaluate import run
 from clr.core.images import ImageSet, Preprocessing, prepare
+from clr.core.precision import mixed_precision
 from clr.core.recipe import Recipe
 from clr.errors import UsageError
 
@@ -56,6 +56,7 @@ class Training:
         seconds: of wall time since this object was made; where given, training goes on
             until they are over, whatever number of epochs that is.
         schedule: share of the peak learning rate at a progress in 0 … 1.
+        mixed_on_cpu: the model is fast in bfloat16 on a CPU, too (`clr.core.precision`).
         penalty: added to the loss of each step, e.g. a pull to what earlier tasks need.
     """
 
@@ -68,6 +69,7 @@ class Training:
     device: torch.device
     seconds: float | None = None
     schedule: Callable[[float], float] = one_cycle
+    mixed_on_cpu: bool = False
     penalty: Callable[[], Tensor] | None = None
     started: float = field(default_factory=time.monotonic)
 
@@ -132,7 +134,7 @@ class Training:
         batch = prepare(pixels, self.preprocessing, self.device)
         labels = self.images.labels[part].to(self.device)
         optimiser.zero_grad(set_to_none=True)
-        with _mixed_precision(self.device):
+        with mixed_precision(self.device, on_cpu=self.mixed_on_cpu):
             logits = self.train_logits(batch)
         loss = F.cross_entropy(
             logits.float(),
@@ -224,9 +226,3 @@ def _require_finite(loss: float) -> None:
             "The training diverged: its loss is not finite any more.",
             fix="Lower recipe.kernel_lr and recipe.head_lr in task.yaml.",
         )
-
-
-def _mixed_precision(device: torch.device) -> AbstractContextManager[object]:
-    if device.type == "cuda":
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return nullcontext()

@@ -377,7 +377,7 @@ def test_what_is_returned_is_what_its_file_holds_and_what_was_judged(
 def test_a_start_that_wins_is_compressed_too(
     train: Task, backbone: Backbone, baseline: Baseline
 ) -> None:
-    recipe = replace(RECIPE, epochs=1, kernel_lr=1.0, head_lr=1.0, storage="int4")
+    recipe = replace(RECIPE, epochs=3, batch_size=2, kernel_lr=1.0, head_lr=1.0, storage="int4")
     trained = train(recipe)
     assert trained.best == 0
     probe = baseline.probe.weight

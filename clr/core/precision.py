@@ -1,0 +1,59 @@
+"""Training in bfloat16 where the processor multiplies it faster than float32."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache, partial
+
+import torch
+from torch import Tensor, nn
+
+from clr.core.places import Function
+
+_MULTIPLIES = ("amx_bf16", "avx512_bf16")
+
+
+def mixed_precision(device: torch.device, *, on_cpu: bool) -> AbstractContextManager[object]:
+    """Let what computes inside use bfloat16 where that is faster.
+
+    Weights, their gradients and the loss stay float32 (Micikevicius et al. 2018, section 3.1);
+    bfloat16 has float32's range, so that the loss needs no scale (Kalamkar et al. 2019).
+
+    Args:
+        device: where it computes.
+        on_cpu: whether it is faster on a CPU that multiplies bfloat16, too: a folded
+            `clr.core.network.Program` is, gradients of other strided or large depthwise
+            convolutions are not.
+    """
+    if device.type == "cuda" or (device.type == "cpu" and on_cpu and _cpu_multiplies()):
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+@cache
+def _cpu_multiplies() -> bool:
+    """Whether this processor has instructions that multiply bfloat16."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name) for name in _MULTIPLIES)
+
+
+def strided_in_float32(convolution: nn.Conv2d, forward: Function | None) -> Function | None:
+    """Return what computes a convolution where the CPU is slow at its gradient in bfloat16.
+
+    oneDNN has no fast path for the input's gradient of a strided depthwise convolution in
+    bfloat16: it takes some thirty times as long as in float32.
+
+    Args:
+        convolution: of the backbone.
+        forward: what acts instead of it; None: it itself does.
+    """
+    if convolution.groups == 1 or max(convolution.stride) == 1:
+        return forward
+    return partial(_in_float32, forward or partial(type(convolution).forward, convolution))
+
+
+def _in_float32(forward: Function, x: Tensor) -> Tensor:
+    if not (x.is_cpu and torch.is_autocast_enabled("cpu")):
+        return forward(x)
+    with torch.autocast("cpu", enabled=False):
+        return forward(x.float())
