@@ -146,6 +146,12 @@ class Settings(BaseSettings):
     gate_routing_margin: float = Field(
         0.05, gt=0, lt=1, description="largest fall of routed accuracy of an earlier task"
     )
+    router_doubt: float = Field(
+        0.05, gt=0, lt=1, description="share of a task's images given to another without a word"
+    )
+    router_unknown: float = Field(
+        0.02, gt=0, lt=1, description="share of a task's images that may be called unknown"
+    )
     gate_max_params_pct: float = Field(
         2.0, gt=0, description="added kernel parameters, % of backbone"
     )

@@ -24,6 +24,7 @@ from flows import (
     cli_verify,
     output,
     text,
+    text_routing,
 )
 from flows.audit import cli as audit_cli
 from flows.command import Commands, as_json
@@ -233,7 +234,7 @@ def predict(images: tuple[Path, ...], task: str | None, as_json: bool) -> None:
             f"{len(unreadable)} of {len(images)} images could not be read, first {unreadable[0]}.",
             fix="See the error beside each; the others were labelled.",
         )
-    output.emit(answer, as_json, text.predicted, refusal)
+    output.emit(answer, as_json, text_routing.predicted, refusal)
 
 
 @main.command()

@@ -91,6 +91,7 @@ def describe(
             "earlier_tasks": int(report["metrics"]["earlier_tasks"]),
             "how": proofs,
             "failed": [*report["failed"], *report["inconclusive"]],
+            "overlaps": report["overlaps"],
         },
         "adapter": {
             "digest": about["adapter"],
@@ -269,6 +270,15 @@ def metrics(
         "adapter.params_pct": result["adapter"]["params_pct"],
         **{f"latency.{name}_ms": value for name, value in evidence.about["latency"].items()},
         **{f"gate.{name}": float(value) for name, value in judged.report["metrics"].items()},
+        **_routing(judged),
         **{f"seconds.{name}": value for name, value in seconds.items()},
         **roi.metrics(case),
     }
+
+
+def _routing(judged: Judged) -> dict[str, float]:
+    """Return the largest share of any task's test images that the router sends to the other."""
+    shares = [
+        one[way] for one in judged.report["overlaps"] for way in ("to_newcomer", "from_newcomer")
+    ]
+    return {"routing.overlap": max(shares, default=0.0)}

@@ -11,6 +11,7 @@ from clr.errors import DataRefused, UsageError
 from flows.session import Session
 
 if TYPE_CHECKING:
+    from clr.core.choosing import Routed
     from clr.registry.release import Release
 
 Result = dict[str, Any]
@@ -37,6 +38,9 @@ def run_predict(session: Session, images: Sequence[Path], task: str | None) -> R
             fix=f"It serves: {', '.join(sorted(release.tasks))}.",
         )
     _check_backbone(session, release)
+    if task is None and len(release.tasks) > 1:
+        settings = session.settings
+        session.router(release).calibrate(settings.router_doubt, settings.router_unknown)
     return {
         "release": release.version,
         "release_digest": release.digest,
@@ -62,7 +66,8 @@ def _predict(session: Session, release: Release, path: Path, task: str | None) -
 
     try:
         data = _bytes(path, session.settings.max_image_pixels)
-        chosen = task or _route(session, release, data)
+        routed = None if task else _route(session, release, data)
+        chosen = task or (routed.task if routed else next(iter(release.tasks)))
         champion = release.tasks[chosen]
         network = session.champion_network(champion)
         spec = network.adapter(chosen).spec
@@ -86,6 +91,8 @@ def _predict(session: Session, release: Release, path: Path, task: str | None) -
         "routed": task is None,
         "label": spec.labels[best],
         "probability": probabilities[best],
+        "doubtful": routed.doubt if routed else "",
+        "unknown": bool(routed and routed.unknown),
         "adapter": champion.adapter_digest,
         "request_id": uuid.uuid4().hex,
     }
@@ -102,13 +109,14 @@ def _bytes(path: Path, max_pixels: int) -> bytes:
         raise DataRefused(f"The image {error}.") from error
 
 
-def _route(session: Session, release: Release, data: bytes) -> str:
+def _route(session: Session, release: Release, data: bytes) -> Routed | None:
+    """Return what the router sees of an image; None where there is nothing to choose."""
     from clr.core.images import decode, prepare
     from clr.core.routing import project
     from flows.measure import router_preprocessing
 
     if len(release.tasks) == 1:
-        return next(iter(release.tasks))
+        return None
     way = router_preprocessing(session)
     pixels = decode(
         data,
@@ -118,4 +126,4 @@ def _route(session: Session, release: Release, data: bytes) -> str:
     )
     features = session.network.features(prepare(pixels[None], way)).cpu().numpy()
     router = session.router(release)
-    return router.tasks[int(router.route(project(features))[0])]
+    return router.choose(project(features))[0]

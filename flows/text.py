@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from clr.registry.acts import AUTHENTICATED, LOCAL
+from flows import text_routing
 
 Result = dict[str, Any]
 
@@ -64,6 +65,7 @@ def onboarded(result: Result) -> str:
         f"{percent(base['linear_probe'])}, majority class {percent(base['majority'])}",
         f"  gate       {result['gate']['verdict']} over {result['gate']['earlier_tasks']} earlier "
         f"task(s)" + _failed(result["gate"]),
+        *text_routing.overlaps(result["gate"]),
         f"  adapter    {kilobytes(adapter['bytes'])}, {adapter['params']:,} kernel parameters "
         f"({adapter['params_pct']:.2f} % of the backbone)",
         f"  business   {roi_sentence(result['roi'])}",
@@ -213,20 +215,6 @@ def _roi_value(field: Result) -> str:
     if not isinstance(value, int | float):
         return str(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def predicted(result: Result) -> str:
-    """List each image with its label, or with what was wrong with it."""
-    lines = [f"release {result['release']}"]
-    for one in result["predictions"]:
-        if "error" in one:
-            lines.append(f"{one['file']}: {one['error']}")
-            continue
-        how = "routed" if one["routed"] else "given"
-        lines.append(
-            f"{one['file']}: {one['label']} ({one['probability']:.3f}), task {one['task']} ({how})"
-        )
-    return "\n".join(lines)
 
 
 def verified(result: Result) -> str:

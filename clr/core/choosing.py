@@ -1,6 +1,6 @@
 """Say how sure the choice of a task is: from what was held out of the tasks' statistics.
 
-Pure: log densities in, choices out. What is promised is told in `clr.core.routing.Router.choose`.
+Pure: log densities in, choices out. The promises are told in `clr.core.routing.Router.calibrate`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Routed:
 
     Attributes:
         task: the one whose nearest class is nearest of all.
-        second: the runner-up; empty where there is only one task.
+        second: the runner-up; where `doubtful`, of the tasks on whose account; empty where there
+            is only one task.
         confidence: the router's probability of `task`, between 0 and 1.
         doubtful: the choice is not sure enough to be relied upon.
         unknown: the image is like those of no task.
@@ -36,6 +37,13 @@ class Routed:
     confidence: float
     doubtful: bool = False
     unknown: bool = False
+
+    @property
+    def doubt(self) -> str:
+        """Why the choice is doubtful, as a sentence; empty where it is not."""
+        if not self.doubtful:
+            return ""
+        return f"It may be of {self.second}: the router gives {self.task} {self.confidence:.0%}."
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +131,9 @@ def choose(
     leads = best[:, None] - nearness
     confidences = 1 / np.exp(-leads / limits.temperature).sum(1)
     leads[rows, first] = np.inf
-    seconds = leads.argmin(1)
-    doubtful = (leads <= limits.leads).any(1)
+    near = leads <= limits.leads
+    doubtful = near.any(1)
+    seconds = np.where(near | ~doubtful[:, None], leads, np.inf).argmin(1)
     unknown = lengths - best > limits.distances[first]
     return [
         Routed(

@@ -7,7 +7,7 @@ Tibshirani & Friedman 2009, section 4.3).
 
 Some of its images are held out of them and kept as projected features: by these the router
 says which choices are doubtful and which images are like those of no task, with limits that
-hold for any distribution (`clr.core.conformal`). What it promises is told in `Router.choose`.
+hold for any distribution (`clr.core.conformal`). What it promises is told in `Router.calibrate`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SHRINKAGE = 0.1
 """Share of a round covariance that is mixed in, so that few images suffice."""
 
 DOUBT, UNKNOWN = 0.05, 0.02
-"""Shares that `Router.choose` promises by default."""
+"""Shares that `Router.calibrate` promises by default."""
 
 
 @lru_cache(maxsize=8)
@@ -131,7 +131,7 @@ class Router:
         self._starts, self._ends = ends[:-1], ends[1:]
         self._calibration = gathered.calibration
         self._seen: dict[int, Calibrated | None] = {}
-        self._compared: tuple[tuple[float, float], Thresholds] | None = None
+        self._limits: Thresholds | None = None
 
     def route(self, projected: Floats) -> Ints:
         """Return int64 [N]: for each image the index in `tasks` of the one with the nearest class.
@@ -158,15 +158,13 @@ class Router:
         leads: Floats = densities[np.arange(len(nearest)), nearest] - own
         return self._task_of(nearest), leads
 
-    def choose(
-        self, projected: Floats, doubt: float = DOUBT, unknown: float = UNKNOWN
-    ) -> list[Routed]:
-        """Return the task of each image, how sure that is, and whether to rely on it.
+    def calibrate(self, doubt: float = DOUBT, unknown: float = UNKNOWN) -> None:
+        """Decide what `choose` calls doubtful and unknown.
 
         Doubtful: for some other task t, the lead over t is within the limit of t, which is the
         conformal limit of (best log density of the other tasks - that of t) on t's own
-        calibration images. Unknown: the squared Mahalanobis distance from the nearest class
-        (Lee et al. 2018) exceeds the conformal limit of its task.
+        calibration images. Unknown: the Mahalanobis distance from the nearest class (Lee et al.
+        2018) exceeds the conformal limit of its task.
 
         Promised for every task t with m calibration images, if these and a new image of t are
         drawn alike, over the draw of all of them:
@@ -174,30 +172,34 @@ class Router:
             P(it is given to another task, and not doubtful) ≤ max(doubt, 1 / (m + 1))
             P(it is given to t, and unknown) ≤ max(unknown, 1 / (m + 1))
 
-        A task without calibration images (evidence of earlier versions, very few images) makes
-        no choice doubtful and no image that goes to it unknown, and nothing is promised for it.
+        A task without calibration images (evidence of earlier versions, few images) makes no
+        choice doubtful and no image that goes to it unknown, and nothing is promised for it.
 
         Args:
-            projected: float32 [N, d], see `project`.
             doubt: share of a task's images that may be given to another without a word.
             unknown: share of a task's images that may be called unknown.
         """
+        known = [self._known(at) for at in range(len(self.tasks))]
+        self._limits = thresholds(known, doubt, unknown)
+
+    def choose(self, projected: Floats) -> list[Routed]:
+        """Return the task of each image, that of `route`, and how far to rely on it.
+
+        Where `calibrate` was not called, the first call does so with the default shares.
+
+        Args:
+            projected: float32 [N, d], see `project`.
+        """
+        if self._limits is None:
+            self.calibrate()
+        assert self._limits is not None
         white = projected @ self._whiten
-        limits = self._limits(doubt, unknown)
-        return choose(self.tasks, self._nearness(white), _lengths(white), limits)
+        return choose(self.tasks, self._nearness(white), _lengths(white), self._limits)
 
     def doubt_limit(self, task: str, doubt: float = DOUBT) -> float:
-        """Return the lead over `task` at or below which a choice is doubtful; see `choose`."""
+        """Return the lead over `task` at or below which a choice is doubtful; see `calibrate`."""
         known = self._known(self.tasks.index(task))
         return -np.inf if known is None else limit(known.margins, doubt)
-
-    def _limits(self, doubt: float, unknown: float) -> Thresholds:
-        """Return what choices are compared with; the last ones are kept."""
-        shares = doubt, unknown
-        if self._compared is None or self._compared[0] != shares:
-            known = [self._known(at) for at in range(len(self.tasks))]
-            self._compared = shares, thresholds(known, doubt, unknown)
-        return self._compared[1]
 
     def _known(self, at: int) -> Calibrated | None:
         """Return how a task's calibration images are seen; computed once."""

@@ -35,15 +35,33 @@ class Overlap:
     strayed: int
     newcomers: int
 
-    def to_dict(self) -> dict[str, Any]:
+    @property
+    def gone(self) -> float:
+        """Share of the earlier task's test images that go to the newcomer."""
+        return self.lost / max(self.n, 1)
+
+    @property
+    def come(self) -> float:
+        """Share of the newcomer's test images that go to the earlier task."""
+        return self.strayed / self.newcomers
+
+    def sentence(self, newcomer: str) -> str:
+        """Say whose images go where, without a full stop."""
+        return (
+            f"{percent(self.gone)} of the test images of {self.task} go to {newcomer}, "
+            f"{percent(self.come)} of those of {newcomer} to {self.task}"
+        )
+
+    def to_dict(self, newcomer: str) -> dict[str, Any]:
         """Return it as JSON-serialisable fields: shares in 0 … 1, and how many images."""
         return {
             "task": self.task,
-            "to_newcomer": round(self.lost / self.n, 6) if self.n else 0.0,
-            "doubtful": round(self.doubted / self.n, 6) if self.n else 0.0,
-            "from_newcomer": round(self.strayed / self.newcomers, 6),
+            "to_newcomer": round(self.gone, 6),
+            "from_newcomer": round(self.come, 6),
+            "doubtful": round(self.doubted / max(self.n, 1), 6),
             "n": self.n,
             "newcomer_n": self.newcomers,
+            "sentence": self.sentence(newcomer),
         }
 
 
@@ -63,7 +81,7 @@ def overlaps(newcomer: Newcomer | None, earlier: Iterable[EarlierTask]) -> tuple
         for one in earlier
     ]
     found = [one for one in seen if _much(one.lost, one.n) or _much(one.strayed, one.newcomers)]
-    return tuple(sorted(found, key=lambda one: (-_confusion(one), one.task)))
+    return tuple(sorted(found, key=lambda one: (-max(one.gone, one.come), one.task)))
 
 
 def overlap_sentence(newcomer: str, found: Iterable[Overlap]) -> str:
@@ -71,11 +89,7 @@ def overlap_sentence(newcomer: str, found: Iterable[Overlap]) -> str:
     listed = list(found)
     if not listed:
         return ""
-    told = "; ".join(
-        f"{percent(one.lost / max(one.n, 1))} of the test images of {one.task} go to {newcomer}, "
-        f"{percent(one.strayed / one.newcomers)} of those of {newcomer} to {one.task}"
-        for one in listed[:3]
-    )
+    told = "; ".join(one.sentence(newcomer) for one in listed[:3])
     more = f"; so with {count(len(listed) - 3, 'more task')}" if len(listed) > 3 else ""
     return f"Where no task is named, {told}{more}."
 
@@ -86,7 +100,3 @@ def _number(items: Any) -> int:
 
 def _much(number: int, n: int) -> bool:
     return number >= IMAGES and number >= SHARE * n
-
-
-def _confusion(one: Overlap) -> float:
-    return max(one.lost / max(one.n, 1), one.strayed / one.newcomers)

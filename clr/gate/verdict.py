@@ -78,7 +78,7 @@ class GateReport:
             "limits": asdict(self.limits),
             "metrics": self.metrics,
             "matrix": self.matrix.to_dict(),
-            "overlaps": [one.to_dict() for one in self.overlaps],
+            "overlaps": [one.to_dict(self.newcomer) for one in self.overlaps],
             "checks": [one.to_dict() for one in self.checks],
         }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from clr.gate.advice import next_steps
+from clr.gate.advice import next_steps, overlap_step
 from clr.markdown import code, figure, link, percent, table, text
 
 LIMIT = 5000
@@ -42,6 +42,7 @@ _ROI = (
 )
 _CLASSES = 8
 _OPEN_POINTS = 8
+_OVERLAPS = 5
 _STEPS = 4
 _MOST_ROWS = 60  # more than fit
 
@@ -80,6 +81,7 @@ def _build(facts: Facts, rows: int) -> str:
         _glance(facts),
         _links(facts),
         _decision(facts),
+        _overlap(facts),
         _retention(facts, rows),
         _accuracy(facts),
         _business(facts),
@@ -191,6 +193,18 @@ def _decision(facts: Facts) -> Iterator[str]:
         "Leave **Promote model** alone: it copies, and is refused. In a terminal: "
         f'`clr review {task} VERSION approve --reason "…"`.'
     )
+
+
+def _overlap(facts: Facts) -> Iterator[str]:
+    """Warn of tasks that the router cannot tell from this one, and say what to do."""
+    report = facts.get("report") or {}
+    found = report.get("overlaps") or []
+    if not found:
+        return
+    yield "### Looks like other tasks\n"
+    yield from (f"- {text(one['sentence'], 200)}" for one in found[:_OVERLAPS])
+    if _word(facts) == "pass":  # otherwise it is among what to do
+        yield f"\n{text(overlap_step(report), 300)}"
 
 
 def _retention(facts: Facts, rows: int) -> Iterator[str]:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from clr.core.backbone import Backbone
-    from clr.core.routing import Routed
 
 _LOG = logging.getLogger("clr")
 
@@ -166,10 +165,6 @@ def _answer(
         probabilities=dict(zip(labels, probabilities, strict=True)),
         adapter=loaded.ref.adapter_digest,
         version=loaded.ref.version,
-        doubtful=_doubt(seen.routed) if seen and seen.routed.doubtful else "",
+        doubtful=seen.routed.doubt if seen else "",
         unknown=bool(seen and seen.routed.unknown),
     )
-
-
-def _doubt(routed: Routed) -> str:
-    return f"It may be of {routed.second}: the router gives {routed.task} {routed.confidence:.0%}."

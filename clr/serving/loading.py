@@ -145,9 +145,11 @@ class Registered:
             return before.router, ""
         try:
             folder = copies_of_evidence(self._settings.state)
-            return release_router(registry, folder, release), ""
+            router = release_router(registry, folder, release)
         except (IntegrityBroken, ServiceUnavailable) as error:
             return None, error.message
+        router.calibrate(self._settings.router_doubt, self._settings.router_unknown)
+        return router, ""
 
 
 def check_backbone(backbone: Backbone, release: Release) -> None:

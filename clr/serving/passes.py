@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clr.core.choosing import Routed
 from clr.core.images import prepare
-from clr.core.routing import Floats, Routed, project
+from clr.core.routing import Floats, project
 from clr.errors import ServiceUnavailable
 
 if TYPE_CHECKING:
