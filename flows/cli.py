@@ -21,6 +21,7 @@ from flows import (
     cli_plan,
     cli_registry,
     cli_release,
+    cli_serve,
     cli_verify,
     output,
     text,
@@ -259,6 +260,7 @@ main.add_command(audit_cli.audit)
 main.add_command(cli_compare.compare)
 main.add_command(cli_plan.plan)
 
+main.add_command(cli_serve.serve)
 main.add_command(cli_keys.keys)
 
 main.add_command(cli_registry.up)

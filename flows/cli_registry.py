@@ -21,9 +21,9 @@ ROLE = click.Choice(["trainer", "reviewer", "release", "auditor", "admin"])
 def up(ctx: click.Context, free_ports: bool, as_json: bool) -> None:
     """Start all servers of one machine and keep them running; `registry`: that one alone.
 
-    Registry, Prefect, release service, workers and the watcher of incoming/ run until
-    Ctrl-C or `kill`. Ports: CLR_REGISTRY_PORT, CLR_PREFECT_PORT, CLR_METRICS_PORT.
-    Docs: docs/up.md.
+    Registry, Prefect, release service, workers, the watcher of incoming/ and the prediction
+    server run until Ctrl-C or `kill`. Ports: CLR_REGISTRY_PORT, CLR_PREFECT_PORT,
+    CLR_METRICS_PORT, CLR_SERVE_PORT. Docs: docs/up.md.
 
     \b
     Examples:

@@ -10,6 +10,7 @@ named as files (clr/secret_files.py), and becomes that process:
 ``deployments``      writes work pools, deployments and automations to it, and ends
 ``worker POOL``      runs flows of the pool cpu, gpu or registry
 ``watcher``          sees what arrives; ``/metrics``
+``serving``          labels images over HTTP
 ``buckets``          makes the buckets of ``CLR_REGISTRY_ARTIFACTS`` and ``CLR_DVC_REMOTE``,
                      and ends
 ``run COMMAND…``     any command in that environment: a flow run of a Kubernetes or Docker pool

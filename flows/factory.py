@@ -62,7 +62,7 @@ def run_all(settings: Settings, *, free_ports: bool = False, as_json: bool = Fal
                     _keep(settings, made)
         finally:
             LOG.info("stop      …")
-            _stop(made)
+            _stop(made, settings.serve_drain_seconds)
     LOG.info("stopped")
 
 
@@ -93,6 +93,7 @@ def _see_ports(at: Addresses) -> None:
     wanted = {
         "CLR_REGISTRY_PORT": (at.plan.host, at.plan.port),
         "CLR_METRICS_PORT": ("127.0.0.1", at.metrics_port),
+        "CLR_SERVE_PORT": (at.settings.serve_host, at.serve_port),
     }
     if at.prefect_host:
         wanted["CLR_PREFECT_PORT"] = (at.prefect_host, at.prefect_port)
@@ -225,11 +226,15 @@ def _announce(settings: Settings, told: Running, as_json: bool) -> None:
     print("\n".join(lines), flush=True)
 
 
-def _stop(made: Parts) -> None:
-    """Stop what starts runs, then what carries out decisions, then what all of them need."""
+def _stop(made: Parts, drain_seconds: float) -> None:
+    """Stop what starts runs, then what carries out decisions, then what all of them need.
+
+    The prediction server gets `drain_seconds` for the requests that it has in work.
+    """
     servers = ("registry", "prefect")
     deciding = ("release-service", "serving")
     first = [part.child for name, part in made.items() if name not in servers + deciding]
     stop(first, RUNS_SECONDS)
-    stop([made[name].child for name in deciding if name in made], SERVERS_SECONDS)
+    seconds = max(SERVERS_SECONDS, drain_seconds + 1)
+    stop([made[name].child for name in deciding if name in made], seconds)
     stop([made[name].child for name in servers if name in made], SERVERS_SECONDS)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from clr.errors import ServiceUnavailable
 from clr.registry.server import secrets
-from clr.registry.server.config import common_environment
+from clr.registry.server.config import common_environment, reachable_url
 from clr.settings import Settings
 from flows import embedded, prefect_server, warm
 from flows.prefect_api import send
@@ -132,10 +132,9 @@ def parts(at: Addresses) -> dict[str, Part]:
         address = f"http://127.0.0.1:{at.metrics_port}" if at.metrics_port else ""
         child = _child(settings, "watcher", command, common)
         made["watcher"] = Part(child, address, address and f"{address}/health", after=later)
-    if importlib.util.find_spec("flows.serve"):
-        address = f"http://127.0.0.1:{at.serve_port}"
-        command = ["flows.cli", "serve", "--port", str(at.serve_port)]
-        made["serving"] = Part(_child(settings, "serving", command, common), address)
+    child = serving(settings, plan.url, settings.serve_host, at.serve_port)
+    address = reachable_url(settings.serve_host, at.serve_port)
+    made["serving"] = Part(child, address, f"{address}/v2/health/live")
     return made
 
 
@@ -192,6 +191,28 @@ def flow_environment(
             environment[secret.variable] = given[secret.variable]
     without_servers(environment)
     return environment
+
+
+def serving(settings: Settings, registry: str, host: str, port: int) -> Child:
+    """Return the prediction server, not started; of all secrets it gets its own password alone.
+
+    Args:
+        settings: of the workspace.
+        registry: address of the registry server.
+        host: address to listen on.
+        port: on it.
+    """
+    environment = {
+        **common_environment(settings, os.environ),
+        "CLR_REGISTRY_URL": registry,
+        "OMP_WAIT_POLICY": "passive",  # threads that wait for images leave the cores to others
+    }
+    secret = secrets.SERVER_PASSWORD
+    if os.environ.get(secret.variable):
+        environment[secret.variable] = os.environ[secret.variable]
+    without_servers(environment)
+    command = ["flows.cli", "serve", "--host", host, "--port", str(port)]
+    return _child(settings, "serving", command, environment)
 
 
 def without_servers(environment: dict[str, str]) -> None:

@@ -26,7 +26,7 @@ RELEASE_PORT, HEALTH_PORT = 5001, 8081
 POOLS = ("cpu", "gpu", "registry")
 _ACCOUNTS = (
     secrets.ADMIN_PASSWORD, secrets.RELEASE_PASSWORD, secrets.TRAINER_PASSWORD,
-    secrets.WEBHOOK_SECRET,
+    secrets.SERVER_PASSWORD, secrets.WEBHOOK_SECRET,
 )  # fmt: skip
 
 
@@ -66,6 +66,10 @@ def start(settings: Settings, name: str, about: str = "") -> Start:
         auth = secrets.ensure_secret(settings.state, secrets.PREFECT_AUTH)
         url = config.reachable_url(host, port)
         return _as_it_is(prefect_server.lasting(settings, host, port, url, auth))
+    if name == "serving":
+        return _as_it_is(
+            parts.serving(settings, settings.registry, settings.serve_host, settings.serve_port)
+        )
     common = parts.flow_environment(settings, settings.registry, settings.release_service, {})
     if name == "worker":
         return _worker(settings, about, common)

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import ClrError, GateRefused, ReviewRefused, ServiceUnavailable
-from clr.registry.acts import RELEASE_USER, TRAINER_USER
+from clr.registry.acts import RELEASE_USER, SERVER_USER, TRAINER_USER
 from clr.registry.denial import denial
 from clr.registry.names import PROMOTION
 from flows.recheck import champion_of
@@ -65,7 +65,7 @@ def _person() -> str:
     from mlflow.utils.credentials import read_mlflow_creds
 
     name = read_mlflow_creds().username or ""
-    if not name or name in (TRAINER_USER, RELEASE_USER):
+    if not name or name in (TRAINER_USER, RELEASE_USER, SERVER_USER):
         raise ReviewRefused(
             "The registry has to know who decides.",
             fix="Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to those of a "

@@ -48,6 +48,7 @@ SERVICES = {
     "admin": "admin.password",
     "clr-release": "release.password",
     "clr-trainer": "trainer.password",
+    "clr-server": "server.password",
 }
 """Accounts that the server makes itself, and where their passwords are."""
 

@@ -13,8 +13,8 @@ from enum import StrEnum
 AUTHENTICATED, LOCAL = "mlflow-basic-auth", "local-os-user"
 """How somebody is known: by the server's password check, or, weaker, by the operating system."""
 
-RELEASE_USER, TRAINER_USER = "clr-release", "clr-trainer"
-"""Users that the server makes for the release service and for the flows of its machine."""
+RELEASE_USER, TRAINER_USER, SERVER_USER = "clr-release", "clr-trainer", "clr-server"
+"""Users that the registry makes: for the release service, flows, and the prediction server."""
 
 
 class Kind(StrEnum):

@@ -15,7 +15,7 @@ from typing import Any
 
 from clr.core.files import sha256_bytes
 from clr.errors import UsageError
-from clr.registry.acts import RELEASE_USER, TRAINER_USER, Principal
+from clr.registry.acts import RELEASE_USER, SERVER_USER, TRAINER_USER, Principal
 from clr.registry.policy_file import POLICY_TEMPLATE as POLICY_TEMPLATE
 from clr.registry.policy_file import Reader, editing, flow_list, parse_yaml, read_text
 from clr.registry.retention import Retention, read_retention
@@ -26,7 +26,7 @@ SCHEMA = "clr.policy/1"
 ADMIN, TRAINER, REVIEWER, RELEASE, AUDITOR = "admin", "trainer", "reviewer", "release", "auditor"
 ROLES = (ADMIN, TRAINER, REVIEWER, RELEASE, AUDITOR)
 SERVICES: Mapping[str, str] = MappingProxyType(
-    {"admin": ADMIN, RELEASE_USER: RELEASE, TRAINER_USER: TRAINER}
+    {"admin": ADMIN, RELEASE_USER: RELEASE, TRAINER_USER: TRAINER, SERVER_USER: AUDITOR}
 )
 """Users that the server makes itself; no file can give them another role."""
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 MOST_DECODERS = 8
 _SHARE = 0.9
-"""Of ``CLR_SERVE_SECONDS``: what is late then is told of each image, before the whole request is."""
+"""Of ``CLR_SERVE_SECONDS``: then each late image is told, before the whole request is late."""
 
 Observer = Callable[[Answer, "Floats | None"], None]
 """Told of each answer, and of the image's features where the router saw them: float32 [d]."""

@@ -19,8 +19,8 @@ from clr.errors import ClrError, ServiceUnavailable
 from clr.serving.snapshot import Snapshot
 
 _LOG = logging.getLogger("clr")
-ASK_SECONDS = 5.0
-"""How long requests wait for the registry before the last release goes on without it."""
+ASK_SECONDS, START_SECONDS = 5.0, 60.0
+"""How long the registry may take to answer before the last release goes on without it."""
 
 
 class Source(Protocol):
@@ -111,11 +111,12 @@ class Follower:
     async def _look(self, *, patient: bool = False) -> None:
         """Ask what is in force and take it; a patient look tries again what was refused."""
         began = time.monotonic()
+        seconds = ASK_SECONDS if self.snapshot else START_SECONDS
         try:
-            number = await asyncio.wait_for(asyncio.to_thread(self.source.in_force), ASK_SECONDS)
+            number = await asyncio.wait_for(asyncio.to_thread(self.source.in_force), seconds)
             await self._take(number, patient)
         except TimeoutError:
-            self._complain(f"The registry has not answered for {ASK_SECONDS:.0f} s.")
+            self._complain(f"The registry has not answered for {seconds:.0f} s.")
         except ClrError as error:
             self._complain(error.message)
         except Exception as error:

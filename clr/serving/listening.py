@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -59,6 +61,15 @@ class Patient(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+class Listening(uvicorn.Server):
+    """A server whose signals are its owner's: uvicorn would raise them again at its end."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave all signals as they are."""
+        yield
 
 
 def configuration(app: FastAPI, **options: Any) -> uvicorn.Config:

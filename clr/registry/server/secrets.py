@@ -12,6 +12,7 @@ MLFLOW_AUTH_ADMIN_PASSWORD            admin.password    user ``admin``
 CLR_RELEASE_PASSWORD                  release.password  user ``clr-release``, the release
                                                         service
 CLR_TRAINER_PASSWORD                  trainer.password  user ``clr-trainer``, the flows
+CLR_SERVER_PASSWORD                   server.password   user ``clr-server``, predictions
 PREFECT_SERVER_API_AUTH_STRING        prefect.auth      ``user:password`` of Prefect's server
 ====================================  ================  =================================
 
@@ -106,11 +107,13 @@ RELEASE_PASSWORD = Secret(
 TRAINER_PASSWORD = Secret(
     "trainer.password", "CLR_TRAINER_PASSWORD", _random_text, password_problem
 )
+SERVER_PASSWORD = Secret("server.password", "CLR_SERVER_PASSWORD", _random_text, password_problem)
 PREFECT_AUTH = Secret(
     "prefect.auth", "PREFECT_SERVER_API_AUTH_STRING", _random_login, _login_problem
 )
 ALL = (
     FLASK_KEY, WEBHOOK_KEY, WEBHOOK_SECRET, ADMIN_PASSWORD, RELEASE_PASSWORD, TRAINER_PASSWORD,
+    SERVER_PASSWORD,
 )  # fmt: skip
 
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import UsageError
-from clr.registry.acts import RELEASE_USER, TRAINER_USER
+from clr.registry.acts import RELEASE_USER, SERVER_USER, TRAINER_USER
 from clr.registry.faults import calling
 from clr.registry.roles import SERVICES
 from clr.registry.server.config import users_url
 from clr.registry.server.secrets import (
     ADMIN_PASSWORD,
     RELEASE_PASSWORD,
+    SERVER_PASSWORD,
     TRAINER_PASSWORD,
     ensure_secret,
     password_problem,
@@ -36,6 +37,7 @@ SERVICE_PASSWORDS = {
     ADMIN: ADMIN_PASSWORD,
     RELEASE_USER: RELEASE_PASSWORD,
     TRAINER_USER: TRAINER_PASSWORD,
+    SERVER_USER: SERVER_PASSWORD,
 }
 
 
