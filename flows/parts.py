@@ -20,6 +20,7 @@ from pathlib import Path
 from clr.errors import ServiceUnavailable
 from clr.registry.server import secrets
 from clr.registry.server.config import common_environment, reachable_url
+from clr.serving.keys import METRICS_KEY
 from clr.settings import Settings
 from flows import embedded, prefect_server, warm
 from flows.prefect_api import send
@@ -207,9 +208,8 @@ def serving(settings: Settings, registry: str, host: str, port: int) -> Child:
         "CLR_REGISTRY_URL": registry,
         "OMP_WAIT_POLICY": "passive",  # threads that wait for images leave the cores to others
     }
-    secret = secrets.SERVER_PASSWORD
-    if os.environ.get(secret.variable):
-        environment[secret.variable] = os.environ[secret.variable]
+    own = (secrets.SERVER_PASSWORD.variable, METRICS_KEY)
+    environment |= {name: os.environ[name] for name in own if os.environ.get(name)}
     without_servers(environment)
     command = ["flows.cli", "serve", "--host", host, "--port", str(port)]
     return _child(settings, "serving", command, environment)

@@ -15,6 +15,7 @@ from pathlib import Path
 from clr.audit.signing import new_key
 from clr.errors import ServiceUnavailable, UsageError
 from clr.registry.server.secrets import ALL, PREFECT_AUTH
+from clr.serving.keys import new_written_key
 
 ARTIFACTS, DATA = "clr-artifacts", "clr-data"
 """Buckets of registered files and of DVC."""
@@ -51,6 +52,7 @@ def provision(folder: str) -> None:
 def _all(place: Path) -> dict[str, str]:
     """Return content by file name; what refers to another file takes what that one holds."""
     found = {one.file: one.make() for one in (*ALL, PREFECT_AUTH)}
+    found["serve.metrics.key"] = _metrics_key()
     found |= {f"postgres.{role}": _random() for role in ("admin", *_ROLES)}
     found |= {f"s3.{user}.{part}": _random() for user in ("admin", "registry", "data")
               for part in ("id", "key")}  # fmt: skip
@@ -84,6 +86,11 @@ def _s3(known: dict[str, str]) -> str:
         for name, actions in rights.items()
     ]
     return json.dumps({"identities": identities}, indent=1)
+
+
+def _metrics_key() -> str:
+    """Return the API key with which Prometheus asks the prediction server."""
+    return new_written_key()[1]
 
 
 def _random() -> str:

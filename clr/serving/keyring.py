@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 
 from clr.errors import ClrError, UsageError
 from clr.serving.errors import Problem
-from clr.serving.keys import SCOPES, Key, digest, id_of, keys_path, read_keys
+from clr.serving.keys import (
+    METRICS_KEY,
+    SCOPES,
+    Key,
+    digest,
+    id_of,
+    keys_path,
+    metrics_key,
+    read_keys,
+)
 from clr.settings import Settings
 
 LOG = logging.getLogger("clr")
@@ -29,15 +39,25 @@ class KeyRing:
     says so: a slip of an editor must not stop a line.
     """
 
-    def __init__(self, path: Path, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        path: Path,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        more: Sequence[Key] = (),
+    ) -> None:
         """Read the file.
+
+        Args:
+            path: of the file.
+            now: the time.
+            more: keys that are in no file.
 
         Raises:
             ClrError: see `read_keys`.
         """
-        self._path, self._now = path, now
+        self._path, self._now, self._more = path, now, tuple(more)
         self._seen = self._signature()
-        self._keys = {one.id: one for one in read_keys(path)}
+        self._keys = {one.id: one for one in (*read_keys(path), *more)}
 
     def find(self, written: str) -> Key:
         """Return the key that somebody shows.
@@ -67,7 +87,7 @@ class KeyRing:
             return
         self._seen = seen
         try:
-            self._keys = {one.id: one for one in read_keys(self._path)}
+            self._keys = {one.id: one for one in (*read_keys(self._path), *self._more)}
         except ClrError as error:
             LOG.error("keys      unchanged: %s", error)
 
@@ -99,7 +119,8 @@ def open_keys(settings: Settings, host: str) -> KeyRing | None:
             fix="Set CLR_SERVE_KEYS=true and make a key (clr keys add NAME), or listen on "
             "127.0.0.1.",
         )
-    ring = KeyRing(keys_path(settings.state))
+    written = os.environ.get(METRICS_KEY, "")
+    ring = KeyRing(keys_path(settings.state), more=[metrics_key(written)] if written else [])
     if not local and not ring.usable():
         raise UsageError(
             f"There is no API key that works, so nobody could call the server on {host}.",

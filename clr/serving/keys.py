@@ -28,6 +28,9 @@ SCOPES = ("predict", "feedback", "metrics", "admin")
 """What keys may do; ``admin`` may do all."""
 
 PREFIX = "clr"
+METRICS_KEY = "CLR_SERVE_METRICS_KEY"
+"""Environment variable of a key that only reads ``/metrics``, for Prometheus in a container."""
+
 _ID = re.compile(r"[0-9a-f]{12}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _WRITTEN = re.compile(rf"{PREFIX}_([0-9a-f]{{12}})_[A-Za-z0-9_-]{{43}}")
@@ -109,8 +112,7 @@ def make_key(
     Raises:
         UsageError: a name, scope or time is not one.
     """
-    identity = secrets.token_hex(6)
-    written = f"{PREFIX}_{identity}_{secrets.token_urlsafe(32)}"
+    identity, written = new_written_key()
     key = Key(
         identity,
         name,
@@ -123,6 +125,27 @@ def make_key(
         expiry(expires, now),
     )
     return key, written
+
+
+def new_written_key() -> tuple[str, str]:
+    """Return a new id, and a new key with it as it is written."""
+    identity = secrets.token_hex(6)
+    return identity, f"{PREFIX}_{identity}_{secrets.token_urlsafe(32)}"
+
+
+def metrics_key(written: str) -> Key:
+    """Return the key that is made outside of `clr keys`, and reads metrics alone.
+
+    Raises:
+        UsageError: it is not written like a key.
+    """
+    identity = id_of(written)
+    if not identity:
+        raise UsageError(
+            f"{METRICS_KEY} is not written like an API key.",
+            fix="Make one: python -m flows.entry secrets FOLDER writes serve.metrics.key.",
+        )
+    return Key(identity, "metrics", digest(written), ("metrics",))
 
 
 def digest(written: str) -> str:

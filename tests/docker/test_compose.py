@@ -48,6 +48,8 @@ ALLOWED = {
     "s3.json": {"s3"},
     "s3.registry.id": {"registry", "clr"},
     "s3.registry.key": {"registry", "clr"},
+    "server.password": {"registry", "clr", "serving"},
+    "serve.metrics.key": {"serving", "prometheus"},
     "trainer.password": {
         "registry", "clr", "worker-cpu", "worker-gpu", "worker-registry", "watcher",
     },
@@ -134,7 +136,7 @@ def test_images_of_a_build_start_from_pinned_ones():
 
 def test_nothing_listens_beyond_loopback():
     published = {name: one["ports"] for name, one in SERVICES.items() if "ports" in one}
-    assert set(published) == {"registry", "prefect", "prometheus"}
+    assert set(published) == {"registry", "prefect", "prometheus", "serving"}
     for ports in published.values():
         assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", one) for one in ports)
     networks = project()["networks"]
@@ -146,7 +148,8 @@ def test_the_database_and_the_files_are_out_of_reach_of_who_needs_them_not():
     on = {net: {n for n, one in SERVICES.items() if net in one.get("networks", ())}
           for net in project()["networks"]}  # fmt: skip
     assert "watcher" not in on["files"]
-    assert {"s3", "prometheus", "buckets", "deployments"}.isdisjoint(on["database"])
+    assert {"s3", "prometheus", "buckets", "deployments", "serving"}.isdisjoint(on["database"])
+    assert "serving" not in on["files"] | on["prefect"]
     assert {"postgres", "s3"}.isdisjoint(on["outside"])
     assert {"worker-cpu", "worker-gpu", "release-service"}.isdisjoint(on["outside"])
 
@@ -195,6 +198,7 @@ def test_state_is_shared_only_by_those_who_trust_each_other():
     assert users["registry-state"] == {"registry", "clr"}
     assert users["release-state"] == {"release-service"}
     assert users["prefect-state"] == {"prefect"}
+    assert users["serving-cache"] == {"serving"}
 
 
 def test_what_a_service_needs_is_waited_for():
@@ -209,6 +213,8 @@ def test_prometheus_asks_who_tells():
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in jobs}
     port = SERVICES["watcher"]["environment"]["CLR_METRICS_PORT"]
     assert targets["clr"] == [f"watcher:{port}"]
+    port = SERVICES["serving"]["environment"]["CLR_SERVE_PORT"]
+    assert targets["serving"] == [f"serving:{port}"]
 
 
 def test_hadolint_finds_nothing():

@@ -12,6 +12,7 @@ from clr.audit.signing import new_key, place_keys
 from clr.data.workspace import init_workspace
 from clr.errors import IntegrityBroken, UsageError
 from clr.registry.server.secrets import ALL
+from clr.serving.keys import new_written_key
 from clr.settings import load_settings
 from flows import entry, processes
 from flows.provision import provision
@@ -19,6 +20,7 @@ from flows.provision import provision
 GIVEN = {one.variable: f"{one.file}-of-twelve-and-more" for one in ALL}
 GIVEN["MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"] = "A" * 43 + "="
 GIVEN["PREFECT_SERVER_API_AUTH_STRING"] = "clr:a-password-of-prefect"
+GIVEN["CLR_SERVE_METRICS_KEY"] = new_written_key()[1]
 GIVEN["CLR_REGISTRY_DATABASE"] = "postgresql://clr_registry:hidden@db/clr"
 GIVEN["CLR_PREFECT_DATABASE"] = "postgresql://clr_prefect:hidden@db/prefect"
 
@@ -39,6 +41,7 @@ def settings(tmp_path, monkeypatch):
         ("worker", "cpu", {"CLR_TRAINER_PASSWORD"}),
         ("worker", "registry", {"CLR_TRAINER_PASSWORD", "CLR_WEBHOOK_SECRET"}),
         ("watcher", "", {"CLR_TRAINER_PASSWORD"}),
+        ("serving", "", {"CLR_SERVER_PASSWORD", "CLR_SERVE_METRICS_KEY"}),
         ("release-service", "", {"CLR_WEBHOOK_SECRET"}),
     ],
 )
