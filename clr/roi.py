@@ -47,7 +47,8 @@ def business_case(measured: Mapping[str, Any], assumptions: Mapping[str, Any]) -
         measured: `accuracy` (share), `accuracy_ci` (its 95 % interval, low and high),
             and of `MEASUREMENTS` what is known; for a cost matrix also `confusion`
             ({true: {predicted: count}} on the test split) and, where there is one,
-            `baseline_confusion`.
+            `baseline_confusion`. `known` has fields by name, each {kind, value, source or
+            formula}, that have become known and take the place of assumptions.
         assumptions: as `parse_business` returns them.
 
     Returns:
@@ -61,8 +62,8 @@ def business_case(measured: Mapping[str, Any], assumptions: Mapping[str, Any]) -
     money = assumed.get("currency", "currency units")
     case = _measured_fields(measured)
     for name, value in assumed.items():
-        unit = ASSUMPTIONS[name][0].format(money=money)
-        case[name] = {"kind": "assumed", "unit": unit, "value": value}
+        case[name] = {"kind": "assumed", "unit": _unit(name, money), "value": value}
+    _replace(case, measured.get("known", {}), money)
     if "current_error_rate" not in case and "baseline_accuracy" in case:
         case["current_error_rate"] = {
             "kind": "measured",
@@ -141,6 +142,19 @@ def _measured_fields(measured: Mapping[str, Any]) -> Case:
             whole = unit in ("images", "parameters", "bytes")
             case[name] = {"kind": "measured", "unit": unit, "value": int(value) if whole else value}
     return case
+
+
+def _unit(name: str, money: Any) -> str:
+    return ASSUMPTIONS[name][0].format(money=money)
+
+
+def _replace(case: Case, known: Mapping[str, Field], money: Any) -> None:
+    """Put what has become known in the place of an assumption, which stays beside it."""
+    for name, field in known.items():
+        assumed = case.get(name)
+        case[name] = {"kind": field["kind"], "unit": _unit(name, money), **field}
+        if assumed is not None:
+            case[name]["assumed"] = assumed["value"]
 
 
 def _add_costs(case: Case, money: str) -> None:

@@ -18,6 +18,7 @@ from flows import (
     cli_compare,
     cli_keys,
     cli_operations,
+    cli_pilot,
     cli_plan,
     cli_registry,
     cli_release,
@@ -259,6 +260,7 @@ def settings(as_json: bool) -> None:
 main.add_command(audit_cli.audit)
 main.add_command(cli_compare.compare)
 main.add_command(cli_plan.plan)
+main.add_command(cli_pilot.pilot)
 
 main.add_command(cli_serve.serve)
 main.add_command(cli_keys.keys)

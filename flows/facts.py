@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +26,38 @@ DATA_DOCS = "validation/data-docs.html"
 VERDICTS = {"pass": "passed", "fail": "refused", "inconclusive": "inconclusive"}
 
 
-def business(job: Job, evidence: Evidence, before: Result, trained: Result) -> Result:
-    """Return the business case from what was measured and what is assumed."""
+def business(
+    job: Job,
+    evidence: Evidence,
+    before: Result,
+    trained: Result,
+    known: Mapping[str, Result] | None = None,
+) -> Result:
+    """Return the business case from what was measured and what is assumed.
+
+    Args:
+        job: the task.
+        evidence: of its adapter.
+        before: what the baseline measured.
+        trained: what the training left.
+        known: what takes the place of assumptions, see `clr.roi.business_case`.
+    """
+    from clr.roi import business_case
+
+    assumptions = {**job.session.settings.business(), **job.task.business}
+    measured = {**measurements(job, evidence, before, trained), "known": known or {}}
+    case: Result = business_case(measured, assumptions)
+    return case
+
+
+def measurements(job: Job, evidence: Evidence, before: Result, trained: Result) -> Result:
+    """Return what an onboarding measured for the business case."""
     from clr.core.evaluate import confusion
     from clr.gate.statistics import wilson_interval
-    from clr.roi import business_case
 
     labels, about = list(job.spec.labels), evidence.about
     right = int((evidence.predicted == evidence.labels).sum())
-    measured = {
+    measured: Result = {
         "accuracy": right / len(evidence.labels),
         "accuracy_ci": wilson_interval(right, len(evidence.labels)),
         "images_labelled": job.manifest.train + job.manifest.test,
@@ -55,9 +79,7 @@ def business(job: Job, evidence: Evidence, before: Result, trained: Result) -> R
             true: dict(zip(labels, row, strict=True))
             for true, row in zip(labels, counts, strict=True)
         }
-    assumptions = {**job.session.settings.business(), **job.task.business}
-    case: Result = business_case(measured, assumptions)
-    return case
+    return measured
 
 
 def describe(

@@ -1,153 +1,233 @@
-"""A pilot set: a task folder whose images have been through the bare backbone, nothing more."""
+"""The pilot of one task in three stages, and the go/no-go page: nothing is registered or promoted.
+
+Every stage is kept beside digests of what it depends on (flows/steps.py), and training is kept
+where `clr onboard` looks for it: the same command goes on where it was cut off, and a go that is
+onboarded does not train again.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
-import time
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from clr.errors import DataRefused
+from prefect import flow
+
+from clr import __version__
+from clr.core.files import write_atomic
+from clr.pilot import criteria
+from clr.pilot.criteria import Pairs, Today
+from flows import output, prefect_api, tracking
+from flows.asked import check_request
+from flows.job import Job, Result
+from flows.pilot_stages import enough_data, judge_pilot, measure_site, pairs_of, pilot_folder
 from flows.session import Session
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from clr.core.images import ImageSet, Preprocessing
-    from clr.core.recipe import Recipe
-    from clr.data.folder import TaskFolder
-    from clr.data.manifest import Manifest
+from flows.stages import measure_adapter, measure_before, train_adapter, validate_images
 
 LOG = logging.getLogger("clr")
-STRENGTH = 0.03
-"""L2 penalty of the probes that find the turns: in the middle of those that are tried."""
-STEP = 3.5
-"""A training step costs so many forward passes: forward, input gradients, kernels' gradients."""
+SCHEMA = "clr.pilot/1"
+LANGUAGES = ("en", "ja")
 
 
-@dataclass(frozen=True, eq=False)
-class Pilot:
-    """What is known of a pilot set before any model is trained.
+@dataclass(frozen=True)
+class Request:
+    """What was asked for.
 
     Attributes:
-        session: settings and backbone.
-        task: what its folder says.
-        classes: names.
-        recipe: how adapters are trained here.
-        preprocessing: of its images.
-        train: images that subsets are drawn from.
-        held: images that judge, never trained on.
-        features: float32 [train, channels] of the bare backbone.
-        held_features: the same of the held-out images.
-        forward: seconds that one image takes through the backbone.
+        path: task folder.
+        name: of the task, where the folder's is not one.
+        today: error rate of how the work is done now; None: as the assumptions say, if they do.
+        wrong: wrong decisions of a labelled sample of it; with `of`.
+        of: decisions of that sample.
+        site: folder with a folder of labelled images of the line for each class; empty: none.
+        target: accuracy that the images should reach; None: today's, else the linear probe's.
+        minutes: for the trainings of the learning curve.
     """
 
-    session: Session
-    task: TaskFolder
-    classes: tuple[str, ...]
-    recipe: Recipe
-    preprocessing: Preprocessing
-    train: ImageSet
-    held: ImageSet
-    features: Tensor
-    held_features: Tensor
-    forward: float
-
-    def seconds(self, images: int) -> float:
-        """Return about how long a training on so many images takes, and its judging."""
-        return self.forward * (STEP * self.recipe.epochs * images + len(self.held))
-
-    @cached_property
-    def turns(self) -> tuple[str, ...]:
-        """Mirrored and turned images that keep their label, for trainings."""
-        from clr.core.baseline import label_keeping_turns
-
-        if not self.recipe.flips:
-            return ()
-        return label_keeping_turns(
-            self.session.backbone,
-            self.train,
-            self.preprocessing,
-            self.features,
-            STRENGTH,
-            self.recipe.seed,
-        )
+    path: str
+    name: str | None = None
+    today: float | None = None
+    wrong: int | None = None
+    of: int | None = None
+    site: str = ""
+    target: float | None = None
+    minutes: float = 5.0
 
 
-def read_pilot(session: Session, path: Path, epochs: int) -> Pilot:
-    """Read the folder, and run its images through the backbone once."""
-    from statistics import median
+def run_pilot(
+    session: Session, request: Request, languages: Sequence[str], place: Path | None
+) -> Result:
+    """Run the three stages; write ``pilot.json`` and a page a language.
 
-    from clr.core.images import Preprocessing
-    from clr.core.recipe import Recipe, image_size
-    from clr.data.manifest import scan
-    from clr.plan import check_pilot
-    from flows.asked import check_request
+    Args:
+        session: the workspace.
+        request: what was asked for.
+        languages: of the pages, out of `LANGUAGES`.
+        place: folder of the report; None: one under the workspace's state.
 
-    task = check_request(session, path, None)
-    LOG.info("scan      %s …", task.name)
-    manifest = scan(task, max_pixels=session.settings.max_image_pixels)
-    _refuse_bad_files(manifest)
-    check_pilot(_counts(manifest, task.name), manifest.test)
-    recipe = Recipe.of(task.recipe, seed=session.settings.seed)
-    side = median(max(row.width, row.height) for row in manifest.rows)
-    size = recipe.image_size or image_size(side)
-    recipe = Recipe.of({**recipe.as_dict(), "image_size": size, "epochs": epochs})
-    backbone = session.backbone
-    preprocessing = Preprocessing(size, backbone.mean, backbone.std, backbone.interpolation)
-    train, held = (_images(session, manifest, s, preprocessing) for s in ("train", "test"))
-    LOG.info("features  %d images …", len(train) + len(held))
-    held_features = _features(session, held, preprocessing)
-    begun = time.perf_counter()
-    features = _features(session, train, preprocessing)
-    forward = (time.perf_counter() - begun) / len(train)
-    return Pilot(
-        session, task, manifest.classes, recipe, preprocessing, train, held, features,
-        held_features, forward,
-    )  # fmt: skip
+    Returns:
+        What ``clr pilot --json`` prints: the document with the paths of its files.
+
+    Raises:
+        UsageError: a bad folder, name, setting or assumption.
+        DataRefused: the images are refused, or those of the line are no test.
+        ServiceUnavailable: registry or Prefect server cannot be reached.
+    """
+    output.log_to_stderr()
+    check_request(session, request.path, request.name)  # a slip is told before Prefect starts
+    with prefect_api.reaching():
+        document: Result = pilot(asdict(request), str(session.settings.workspace))
+    folder = place or session.settings.state / "pilots" / document["task"]
+    return document | _write(folder, document, languages)
 
 
-def _refuse_bad_files(manifest: Manifest) -> None:
-    bad = [row for row in manifest.rows if row.error]
-    if bad:
-        raise DataRefused(
-            f"{len(bad)} of {len(manifest.rows)} files cannot be used, first {bad[0].path}: "
-            f"{bad[0].error}",
-            fix="Replace or remove them.",
-            files=[row.path for row in bad],
-        )
+@flow(name="pilot", persist_result=False, validate_parameters=False)
+def pilot(request: Mapping[str, Any], workspace: str | None = None) -> Result:
+    """Measure what exists, train and judge, compare on images of the line.
+
+    Args:
+        request: fields of `Request`.
+        workspace: folder that holds data.dvc.
+    """
+    session, asked = tracking.opened(workspace), Request(**request)
+    folder = check_request(session, asked.path, asked.name)
+    with output.log_context(task=folder.name), session.lock(f"task-{folder.name}"):
+        session.sweep(folder.name)
+        LOG.info("pilot     stage 1 of 3: what exists")
+        manifest, validation = validate_images(session, folder)
+        if not validation.success:
+            raise validation.refusal()
+        job = Job(session, folder, manifest, pilot_folder(session, folder, manifest))
+        before = measure_before(job)
+        LOG.info("pilot     stage 2 of 3: gain and retention")
+        trained = train_adapter(job, None)
+        measured = measure_adapter(job, trained, before)
+        report = judge_pilot(job, measured)
+        LOG.info("pilot     stage 3 of 3: images of the line")
+        site = measure_site(job, Path(asked.site), trained["adapter"]) if asked.site else None
+        return _document(job, asked, validation, before, trained, measured, report, site)
 
 
-def _counts(manifest: Manifest, task: str) -> list[int]:
-    """Return the number of training images of each class."""
-    if len(manifest.classes) < 2:
-        raise DataRefused(
-            f"Task {task} has one class; a classifier needs two or more.",
-            fix="Add a folder for each class under train/.",
-        )
-    labels = [row.label for row in manifest.rows if row.split == "train"]
-    return [labels.count(name) for name in manifest.classes]
+def _document(
+    job: Job,
+    asked: Request,
+    validation: Any,
+    before: Result,
+    trained: Result,
+    measured: Result,
+    report: Result,
+    site: Result | None,
+) -> Result:
+    from clr.core.evidence import read_evidence
+    from flows.facts import business
 
-
-def _images(
-    session: Session, manifest: Manifest, split: str, preprocessing: Preprocessing
-) -> ImageSet:
-    from clr.core.images import ImageSet
-
-    rows = [row for row in manifest.rows if row.split == split]
-    return ImageSet(
-        [manifest.root / row.path for row in rows],
-        [manifest.classes.index(row.label) for row in rows],
-        preprocessing,
-        cache_mb=session.settings.image_cache_mb,
-        max_pixels=session.settings.max_image_pixels,
+    evidence = read_evidence(job.folder / "evidence.safetensors", measured["evidence"])
+    today = _today(job, asked)
+    pairs = pairs_of(evidence.labels, evidence.probe, evidence.predicted)
+    gained = criteria.gain("gain", pairs, today)
+    case = business(job, evidence, before, trained, _known(today))
+    target = asked.target or min(
+        0.999, max(0.01, 1 - today.error if today else pairs.before / pairs.n)
     )
+    found = [
+        gained,
+        criteria.retention(report),
+        enough_data(job, asked.path, target, asked.minutes),
+        criteria.payback(case),
+        criteria.gain("site", Pairs(**site["pairs"]), today) if site else criteria.not_yet(pairs),
+    ]
+    decision, following = criteria.decide(found)
+    LOG.info("pilot     %s: %s", job.task.name, decision)
+    return {
+        "schema": SCHEMA,
+        "task": job.task.name,
+        "title": job.task.title,
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": __version__,
+        "decision": decision,
+        "next": following,
+        "criteria": [one.as_dict() for one in found],
+        "stages": {
+            "before": {
+                "train": job.manifest.train,
+                "test": job.manifest.test,
+                "classes": list(job.manifest.classes),
+                "warnings": [one.message for one in validation.warnings],
+                "majority": before["majority"],
+                "linear_probe": before["linear_probe"],
+            },
+            "trained": {
+                "seconds": trained["seconds"],
+                "params_pct": evidence.about["params_pct"],
+                "bytes": evidence.about["adapter_bytes"],
+                "latency": evidence.about["latency"],
+                "sentence": report["sentence"],
+            },
+            "site": site,
+        },
+        "roi": case,
+        "digests": {
+            "images": job.manifest.digest,
+            "adapter": trained["adapter"],
+            "backbone": job.session.backbone.digest,
+            "evidence": measured["evidence"],
+            "release": report["release"],
+        },
+        "asked": {**asdict(asked), "path": str(job.task.root)},
+        "reports": {"gate": str(job.folder / "gate.html"), "data_docs": str(validation.html)},
+    }
 
 
-def _features(session: Session, images: ImageSet, preprocessing: Preprocessing) -> Tensor:
-    from clr.core.evaluate import run
+def _target(accuracy: float) -> float:
+    """Return what exists as a target that a learning curve can have."""
+    return min(0.999, max(0.01, accuracy))
 
-    backbone = session.backbone
-    return run(backbone.module, images, preprocessing, backbone.device)
+
+def _today(job: Job, asked: Request) -> Today | None:
+    if asked.wrong is not None and asked.of is not None:
+        return Today.sample(asked.wrong, asked.of)
+    if asked.today is not None:
+        return Today(asked.today)
+    assumed = {**job.session.settings.business(), **job.task.business}.get("current_error_rate")
+    return None if assumed is None else Today(float(assumed))
+
+
+def _known(today: Today | None) -> dict[str, Result]:
+    """Return today's error rate for the business case."""
+    if today is None:
+        return {}
+    field: Result = {"kind": "assumed", "value": today.error, "source": "given for the pilot"}
+    if today.wrong is not None:
+        field |= {"kind": "measured", "source": f"{today.wrong} wrong of {today.of} decisions"}
+    return {"current_error_rate": field}
+
+
+def _write(folder: Path, document: Result, languages: Sequence[str]) -> Result:
+    """Write the document and its pages; return their paths."""
+    from clr.pilot.page import render
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "pilot.json", json.dumps(document, indent=1, ensure_ascii=False).encode())
+    pages = {}
+    for language in languages:
+        path = folder / f"pilot.{language}.html"
+        write_atomic(path, render(document, language).encode())
+        pages[language] = str(path)
+    return {"report": str(folder / "pilot.json"), "pages": pages}
+
+
+def told(result: Result) -> str:
+    """Say the decision and what each criterion answers."""
+    from clr.pilot.words import WORDS, headline, result_of
+
+    words = WORDS["en"]
+    lines = [headline(result, "en")]
+    lines += [
+        f"  {words[one['answer']]:<8} {words[one['name']]}: {result_of(one, 'en')}"
+        for one in result["criteria"]
+    ]
+    return "\n".join([*lines, *(f"page: {path}" for path in result["pages"].values())])

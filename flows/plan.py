@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.pilot import Pilot, read_pilot
+from flows.pilot_set import Pilot, read_pilot
 from flows.session import Session
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from clr.plan import FAR, Curve
 from flows.text import percent, table
 
 if TYPE_CHECKING:
-    from flows.pilot import Pilot
+    from flows.pilot_set import Pilot
 
 Result = dict[str, Any]
 TITLES = {"probe": "linear probe", "clr": "CLR"}

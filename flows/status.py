@@ -36,7 +36,7 @@ def read_status(session: Session) -> Result:
     warnings = [*seen.pop("problems"), *_warnings(session, policy)]
     about: Result = {"services": _services(session, seen["health"]), "warnings": warnings, **seen}
     nothing: Result = {"tasks": [], "release": None, **about, "waiting": []}
-    if not _has_registry(session) or _is_gone(seen["health"]):
+    if not has_registry(session) or _is_gone(seen["health"]):
         return nothing
     try:
         return {**_registered(session, policy, warnings), **about}
@@ -226,7 +226,8 @@ def _accuracy(version: Version | None) -> float | None:
     return float(text.split()[0]) if text else None
 
 
-def _has_registry(session: Session) -> bool:
+def has_registry(session: Session) -> bool:
+    """Say whether there is a registry to ask; opening one would make it."""
     return bool(session.settings.registry) or (session.settings.state / "mlflow.db").exists()
 
 
@@ -248,7 +249,7 @@ def read_roi(session: Session, task: str | None) -> Result:
     from clr.registry.versions import get_version, tasks, versions
 
     cases: Result = {}
-    if task is None and not _has_registry(session):
+    if task is None and not has_registry(session):
         return {"tasks": cases}
     names = [task_name(task)] if task else list(tasks(session.registry))
     for name in names:

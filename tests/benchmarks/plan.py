@@ -40,7 +40,7 @@ def check(folder: Path, place: Path) -> list[dict[str, Any]]:
     from clr.data.workspace import init_workspace
     from clr.plan import Point, fit_curve
     from clr.registry.server.templates import TEMPLATES
-    from flows.pilot import read_pilot
+    from flows.pilot_set import read_pilot
     from flows.plan import probe_points, run_plan, training_points
     from flows.session import open_session
 

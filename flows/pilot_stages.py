@@ -1,0 +1,192 @@
+"""What a pilot does that an onboarding does not; none of it is pinned, registered or recorded."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clr.core.files import sha256_file
+from clr.errors import DataRefused, IntegrityBroken, UsageError
+from clr.pilot import criteria
+from clr.pilot.criteria import Criterion, Pairs
+from flows.job import Job, Result
+from flows.session import Session
+from flows.steps import once
+
+if TYPE_CHECKING:
+    from clr.data.folder import TaskFolder
+    from clr.data.manifest import Manifest
+    from clr.data.versioning import DataVersion
+
+LOG = logging.getLogger("clr")
+EPOCHS = 8
+"""Of the trainings behind the learning curve, as `clr plan` has by default."""
+
+
+def pilot_folder(session: Session, task: TaskFolder, manifest: Manifest) -> DataVersion:
+    """Return the images as trainings read them: the folder itself, or a copy with the split made.
+
+    Raises:
+        IntegrityBroken: a file changed since it was scanned.
+    """
+    from clr.data.versioning import DataVersion
+
+    folder = manifest.root
+    if manifest.split_made:
+        short = manifest.digest.removeprefix("sha256:")[:16]
+        folder = session.settings.state / "pilots" / task.name / f"data-{short}"
+        for row in manifest.rows:
+            _copy(manifest.root / row.path, folder / row.split / row.path.split("/", 1)[1],
+                  row.sha256)  # fmt: skip
+    return DataVersion(
+        task=task.name, digest=manifest.digest, folder=folder, train=manifest.train,
+        test=manifest.test, files=len(manifest.rows), pushed=False, commit="", dirty=False,
+        dvc_file_sha256="",
+    )  # fmt: skip
+
+
+def _copy(source: Path, target: Path, digest: str) -> None:
+    if target.is_file() and sha256_file(target) == digest:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    if sha256_file(target) != digest:
+        raise IntegrityBroken(
+            f"{source} changed while the pilot read it.", fix="Run the same command again."
+        )
+
+
+def judge_pilot(job: Job, measured: Result) -> Result:
+    """Show the retention gate the adapter and every task in the release; return its report."""
+    from clr.core.evidence import read_evidence
+    from clr.registry.releases import current_release
+    from flows.judge import judge, limits
+    from flows.register import keep_report
+    from flows.status import has_registry
+
+    session = job.session
+    release = current_release(session.registry) if has_registry(session) else None
+
+    def compute() -> Result:
+        evidence = read_evidence(job.folder / "evidence.safetensors", measured["evidence"])
+        judged = judge(session, evidence, release)
+        keep_report(job.folder, judged)
+        return {"files": ["gate.json", "gate.html"], "report": dict(judged.report)}
+
+    inputs = {
+        "evidence": measured["evidence"],
+        "release": release.digest if release else "",
+        "limits": asdict(limits(session)),
+    }
+    report: Result = once(job.folder, "pilot-gate", inputs, compute)["report"]
+    LOG.info("gate      %s: %s", job.task.name, report["sentence"])
+    return report
+
+
+def enough_data(job: Job, path: str, target: float, minutes: float) -> Criterion:
+    """Draw the learning curve of the folder, as `clr plan` does, and ask it."""
+    from flows.plan import run_plan
+
+    images = len(job.train_images)
+
+    def compute() -> Result:
+        try:
+            plan = run_plan(job.session, Path(path), target, EPOCHS, minutes, job.folder / "plan")
+        except DataRefused as error:  # too few images for a curve, which is an answer, too
+            return {"curve": None, "reason": error.message}
+        return {
+            "curve": plan["curves"].get("clr", plan["curves"]["probe"]),
+            "reason": "",
+            "files": ["plan/plan.json", "plan/plan.png"],
+        }
+
+    inputs = {"training": job.training_key, "target": target, "minutes": minutes}
+    drawn = once(job.folder, "pilot-curve", inputs, compute)
+    return criteria.data(drawn["curve"], target, images, drawn["reason"])
+
+
+def measure_site(job: Job, folder: Path, adapter: str) -> Result:
+    """Compare probe and adapter on labelled images of the line.
+
+    Args:
+        job: the task; its network has the adapter attached under its digest.
+        folder: holds a folder of images for each class; a class may be missing.
+        adapter: digest.
+
+    Returns:
+        images a class and `pairs`, the fields of `clr.pilot.criteria.Pairs`.
+
+    Raises:
+        UsageError: no such folder, no images, or a class that the task does not have.
+        DataRefused: an image cannot be read, or is one of the pilot's own.
+    """
+    files = _site_files(job, folder)
+
+    def compute() -> Result:
+        import numpy as np
+
+        from clr.core.evaluate import predicted, run
+        from clr.core.images import ImageSet
+
+        settings, backbone, network = (
+            job.session.settings,
+            job.session.backbone,
+            job.session.network,
+        )
+        labels = np.array([job.spec.labels.index(label) for label, _ in files], dtype=np.int64)
+        images = ImageSet(
+            [path for _, path in files], labels.tolist(), job.preprocessing,
+            cache_mb=settings.image_cache_mb, max_pixels=settings.max_image_pixels,
+        )  # fmt: skip
+        features = run(backbone.module, images, job.preprocessing, backbone.device)
+        logits = run(
+            lambda batch: network.logits(batch, adapter), images, job.preprocessing, backbone.device
+        )
+        probe = predicted(job.baseline.probe.logits(features))
+        pairs = pairs_of(labels, probe, predicted(logits))
+        counts = {name: int((labels == at).sum()) for at, name in enumerate(job.spec.labels)}
+        return {"classes": counts, "pairs": asdict(pairs)}
+
+    digests = [[label, sha256_file(path)] for label, path in files]
+    own = {row.sha256 for row in job.manifest.rows}
+    seen = [
+        str(path) for (_, path), (_, digest) in zip(files, digests, strict=True) if digest in own
+    ]
+    if seen:
+        raise DataRefused(
+            f"{len(seen)} of the {len(files)} site images are images of the pilot itself, "
+            f"first {seen[0]}.",
+            fix="Give new images, taken on the line after the pilot's.",
+            files=seen,
+        )
+    site: Result = once(job.folder, "pilot-site", {"adapter": adapter, "images": digests}, compute)
+    return {**site, "folder": str(folder.absolute())}
+
+
+def _site_files(job: Job, folder: Path) -> list[tuple[str, Path]]:
+    """Return (label, file) of every image below the class folders."""
+    from clr.data.folder import visible
+    from clr.data.listing import walk
+
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder.", fix="Give --site FOLDER/CLASS/IMAGES.")
+    names = sorted(one.name for one in visible(folder) if one.is_dir(follow_symlinks=False))
+    unknown = [name for name in names if name not in job.spec.labels]
+    if unknown:
+        raise UsageError(
+            f"{folder / unknown[0]} is no class of {job.task.name}.",
+            fix=f"Its classes are {', '.join(job.spec.labels)}.",
+        )
+    files = [(name, folder / name / path) for name in names for path, _ in walk(folder / name)]
+    if not files:
+        raise UsageError(f"{folder} has no images.", fix="Give --site FOLDER/CLASS/IMAGES.")
+    return sorted(files)
+
+
+def pairs_of(labels: Iterable[Any], before: Iterable[Any], after: Iterable[Any]) -> Pairs:
+    """Count pairs of answers; arrays are as good as sequences."""
+    return Pairs.of(*(list(map(int, one)) for one in (labels, before, after)))

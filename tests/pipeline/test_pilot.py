@@ -1,0 +1,204 @@
+"""``clr pilot``: three stages on a real workspace, and nothing in it changes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Answer, Plant, Working, copy_plant
+
+BUSINESS = """
+business:
+  currency: EUR
+  items_per_year: 1000000
+  error_cost: 2
+  label_cost_per_image: 0.05
+  compute_cost_per_hour: 0.4
+  engineer_hours: 8
+  hourly_rate: 80
+  maintenance_hours_per_month: 1
+  horizon_years: 3
+"""
+
+
+@pytest.fixture(scope="module")
+def plant(template: Working, tmp_path_factory: pytest.TempPathFactory) -> Plant:
+    """Three tasks serve."""
+    return copy_plant(template.plant, tmp_path_factory.mktemp("pilot") / "plant")
+
+
+@pytest.fixture(scope="module")
+def caps(tmp_path_factory: pytest.TempPathFactory, new_caps: Callable[..., Path]) -> Path:
+    """Yellow caps without a test folder, and the business behind them."""
+    folder = new_caps(tmp_path_factory.mktemp("pilots") / "yellow-caps", 3, train=60, test=0)
+    recipe = "title: Yellow caps\nrecipe: {epochs: 1, image_size: 32}\n"
+    (folder / "task.yaml").write_text(recipe + BUSINESS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory, new_caps: Callable[..., Path]) -> Path:
+    """Other yellow caps, as a line would take them: a folder a class."""
+    return new_caps(tmp_path_factory.mktemp("line") / "new", 3, seed=7, train=40, test=0) / "train"
+
+
+@pytest.fixture(scope="module")
+def before(plant: Plant) -> object:
+    return plant.photograph()
+
+
+@pytest.fixture(scope="module")
+def tried(plant: Plant, caps: Path, before: object) -> Answer:
+    return plant.clr(
+        "pilot", caps, "--today", "0.4", "--minutes", "0", "--language", "both", "--json"
+    )
+
+
+def test_each_stage_tells_what_it_measured(tried: Answer) -> None:
+    assert tried.code == 0, tried.err
+    told = tried.json
+    assert (told["schema"], told["task"], told["title"]) == (
+        "clr.pilot/1", "yellow-caps", "Yellow caps",
+    )  # fmt: skip
+    assert (told["stages"]["before"]["train"], told["stages"]["before"]["test"]) == (96, 24)
+    found = {one["name"]: one for one in told["criteria"]}
+    assert list(found) == ["gain", "retention", "data", "payback", "site"]
+    assert found["gain"]["against"] == "today"
+    assert found["gain"]["n"] == 24
+    assert found["retention"]["earlier_tasks"] == 3
+    assert found["retention"]["how"]["identical"] == 3
+    assert found["data"]["target"] == pytest.approx(0.6)
+    assert found["payback"]["horizon_months"] == 36
+    assert found["site"]["answer"] == "unknown"
+    assert told["stages"]["site"] is None
+
+
+def test_the_rate_of_today_is_in_the_business_case_as_what_it_is(tried: Answer) -> None:
+    rate = tried.json["roi"]["current_error_rate"]
+    assert (rate["kind"], rate["value"]) == ("assumed", 0.4)
+
+
+def test_stages_are_told_one_after_another(tried: Answer) -> None:
+    stages = [line for line in tried.err.splitlines() if "pilot     stage" in line]
+    assert [line[line.index("stage") :][:12] for line in stages] == [
+        "stage 1 of 3", "stage 2 of 3", "stage 3 of 3",
+    ]  # fmt: skip
+
+
+def test_a_page_a_language_and_the_document_are_written(tried: Answer, plant: Plant) -> None:
+    folder = plant.state / "pilots" / "yellow-caps"
+    told = tried.json
+    assert told["pages"] == {one: str(folder / f"pilot.{one}.html") for one in ("en", "ja")}
+    assert "Yellow caps" in (folder / "pilot.en.html").read_text("utf-8")
+    assert "判定基準" in (folder / "pilot.ja.html").read_text("utf-8")
+    written = json.loads((folder / "pilot.json").read_text("utf-8"))
+    assert written == {name: told[name] for name in written}
+
+
+def test_nothing_is_registered_pinned_recorded_or_promoted(
+    tried: Answer, plant: Plant, before: object
+) -> None:
+    assert tried.code == 0
+    assert plant.photograph() == before
+    assert plant.leftovers() == []
+
+
+def test_the_same_command_does_nothing_twice_and_decides_the_same(
+    tried: Answer, plant: Plant, caps: Path
+) -> None:
+    again = plant.clr("pilot", caps, "--today", "0.4", "--minutes", "0", "--json")
+    assert again.json["criteria"] == tried.json["criteria"]
+    assert "epoch" not in again.err
+    assert "probes on" not in again.err
+
+
+def test_what_was_trained_is_what_an_onboarding_takes(
+    tried: Answer, plant: Plant, caps: Path
+) -> None:
+    other = copy_plant(plant, plant.root.parent / "onboarded")
+    done = other.clr("onboard", caps, "--json")
+    assert done.json["adapter"]["digest"] == tried.json["digests"]["adapter"]
+    assert "epoch" not in done.err
+
+
+def test_images_of_the_line_end_the_third_stage(plant: Plant, caps: Path, line: Path) -> None:
+    done = plant.clr("pilot", caps, "--today", "0.4", "--site", line, "--minutes", "0", "--json")
+    assert done.code == 0, done.err
+    told = done.json
+    assert told["stages"]["site"]["classes"] == {"dark": 40, "light": 40}
+    site = told["criteria"][-1]
+    assert (site["name"], site["n"]) == ("site", 80)
+    assert site["answer"] in {"met", "unknown", "not met"}
+
+
+def test_a_sample_of_decisions_is_measured_not_assumed(
+    plant: Plant, caps: Path, tmp_path: Path
+) -> None:
+    rows = ["decided,right", *["dark,dark"] * 70, *["dark,light"] * 30]
+    (tmp_path / "decisions.csv").write_text("\n".join(rows))
+    done = plant.clr(
+        "pilot", caps, "--today", tmp_path / "decisions.csv", "--minutes", "0", "--json"
+    )
+    today = done.json["criteria"][0]["today"]
+    assert (today["kind"], today["wrong"], today["of"]) == ("measured", 30, 100)
+    assert done.json["roi"]["current_error_rate"]["kind"] == "measured"
+
+
+def test_a_no_go_is_an_answer_and_ends_with_0(plant: Plant, caps: Path) -> None:
+    done = plant.clr("pilot", caps, "--today", "0", "--minutes", "0", "--target", "0.5")
+    assert done.code == 0
+    assert done.out.startswith(("No-go: Yellow caps", "Not decided: Yellow caps"))
+    assert "Gain" in done.out
+    assert "pilot.en.html" in done.out
+
+
+def test_a_workspace_without_a_registry_gets_none(
+    new_plant: Callable[[Path], Plant], caps: Path, tmp_path: Path
+) -> None:
+    empty = new_plant(tmp_path / "empty")
+    done = empty.clr("pilot", caps, "--minutes", "0", "--json")
+    assert done.code == 0, done.err
+    assert done.json["criteria"][0]["against"] == "probe"
+    assert done.json["criteria"][1]["earlier_tasks"] == 0
+    assert not (empty.state / "mlflow.db").exists()
+
+
+def test_images_that_the_pilot_knows_are_no_trial(plant: Plant, caps: Path) -> None:
+    done = plant.clr("pilot", caps, "--site", caps / "train", "--minutes", "0", "--json")
+    assert done.code == 3
+    assert "images of the pilot itself" in done.json["message"]
+
+
+def test_bad_images_are_refused_by_name(plant: Plant, caps: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad"
+    shutil.copytree(caps, bad)
+    (bad / "train" / "dark" / "00.png").write_bytes(b"no picture")
+    done = plant.clr("pilot", bad, "--json")
+    assert (done.code, done.json["files"]) == (3, ["train/dark/00.png"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("no/such/folder",),
+        (".", "--today", "1.5"),
+        (".", "--today", "no-such.csv"),
+        (".", "--language", "fr"),
+        (".", "--target", "1"),
+    ],
+)
+def test_a_slip_of_the_pen_ends_with_2(arguments: tuple[str, ...], plant: Plant) -> None:
+    assert plant.clr("pilot", *arguments).code == 2
+
+
+def test_a_class_of_the_line_that_the_task_does_not_have_is_named(
+    plant: Plant, caps: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "line" / "purple").mkdir(parents=True)
+    done = plant.clr("pilot", caps, "--site", tmp_path / "line", "--minutes", "0", "--json")
+    assert done.code == 2
+    assert "purple" in done.json["message"]
