@@ -14,6 +14,7 @@ ASSUMPTIONS: dict[str, tuple[str, str]] = {
     "items_per_year": ("items/year", "decisions that the task makes a year"),
     "error_cost": ("{money}/error", "cost of one wrong decision"),
     "cost_matrix": ("{money}/error", "cost of each kind of error: true class, predicted class"),
+    "defects": ("labels", "classes that are defects; for the defect rate"),
     "current_error_rate": ("share", "errors without the adapter; absent: the baseline's"),
     "label_cost_per_image": ("{money}/image", "labelling"),
     "compute_cost_per_hour": ("{money}/hour", "the machine that trains and predicts"),
@@ -58,6 +59,8 @@ def parse_business(
             checked[name] = _currency(value, subject)
         elif name == "cost_matrix":
             checked[name] = _cost_matrix(value, subject)
+        elif name == "defects":
+            checked[name] = _defects(value, classes, subject)
         else:
             checked[name] = _number(name, value, subject)
     if classes and "cost_matrix" in checked:
@@ -109,6 +112,20 @@ def _currency(value: Any, subject: str) -> str:
     if not isinstance(value, str) or len(value) > 12 or not value.isprintable():
         raise _bad("currency", value, "a short word such as EUR", subject)
     return value
+
+
+def _defects(value: Any, classes: Sequence[str], subject: str) -> list[str]:
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, Sequence) or not all(isinstance(one, str) for one in listed):
+        raise _bad("defects", value, "a list of classes", subject)
+    unknown = [one for one in listed if classes and one not in classes]
+    if unknown:
+        raise UsageError(
+            f"{subject}: defects names {unknown[0]}, which is no class of this task.",
+            fix=f"Its classes are {', '.join(classes)}.",
+            key="defects",
+        )
+    return sorted(set(listed))
 
 
 def _cost_matrix(value: Any, subject: str) -> dict[str, dict[str, float]]:

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from clr.business import ASSUMPTIONS, missing_cost, parse_business
+from clr.business import ASSUMPTIONS, parse_business
 from clr.errors import UsageError
+from clr.roi_errors import add_error_costs
 
-__all__ = ["business_case", "metrics", "parse_business", "payback_curve"]
+__all__ = ["business_case", "derive", "metrics", "parse_business", "payback_curve", "replace"]
 
 Field = dict[str, Any]
 Case = dict[str, Field]
@@ -63,7 +64,7 @@ def business_case(measured: Mapping[str, Any], assumptions: Mapping[str, Any]) -
     case = _measured_fields(measured)
     for name, value in assumed.items():
         case[name] = {"kind": "assumed", "unit": _unit(name, money), "value": value}
-    _replace(case, measured.get("known", {}), money)
+    replace(case, measured.get("known", {}), money)
     if "current_error_rate" not in case and "baseline_accuracy" in case:
         case["current_error_rate"] = {
             "kind": "measured",
@@ -71,8 +72,14 @@ def business_case(measured: Mapping[str, Any], assumptions: Mapping[str, Any]) -
             "value": round(1 - case["baseline_accuracy"]["value"], 12),
             "source": "1 - baseline_accuracy",
         }
+    add_error_costs(case, measured, money)
+    return derive(case)
+
+
+def derive(case: Case) -> Case:
+    """Add to a case what follows from its measured and assumed fields; return it."""
+    money = case["currency"]["value"] if "currency" in case else "currency units"
     _add_costs(case, money)
-    _add_error_costs(case, measured, money)
     _add_benefit(case, money)
     _add_returns(case, money)
     return case
@@ -148,8 +155,14 @@ def _unit(name: str, money: Any) -> str:
     return ASSUMPTIONS[name][0].format(money=money)
 
 
-def _replace(case: Case, known: Mapping[str, Field], money: Any) -> None:
-    """Put what has become known in the place of an assumption, which stays beside it."""
+def replace(case: Case, known: Mapping[str, Field], money: Any) -> None:
+    """Put what has become known in the place of assumptions, which stay beside it as `assumed`.
+
+    Args:
+        case: is changed.
+        known: fields {kind, value, source or formula} by the assumption's name.
+        money: currency.
+    """
     for name, field in known.items():
         assumed = case.get(name)
         case[name] = {"kind": field["kind"], "unit": _unit(name, money), **field}
@@ -178,27 +191,6 @@ def _add_costs(case: Case, money: str) -> None:
             formula += " + items_per_year × latency_p50_after_ms / 3,600,000 × "
             formula += "compute_cost_per_hour"
         case["annual_running_cost"] = _derived(f"{money}/year", formula, cost)
-
-
-def _add_error_costs(case: Case, measured: Mapping[str, Any], money: str) -> None:
-    """Add what one error costs on average, before and after, where a cost matrix tells."""
-    if "cost_matrix" not in case:
-        return
-    confusion = measured.get("confusion")
-    if not confusion:
-        return
-    costs = case["cost_matrix"]["value"]
-    fallback = case["error_cost"]["value"] if "error_cost" in case else None
-    listed = [cost for row in costs.values() for cost in row.values() if cost]
-    idle = sum(listed) / len(listed) if listed else 0.0
-    unit, counted = f"{money}/error", "Σ count × cost / Σ count over the wrong test answers"
-    for name, matrix in (
-        ("error_cost_before", measured.get("baseline_confusion") or confusion),
-        ("error_cost_after", confusion),
-    ):
-        cost = _mean_cost(matrix, costs, fallback)
-        formula = counted if cost is not None else "mean of the costs: no test answer was wrong"
-        case[name] = _derived(unit, formula, idle if cost is None else cost)
 
 
 def _add_benefit(case: Case, money: str) -> None:
@@ -264,25 +256,6 @@ def _net(case: Case) -> Ends:
     running = case["annual_running_cost"]["value"]
     benefit = case["annual_benefit"]
     return (benefit["low"] - running, benefit["middle"] - running, benefit["high"] - running)
-
-
-def _mean_cost(
-    confusion: Mapping[str, Mapping[str, float]],
-    costs: Mapping[str, Mapping[str, float]],
-    fallback: float | None,
-) -> float | None:
-    """Return the mean cost of the errors counted in a confusion matrix; None without errors."""
-    total = errors = 0.0
-    for true, row in confusion.items():
-        for predicted, number in row.items():
-            if true == predicted or not number:
-                continue
-            cost = costs.get(true, {}).get(predicted, fallback)
-            if cost is None:
-                raise missing_cost(true, predicted)
-            total += number * cost
-            errors += number
-    return total / errors if errors else None
 
 
 def _values(case: Case, *names: str) -> list[float] | None:

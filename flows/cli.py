@@ -22,6 +22,7 @@ from flows import (
     cli_plan,
     cli_registry,
     cli_release,
+    cli_roi,
     cli_serve,
     cli_verify,
     output,
@@ -199,21 +200,6 @@ def status(watch: bool, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("task", required=False)
-@as_json
-def roi(task: str | None, as_json: bool) -> None:
-    """Show the business case of TASK, or of every task: what is measured, assumed, derived.
-
-    \b
-    Example:  clr roi solder-joints
-    """
-    from flows.session import open_session
-    from flows.status import read_roi
-
-    output.emit(read_roi(open_session(), task), as_json, text.roi)
-
-
-@main.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--task", help="Use this task; without it the router finds the task.")
 @as_json
@@ -264,6 +250,9 @@ main.add_command(cli_pilot.pilot)
 
 main.add_command(cli_serve.serve)
 main.add_command(cli_keys.keys)
+
+main.add_command(cli_roi.roi)
+main.add_command(cli_roi.upkeep)
 
 main.add_command(cli_registry.up)
 main.add_command(cli_registry.users)

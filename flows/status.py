@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from clr.errors import ClrError, ServiceUnavailable, UsageError
+from clr.errors import ClrError, ServiceUnavailable
 from flows.session import Session
 
 if TYPE_CHECKING:
@@ -235,34 +234,3 @@ def _services(session: Session, health: Result) -> Result:
     url = session.settings.registry or f"embedded, {session.settings.state / 'mlflow.db'}"
     others = {name: one["address"] for name, one in health.items() if one["address"]}
     return {**others, "registry": url}
-
-
-def read_roi(session: Session, task: str | None) -> Result:
-    """Return the business case of a task, or of every task: what ``clr roi --json`` prints.
-
-    Raises:
-        UsageError: no such task.
-    """
-    from clr.data.folder import task_name
-    from clr.registry.fetch import fetch
-    from clr.registry.local import scratch
-    from clr.registry.versions import get_version, tasks, versions
-
-    cases: Result = {}
-    if task is None and not has_registry(session):
-        return {"tasks": cases}
-    names = [task_name(task)] if task else list(tasks(session.registry))
-    for name in names:
-        found = versions(session.registry, name)
-        if not found:
-            raise UsageError(
-                f"Task {name} has never been onboarded here.",
-                fix=f"Onboarded: {', '.join(tasks(session.registry)) or 'none'}.",
-            )
-        aliases = {alias: one.version for one in found for alias in one.aliases}
-        number = aliases.get("champion") or found[-1].version
-        version = get_version(session.registry, name, number)
-        with scratch(session.registry) as folder:
-            path = fetch(session.registry, version.run_id, "roi.json", folder)
-            cases[name] = {"version": version.version, "roi": json.loads(path.read_bytes())}
-    return {"tasks": cases}

@@ -190,33 +190,6 @@ def _working(result: Result) -> list[str]:
     return tables
 
 
-def roi(result: Result) -> str:
-    """Draw the business case of each task: every field with its kind and unit."""
-    return (
-        "\n\n".join(
-            table(
-                f"{name} version {case['version']}",
-                ("field", "value", "unit", "kind"),
-                (
-                    (field, _roi_value(one), one["unit"], one["kind"])
-                    for field, one in case["roi"].items()
-                ),
-            )
-            for name, case in result["tasks"].items()
-        )
-        or "No task has been onboarded yet."
-    )
-
-
-def _roi_value(field: Result) -> str:
-    if "middle" in field:
-        return _middle(field)
-    value = field.get("value")
-    if not isinstance(value, int | float):
-        return str(value)
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
 def verified(result: Result) -> str:
     """List what was checked and what was found broken."""
     checked = ", ".join(f"{count} {what}" for what, count in result["checked"].items())
