@@ -122,7 +122,7 @@ def prefect_api() -> Iterator[str]:
         with pytest.MonkeyPatch.context() as patch:  # other servers have them
             for name in UNUSED_SERVICES:
                 patch.setenv(f"PREFECT_SERVER_SERVICES_{name}_ENABLED", "false")
-            stack.enter_context(prefect_test_harness(server_startup_timeout=120))
+            stack.enter_context(prefect_test_harness(server_startup_timeout=600))
         yield str(PREFECT_API_URL.value())
 
 

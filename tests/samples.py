@@ -3,7 +3,8 @@
 ``python -m tests.samples audit`` makes them anew in minutes: times and digests are those of the
 day, so all of ``audit.json`` changes. ``python -m tests.samples page`` writes ``audit.html`` again
 from the ``audit.json`` that is there; tests/audit/test_page.py sees that the two agree.
-``python -m tests.samples pictures`` photographs that page with the machine's Chromium.
+``python -m tests.samples pictures`` photographs that page with the machine's Chromium,
+``python -m tests.samples pilot`` the page of a pilot with the made-up figures of its tests.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 SAMPLES = Path(__file__).parents[1] / "docs" / "samples"
@@ -31,6 +32,33 @@ def page() -> None:
 
 def pictures() -> None:
     """Photograph the upper part of the page, as on a desk and as on a phone."""
+    address = (SAMPLES / "audit.html").as_uri()
+    photographs((("audit", address, 1180, 1010), ("audit-phone", address, 375, 1150)))
+
+
+def pilot() -> None:
+    """Photograph the page of a pilot in both languages; Japanese needs a font that has it."""
+    from clr.pilot.page import render
+    from tests.pilot.documents import LINE, document
+
+    with tempfile.TemporaryDirectory() as folder:
+        shots = []
+        for language in ("en", "ja"):
+            path = Path(folder, f"{language}.html")
+            title = {"en": "Solder joints", "ja": "はんだ付け検査"}[language]
+            told = document(line=LINE, title=title)
+            path.write_text(render(told, language), encoding="utf-8")
+            name = {"en": "pilot", "ja": "pilot-ja"}[language]
+            shots.append((name, path.as_uri(), 1000, 960))
+        photographs(shots)
+
+
+def photographs(shots: Iterable[tuple[str, str, int, int]]) -> None:
+    """Photograph pages into docs/images.
+
+    Args:
+        shots: name, address, width and height of each.
+    """
     from playwright.sync_api import sync_playwright
 
     from tests.browser.conftest import FLAGS, NAMES
@@ -38,9 +66,9 @@ def pictures() -> None:
     browsers = filter(None, map(shutil.which, NAMES))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=next(browsers), args=list(FLAGS))
-        for name, width, height in (("audit", 1180, 1010), ("audit-phone", 375, 1150)):
+        for name, address, width, height in shots:
             page = browser.new_page(viewport={"width": width, "height": height})
-            page.goto((SAMPLES / "audit.html").as_uri())
+            page.goto(address)
             page.screenshot(path=SAMPLES.parent / "images" / f"{name}.png")
         browser.close()
 
@@ -101,4 +129,4 @@ def _commit(plant: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"audit": audit, "page": page, "pictures": pictures}[sys.argv[1]]()
+    {"audit": audit, "page": page, "pictures": pictures, "pilot": pilot}[sys.argv[1]]()

@@ -248,4 +248,4 @@ def test_settings_know_the_same_assumptions():
 
     prefix = "business_"
     known = {name.removeprefix(prefix) for name in Settings.model_fields if prefix in name}
-    assert known == set(ASSUMPTIONS) - {"cost_matrix"}
+    assert known == set(ASSUMPTIONS) - {"cost_matrix", "defects"}  # which are a task's own
