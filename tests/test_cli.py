@@ -18,7 +18,7 @@ from flows.cli import main
 COMMANDS = (
     "anchor", "audit", "backup", "compare", "demo", "erase", "init", "keys add", "keys list",
     "keys revoke", "onboard", "pilot", "plan", "predict", "promote", "prune", "replay", "restore",
-    "retire", "review", "roi", "rollback", "settings", "status", "up registry", "upkeep",
+    "retire", "review", "roi", "rollback", "serve", "settings", "status", "up registry", "upkeep",
     "users add", "users list", "users passwd", "users remove", "verify",
 )  # fmt: skip
 HEAVY = {
