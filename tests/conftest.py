@@ -51,7 +51,7 @@ from PIL import Image  # noqa: E402
 from tests import templates  # noqa: E402
 
 templates.compile_once()
-pytest_plugins = ["tests.workers", "tests.house", "tests.postgres", "tests.factory"]
+pytest_plugins = ["tests.workers", "tests.house", "tests.postgres", "tests.factory", "tests.web"]
 
 ARCHITECTURE = "test_resnet"
 WEIGHTS = f"{ARCHITECTURE}.safetensors"

@@ -18,7 +18,7 @@ import pytest
 MOST_WORKERS = 4
 """Each holds PyTorch, MLflow, Prefect and Great Expectations: two gigabytes."""
 
-TOGETHER = {"processes": "killed", "shop": "registry", "place": "registry"}
+TOGETHER = {"processes": "killed", "shop": "registry", "place": "registry", "web": "web"}
 """Group of the tests that use a fixture."""
 
 LONGEST = (

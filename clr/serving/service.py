@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fastapi import Request
 
+from clr.errors import UsageError
 from clr.serving.errors import Problem, later
 from clr.serving.inputs import media_type, wrong_type
 from clr.serving.keyring import LOCAL, open_keys
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from clr.settings import Settings
 
 T = TypeVar("T")
+_GRACE = 5.0
+"""Seconds after the engine's own time is over, for what it does to end in order."""
+
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _OWN_PAGES = ("same-origin", "none")
 
@@ -115,7 +119,10 @@ class Service:
         """
         for item in items:
             refuse_task(key, item.task)
-        answers = await self.within(lambda: self.engine.predict(items, client=key.name))
+        try:
+            answers = await self.within(lambda: self.engine.predict(items, client=key.name))
+        except UsageError as error:
+            raise Problem("too-large", error.message, fix=error.fix) from error
         self.observed.answered(answers)
         return answers
 
@@ -125,7 +132,7 @@ class Service:
         Raises:
             Problem: it takes too long.
         """
-        seconds = self.settings.serve_seconds
+        seconds = self.settings.serve_seconds + _GRACE
         try:
             async with asyncio.timeout(seconds):
                 return await work()
