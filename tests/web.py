@@ -118,7 +118,9 @@ def serving(plant: Any, **settings: Any) -> Iterator[Web]:
         assert until(lambda: failed or (there and there[0][0].started), 60)
         if failed:
             raise failed[0]
-        yield Web(plant, port, there[0][1])
+        found = Web(plant, port, there[0][1])
+        assert until(lambda: found.call("GET", "/v2/health/ready").status_code == 200, 60)
+        yield found
     finally:
         if there:
             there[0][0].should_exit = True

@@ -144,6 +144,18 @@ def later(code: str, message: str, seconds: float) -> Problem:
     return Problem(code, message, headers={"Retry-After": str(max(1, math.ceil(seconds)))})
 
 
+def sentence(failed: Failed) -> str:
+    """Return what a caller is told about an image without an answer: nothing of the inside."""
+    return _OURS.get(failed.code, failed.error)
+
+
+_OURS = {
+    "unavailable-task": "The task of this image is not served now; see /health.",
+    "routing-unavailable": "The task has to be named: it cannot be found now; see /health.",
+    "internal": "The server failed on this image.",
+}
+
+
 def none_served(failed: Sequence[Failed]) -> Problem | None:
     """Return the problem of a request none of whose images has an answer because of its task.
 
@@ -153,7 +165,7 @@ def none_served(failed: Sequence[Failed]) -> Problem | None:
     if codes == {"unknown-task"}:
         return Problem("unknown-task", failed[0].error)
     if codes and codes <= _NOT_SERVED:
-        return later("unavailable-task", failed[0].error, _LATER)
+        return later("unavailable-task", sentence(failed[0]), _LATER)
     if codes == {"time-out"}:
         return later("out-of-time", failed[0].error, 1)
     return internal() if codes == {"internal"} else None

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from clr.serving.errors import sentence
 from clr.serving.openinference import OUTPUTS, InferOutput, InferRequest
 from clr.serving.values import Answer, Failed
 
@@ -62,7 +63,7 @@ def _row(one: Answer | Failed, labels: Sequence[str]) -> dict[str, Any]:
     if isinstance(one, Failed):
         nothing = {"label": "", "probability": 0.0, "probabilities": [0.0] * len(labels)}
         nothing |= {"unknown": False, "arm": "", "adapter": ""}
-        return {**nothing, "request_id": one.request_id, "error": one.error}
+        return {**nothing, "request_id": one.request_id, "error": sentence(one)}
     return {
         "label": one.label,
         "probability": one.probability,

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, TypeVar
 from fastapi import Request
 
 from clr.errors import UsageError
+from clr.serving import journal
 from clr.serving.errors import Problem, later
 from clr.serving.inputs import media_type, wrong_type
 from clr.serving.keyring import LOCAL, open_keys
 from clr.serving.keys import Key
 from clr.serving.limits import BODIES_AT_ONCE, Held, Rates, body_bytes, read_body
 from clr.serving.observing import Observed
-from clr.serving.values import Answer, Failed, Item
+from clr.serving.values import Answer, Failed, Feedback, Item, UnknownRequest
 
 if TYPE_CHECKING:
     from clr.serving.engine import Engine
@@ -125,6 +126,26 @@ class Service:
             raise Problem("too-large", error.message, fix=error.fix) from error
         self.observed.answered(answers)
         return answers
+
+    async def feedback(self, request_id: str, label: str, key: Key) -> Feedback:
+        """Have a label written down.
+
+        Raises:
+            Problem: the answer was of a task that the key is not for, or the label is no class.
+            UnknownRequest: there is no such answer.
+            NotReady: the server is starting or stopping.
+        """
+        if key.tasks:
+            given = await asyncio.to_thread(journal.answer, self.settings.state, request_id)
+            refuse_task(key, given.task if given else key.tasks[0])
+        try:
+            return await self.within(
+                lambda: self.engine.feedback(request_id, label, client=key.name)
+            )
+        except UnknownRequest:
+            raise
+        except UsageError as error:
+            raise Problem("invalid", error.message, fix=error.fix) from error
 
     async def within(self, work: Callable[[], Awaitable[T]]) -> T:
         """Return what `work` returns, in time.

@@ -122,9 +122,7 @@ def test_metrics_count_requests_images_and_refusals(web, pictures):
     web.call("GET", "/no/such/../thing")
     told = web.call("GET", "/metrics")
     assert told.headers["content-type"].startswith("text/plain; version=0.0.4")
-    lines = dict(
-        line.rsplit(" ", 1) for line in told.text.splitlines() if not line.startswith("#")
-    )
+    lines = dict(line.rsplit(" ", 1) for line in told.text.splitlines() if not line.startswith("#"))
     predicted = 'clr_serve_requests_total{endpoint="/v1/predict",method="POST",status="200"}'
     assert float(lines[predicted]) >= 1
     assert float(lines['clr_serve_images_total{how="named",task="blue-caps"}']) >= 1

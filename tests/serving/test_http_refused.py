@@ -74,7 +74,9 @@ def instances(**fields: Any) -> dict[str, Any]:
 
 
 def tensor(**fields: Any) -> dict[str, Any]:
-    return {"inputs": [{"name": "x", "shape": [1], "datatype": "BYTES", "data": ["AAAA"], **fields}]}
+    return {
+        "inputs": [{"name": "x", "shape": [1], "datatype": "BYTES", "data": ["AAAA"], **fields}]
+    }
 
 
 def binary(name: str, head: Any, tail: bytes, length: object = None, code: str = "invalid") -> Bad:
@@ -107,7 +109,8 @@ FORMS = (
     form("a part without a name", 400, "malformed",
          b"--B\r\nContent-Disposition: form-data\r\n\r\nx\r\n" + END),
     form("a part without headers", 400, "malformed", b"--B\r\n\r\nx\r\n" + END),
-    form("a header without an end", 400, "malformed", b"--B\r\nContent-Disposition: " + b"a" * 5000),
+    form("a header without an end", 400, "malformed",
+         b"--B\r\nContent-Disposition: " + b"a" * 5000),
     form("many headers in a part", 400, "malformed",
          b"--B\r\n" + b"X-A: b\r\n" * 100 + b"\r\nx\r\n" + END),
     form("a part that says twice what it is", 400, "malformed",
@@ -132,7 +135,8 @@ FORMS = (
          part(b"x") + part(b"a" * 1_000_000, "task", None) + END),
     form("a unit that would forge a line of the log", 422, "invalid",
          part(b"x") + part(b"SN\r\nERROR all is lost", "unit", None) + END),
-    form("an unknown task", 404, "unknown-task", part(png(1, 1)) + part(b"hats", "task", None) + END),
+    form("an unknown task", 404, "unknown-task",
+         part(png(1, 1)) + part(b"hats", "task", None) + END),
     form("too many files", 413, "too-large", part(b"x") * 65 + END),
     form("thousands of fields", 413, "too-large",
          part(b"x") + part(b"red-caps", "task", None) * 3000 + END),
@@ -151,7 +155,8 @@ TEXTS = (
     said("deep JSON in a field", 422, "invalid", {"instances": json.loads("[" * 90 + "]" * 90)}),
     said("NaN", 400, "malformed", '{"instances": NaN}'),
     said("Infinity", 400, "malformed", '{"instances": [{"image": -Infinity}]}'),
-    said("a number of thousands of digits", 400, "malformed", '{"instances": ' + "9" * 10_000 + "}"),
+    said("a number of thousands of digits", 400, "malformed",
+         '{"instances": ' + "9" * 10_000 + "}"),
     said("a name twice", 400, "malformed", '{"instances": [], "instances": []}'),
     said("not an object", 422, "invalid", [1]),
     said("null", 422, "invalid", "null"),
@@ -342,7 +347,7 @@ def test_headers_cannot_be_injected(web, pictures):
     "head",
     [
         b"nonsense\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 300_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 40_000,
         b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
         b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
         b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",

@@ -30,6 +30,17 @@ def ready(web) -> bool:
     return web.call("GET", "/v2/health/ready").status_code == 200
 
 
+def is_cut_off(connection: socket.socket, piece: bytes) -> bool:
+    """Send a piece now and then, until the server has closed."""
+    for _ in range(200):
+        try:
+            connection.sendall(piece)
+        except ConnectionError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def test_a_body_that_does_not_come_is_waited_for_no_longer_than_it_may(narrow):
     for begun in (b"", b'{"instances"'):
         answer = narrow.raw(HEAD + b"Content-Length: 1000\r\n\r\n" + begun)
@@ -61,12 +72,8 @@ def test_a_head_that_does_not_end_is_cut_off(narrow, monkeypatch):
     assert narrow.raw(b"") == b""
     assert narrow.raw(b"GET /v1/tasks HTTP/1.1\r\nHost: ") == b""
     with socket.create_connection(("127.0.0.1", narrow.port), timeout=30) as connection:
-        end = time.monotonic() + 20
-        with pytest.raises(ConnectionError):
-            connection.sendall(b"GET / HTTP/1.1\r\n")
-            while time.monotonic() < end:
-                connection.sendall(b"X: a\r\n")
-                time.sleep(0.1)
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+        assert is_cut_off(connection, b"X: a\r\n")
     assert ready(narrow)
 
 
@@ -76,11 +83,7 @@ def test_a_refused_body_that_goes_on_does_not_hold_the_connection(narrow, monkey
     with socket.create_connection(("127.0.0.1", narrow.port), timeout=30) as connection:
         connection.sendall(head)
         assert b" 415 " in connection.recv(65_536)
-        end = time.monotonic() + 20
-        with pytest.raises(ConnectionError):
-            while time.monotonic() < end:
-                connection.sendall(b"a")
-                time.sleep(0.1)
+        assert is_cut_off(connection, b"a")
 
 
 def test_a_body_that_is_too_large_is_refused_whether_it_says_so_or_not(narrow, pictures):
@@ -148,9 +151,7 @@ def test_without_keys_pages_of_other_sites_are_refused(narrow, pictures):
         {"Host": "evil.example.com"},
         {"Host": "127.0.0.1.evil.example.com:80"},
     ):
-        check(
-            narrow.call("POST", "/v1/predict", files=files, headers=headers), 403, "foreign-page"
-        )
+        check(narrow.call("POST", "/v1/predict", files=files, headers=headers), 403, "foreign-page")
     for headers in (
         {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}, {"Host": "localhost:1"},
         {"Host": "localhost"}, {"Host": "[::1]:8080"},

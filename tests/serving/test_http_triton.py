@@ -44,12 +44,12 @@ def tensor(array: np.ndarray, datatype: str, *, binary: bool = True) -> list[Inf
 def test_the_server_and_its_models_are_described(triton, key):
     assert triton.is_server_live()
     assert triton.is_server_ready()
-    assert triton.is_model_ready("red-caps", headers=key)
-    assert triton.is_model_ready("red-caps", "1", headers=key)
-    assert not triton.is_model_ready("red-caps", "2", headers=key)
-    assert not triton.is_model_ready("hats", headers=key)
-    assert triton.get_server_metadata(headers=key)["extensions"] == ["binary_tensor_data"]
-    described = triton.get_model_metadata("red-caps", headers=key)
+    assert triton.is_model_ready("red-caps", headers=dict(key))
+    assert triton.is_model_ready("red-caps", "1", headers=dict(key))
+    assert not triton.is_model_ready("red-caps", "2", headers=dict(key))
+    assert not triton.is_model_ready("hats", headers=dict(key))
+    assert triton.get_server_metadata(headers=dict(key))["extensions"] == ["binary_tensor_data"]
+    described = triton.get_model_metadata("red-caps", headers=dict(key))
     assert (described["name"], described["versions"]) == ("red-caps", ["1"])
     assert [one["name"] for one in described["inputs"]] == ["image", "pixels"]
     shapes = {one["name"]: one["shape"] for one in described["outputs"]}
@@ -58,7 +58,7 @@ def test_the_server_and_its_models_are_described(triton, key):
 
 def test_image_files_in_binary_tensors(triton, key, web, pictures):
     images = [pictures["red-caps/dark"], pictures["red-caps/light"]]
-    found = triton.infer("red-caps", files(*images), request_id="17", headers=key)
+    found = triton.infer("red-caps", files(*images), request_id="17", headers=dict(key))
     assert found.get_response()["id"] == "17"
     assert found.get_response()["model_version"] == "1"
     assert found.get_response()["parameters"]["release"] == 3
@@ -90,16 +90,18 @@ def test_image_files_in_json_and_outputs_that_are_asked_for(triton, key, picture
 @pytest.mark.parametrize("first", [True, False], ids=["NCHW", "NHWC"])
 def test_decoded_pixels_say_the_same_as_their_file(triton, key, pictures, binary, first):
     data = [pictures["blue-caps/dark"], pictures["blue-caps/light"]]
-    expected = triton.infer("blue-caps", files(*data), headers=key).as_numpy("probabilities")
+    expected = triton.infer("blue-caps", files(*data), headers=dict(key)).as_numpy("probabilities")
     images = np.stack([decoded(one) for one in data])
     images = images.transpose(0, 3, 1, 2).copy() if first else images
     for array, datatype in ((images, "UINT8"), (images.astype(np.float32) / 255, "FP32")):
-        found = triton.infer("blue-caps", tensor(array, datatype, binary=binary), headers=key)
+        found = triton.infer("blue-caps", tensor(array, datatype, binary=binary), headers=dict(key))
         assert found.as_numpy("probabilities") == pytest.approx(expected, abs=1e-6)
 
 
 def test_an_image_that_cannot_be_decoded_is_its_own_error(triton, key, pictures):
-    found = triton.infer("red-caps", files(b"no image", pictures["red-caps/dark"]), headers=key)
+    found = triton.infer(
+        "red-caps", files(b"no image", pictures["red-caps/dark"]), headers=dict(key)
+    )
     assert [one.decode() for one in found.as_numpy("label")] == ["", "dark"]
     error, fine = found.as_numpy("error")
     assert (b"image" in error, fine) == (True, b"")
@@ -112,7 +114,7 @@ def test_an_image_that_cannot_be_decoded_is_its_own_error(triton, key, pictures)
 )
 def test_errors_reach_the_client_as_sentences(triton, key, task, images, sentence):
     with pytest.raises(InferenceServerException, match=sentence):
-        triton.infer(task, files(*images), headers=key)
+        triton.infer(task, files(*images), headers=dict(key))
 
 
 def test_without_a_key_the_client_is_told_so(triton, pictures):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from clr.serving.errors import KINDS, MEDIA_TYPE
+from clr.serving.errors import KINDS, MEDIA_TYPE, sentence
 from clr.serving.values import Answer, Arm, Code, Failed, How
 
 
@@ -106,7 +106,7 @@ class ProblemDocument(BaseModel):
 def prediction(one: Answer | Failed) -> dict[str, Any]:
     """Return an answer as it is sent."""
     if isinstance(one, Failed):
-        return asdict(one)
+        return asdict(one) | {"error": sentence(one)}
     told = {name: getattr(one, name) for name in Prediction.model_fields if name != "routed"}
     return told | {"routed": one.how != "named", "probabilities": dict(one.probabilities)}
 

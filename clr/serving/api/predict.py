@@ -8,7 +8,6 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from clr.errors import UsageError
 from clr.serving.api import bodies
 from clr.serving.api.answers import (
     BODY,
@@ -20,11 +19,11 @@ from clr.serving.api.answers import (
     refusals,
     release_of,
 )
-from clr.serving.errors import Problem, none_served
+from clr.serving.errors import none_served
 from clr.serving.inputs import FORM, JSON, FeedbackRequest, parse, read_items, read_json
 from clr.serving.keys import Key
 from clr.serving.service import Service, needs, service
-from clr.serving.values import Failed, UnknownRequest
+from clr.serving.values import Failed
 
 router = APIRouter(prefix="/v1")
 Predicting = Annotated[Key, Depends(needs("predict"))]
@@ -77,14 +76,7 @@ async def feedback(
     """Write down the true class of an image that was answered before; it may come late."""
     async with served.body(request, JSON) as body:
         said = parse(FeedbackRequest, read_json(body))
-    try:
-        kept = await served.within(
-            lambda: served.engine.feedback(said.request_id, said.label, client=key.name)
-        )
-    except UnknownRequest:
-        raise
-    except UsageError as error:
-        raise Problem("invalid", error.message, fix=error.fix) from error
+    kept = await served.feedback(said.request_id, said.label, key)
     return {name: getattr(kept, name) for name in Labelled.model_fields}
 
 
