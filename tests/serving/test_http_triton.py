@@ -79,7 +79,10 @@ def test_image_files_in_json_and_outputs_that_are_asked_for(triton, key, picture
         InferRequestedOutput("probabilities", binary_data=True),
     ]
     found = triton.infer(
-        "green-caps", files(pictures["green-caps/light"], binary=False), outputs=wanted, headers=key
+        "green-caps",
+        files(pictures["green-caps/light"], binary=False),
+        outputs=wanted,
+        headers=dict(key),
     )
     assert found.as_numpy("label")[0] in (b"light", "light")
     assert found.as_numpy("probabilities").shape == (1, 2)
