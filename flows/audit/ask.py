@@ -32,10 +32,10 @@ def ask(session: Session, kind: str, about: str, span: Span) -> dict[str, Any]:
 
     Args:
         session: the workspace.
-        kind: ``acts``, ``reviews``, ``refusals``, ``at``, ``image``, ``data``, ``backbone`` or
-            ``between``.
-        about: a moment, a digest or file, a name, or two releases as ``1..2``; empty for the
-            first three.
+        kind: ``acts``, ``reviews``, ``refusals``, ``at``, ``image``, ``data``, ``backbone``,
+            ``between`` or ``request``.
+        about: a moment, a digest or file, a name, two releases as ``1..2``, or a request id;
+            empty for the first three.
         span: the time that is asked about, for the first three.
 
     Raises:
@@ -153,6 +153,12 @@ def _between(session: Session, told: Told, about: str, span: Span) -> Answered:
     return questions.between(told, before, after)
 
 
+def _request(session: Session, told: Told, about: str, span: Span) -> Answered:
+    from flows.audit.requests import requested
+
+    return requested(session, told, about, _named(session))
+
+
 def _named(session: Session) -> Callable[[str], Any]:
     return lambda task: named(session, task)
 
@@ -166,6 +172,7 @@ _ANSWERS: dict[str, Callable[[Session, Told, str, Span], Answered]] = {
     "data": _data,
     "backbone": _backbone,
     "between": _between,
+    "request": _request,
 }
 
 

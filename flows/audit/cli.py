@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from clr.audit.document import Document
     from flows.audit.chosen import Asked
     from flows.audit.questions import Span
+    from flows.session import Session
 
 OF_A_TIME = frozenset({"acts", "reviews", "refusals"})
 """Questions that `--from` and `--to` go with."""
@@ -27,6 +28,7 @@ OF_A_TIME = frozenset({"acts", "reviews", "refusals"})
 @click.option("--image", metavar="FILE|SHA256", help="Versions that were made with this image.")
 @click.option("--data", metavar="DIGEST", help="Versions that were made with this data.")
 @click.option("--backbone", metavar="NAME|DIGEST", help="Versions over this backbone.")
+@click.option("--request", metavar="ID", help="What answered this image; then its adapter.")
 @click.option("--reviews", is_flag=True, help="Who approved or rejected what.")
 @click.option("--refused", is_flag=True, help="What was refused, and why.")
 @click.option("--between", metavar="A..B", help="What changed between two releases.")
@@ -66,6 +68,7 @@ def audit(
       clr audit solder-joints@3 --format html --output solder-joints-3.html
       clr audit solder-joints --at 2026-03-01T12:00:00Z --json
       clr audit --image recalled.png
+      clr audit --request 4fb984eec1f94a97b777365492b7574b
       clr audit --reviews --from 2026-03-01 --to 2026-03-31
       clr audit solder-joints --format openlineage --send
       clr audit solder-joints --format model-signing --output solder-joints-signed
@@ -136,18 +139,36 @@ def _answer(kind: str, about: str, when: Span, form: str, file: Path | None) -> 
 
     if form not in ("text", "json"):
         raise click.UsageError(f"--format {form} is a form of one adapter: name its TASK.")
-    document = ask(open_session(), kind, about, when)
-    refusal = None
-    if document["ledger"]["problems"]:
-        first = document["ledger"]["problems"][0]
-        refusal = IntegrityBroken(
-            f"The ledger cannot be trusted: {first['message']}", fix=first["fix"]
-        )
+    session = open_session()
+    document = ask(session, kind, about, when)
+    refusal = _distrust(document)
+    if kind == "request":
+        document["adapter"] = _of_request(session, about)
+        refusal = refusal or _refusal(document["adapter"])
     if file is None:
         output.emit(document, form == "json", render, refusal)
         return
     _write(file, as_json(document) if form == "json" else render(document) + "\n")
     output.emit(document, False, lambda one: f"{one['sentence']}\n{file}", refusal)
+
+
+def _of_request(session: Session, request_id: str) -> Document:
+    """Return the lineage of the adapter that answered an image."""
+    from flows.audit.answer import answer
+    from flows.audit.chosen import Asked
+    from flows.audit.requests import find
+
+    found = find(session, request_id)
+    return answer(session, Asked(found.task, found.version), "json")
+
+
+def _distrust(document: dict[str, Any]) -> IntegrityBroken | None:
+    problems = document["ledger"]["problems"]
+    if not problems:
+        return None
+    return IntegrityBroken(
+        f"The ledger cannot be trusted: {problems[0]['message']}", fix=problems[0]["fix"]
+    )
 
 
 def _require_fitting(form: str, file: Path | None, send: bool) -> None:

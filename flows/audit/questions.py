@@ -185,7 +185,7 @@ def made_of(
         for one in told.records.registered.values()
         if one.payload.get(field_name) in set(digests)
     ]
-    rows = [_served(told, one.subject, named) for one in sorted(found, key=lambda one: one.seq)]
+    rows = [served(told, one.subject, named) for one in sorted(found, key=lambda one: one.seq)]
     return Answered(rows, _of_versions(rows))
 
 
@@ -216,7 +216,7 @@ def holding_image(
             continue
         uses = [one for one in there if one["sha256"] == sha256]
         rows += [
-            _served(told, subject, named) | {key: one[key] for key in ("split", "class", "path")}
+            served(told, subject, named) | {key: one[key] for key in ("split", "class", "path")}
             for one in uses
         ]
     notes = [
@@ -259,7 +259,8 @@ def _tasks(told: Told) -> list[str]:
     return sorted(found)
 
 
-def _served(told: Told, subject: str, named: Callable[[str], Named]) -> Row:
+def served(told: Told, subject: str, named: Callable[[str], Named]) -> Row:
+    """Return what the ledger tells of a version, and when it served."""
     task, number = subject.removeprefix("clr-").rsplit("/", 1)
     times = [
         one

@@ -13,7 +13,19 @@ _TIMES = frozenset({"time", "registered", "since"})
 
 
 def render(document: dict[str, Any]) -> str:
-    """Return an answer (``clr.answer/1``) as text; the full digests are in its JSON form."""
+    """Return an answer (``clr.answer/1``) as text; the full digests are in its JSON form.
+
+    The lineage of the adapter, which comes with the answer about a request, follows it.
+    """
+    text = _rendered(document)
+    if "adapter" not in document:
+        return text
+    from flows.audit.text import render as lineage
+
+    return f"{text}\n\n{lineage(document['adapter'])}".rstrip("\n")
+
+
+def _rendered(document: dict[str, Any]) -> str:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

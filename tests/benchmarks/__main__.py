@@ -13,6 +13,7 @@ from tests.benchmarks import (
     legs,
     plan,
     registry,
+    serving,
     training,
 )
 
@@ -25,6 +26,7 @@ BENCHMARKS = {
     "legs": legs.main,
     "plan": plan.main,
     "registry": registry.main,
+    "serving": serving.main,
     "training": training.main,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ class Served:
     Attributes:
         root: of the workspace.
         environment: settings that name its backbone.
-        first: release of the first two tasks.
-        second: release of all three; it is in force.
+        first: release of all tasks but the last.
+        second: release of all; it is in force.
     """
 
     root: Path
@@ -64,20 +65,28 @@ class Served:
         return fetch_adapter(self.registry(), task, 1, self.state / "unused")
 
 
-def build(folder: Path) -> Served:
-    """Make a served workspace in `folder`."""
-    session = synthetic.workspace(folder)
-    for number, task in enumerate(TASKS):
+def build(
+    folder: Path, tasks: Sequence[str] = TASKS, *, small: bool = True, side: int = synthetic.SIDE
+) -> Served:
+    """Make a served workspace in `folder`.
+
+    Args:
+        folder: to be made.
+        tasks: the first release has all but the last.
+        small: a small backbone instead of the default one.
+        side: of the images, in pixels.
+    """
+    session = synthetic.workspace(folder, small=small)
+    for number, task in enumerate(tasks):
         synthetic.images(folder / "data" / task, number)
     synthetic.pin(session)
-    champions = synthetic.register(session, list(TASKS))
-    first = synthetic.release(session, champions[:2])
+    champions = synthetic.register(session, list(tasks), side)
+    first = synthetic.release(session, champions[:-1])
     second = _follow(session, first, champions)
     settings = session.settings
+    names = ("backbone", "backbone_architecture", "backbone_sha256") if small else ()
     environment = {
-        "CLR_BACKBONE": settings.backbone,
-        "CLR_BACKBONE_ARCHITECTURE": settings.backbone_architecture,
-        "CLR_BACKBONE_SHA256": settings.backbone_sha256,
+        **{f"CLR_{name.upper()}": getattr(settings, name) for name in names},
         "CLR_DEVICE": "cpu",
         "CLR_THREADS": "1",
     }

@@ -41,6 +41,7 @@ def create_app(app: Flask | None = None) -> Any:
 
     from clr.registry.server.keeper import Keeper
     from clr.registry.server.ledger import add_addresses
+    from clr.registry.server.quiet_log import leave_out_polls
     from clr.settings import load_settings
 
     if auth.auth_config.authorization_function != DEFAULT_AUTHORIZATION_FUNCTION:
@@ -56,6 +57,7 @@ def create_app(app: Flask | None = None) -> Any:
         from clr.registry.server.passing import pass_through
 
         pass_through(artifacts_url(settings))
+    leave_out_polls()
     add_addresses(flask_app, keeper)
     served = auth.create_app(flask_app)
     hooks = Hooks(keeper)

@@ -1,0 +1,145 @@
+"""`clr serve` under load, while releases are promoted and rolled back.
+
+A real server process with the default backbone and eight tasks; 64 callers, each over its own
+connection, ask for 1 to 4 images, half of them without naming the task; every ten seconds another
+release is put in force. `CLR_BENCH_SECONDS` (300) is how long, `CLR_BENCH_CALLERS` (64) how many,
+`CLR_BENCH_DEVICE` (cpu) where it computes, `CLR_WRITE_DOCS=1` puts the table into
+docs/serving-speed.md.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tests.serving.load import Asked, Callers, Moves, Picture, Server
+from tests.serving.plants import Served, build
+
+SECONDS = float(os.environ.get("CLR_BENCH_SECONDS", "300"))
+CALLERS = int(os.environ.get("CLR_BENCH_CALLERS", "64"))
+DEVICE = os.environ.get("CLR_BENCH_DEVICE", "cpu")
+MOVE_SECONDS = 10.0
+WARM_SECONDS = 10.0
+"""Before the first figure of memory: by then every path has run."""
+
+TASKS = tuple(f"task-{number}" for number in range(8))
+SIDE = 96
+DOCS = Path(__file__).parents[2] / "docs" / "serving-speed.md"
+
+
+def main() -> None:
+    """Errors, answers of a wrong release, latency, throughput and memory under load."""
+    with tempfile.TemporaryDirectory() as folder:
+        served = build(Path(folder) / "plant", TASKS, small=False, side=SIDE)
+        rows = measure(served, Path(folder) / "serve.log")
+    table = as_table(rows)
+    print(table, flush=True)
+    if os.environ.get("CLR_WRITE_DOCS"):
+        write_docs(table)
+
+
+def measure(served: Served, log: Path) -> dict[str, str]:
+    """Run the load; return what is told of it."""
+    environment = {**served.environment, "CLR_DEVICE": DEVICE, "CLR_THREADS": "0"}
+    server = Server(served.root, environment, log)
+    server.start()
+    try:
+        served.activate(served.second)
+        return _loaded(served, server)
+    finally:
+        server.stop()
+
+
+def _loaded(served: Served, server: Server) -> dict[str, str]:
+    pictures = [Picture(task, one.read_bytes()) for task in TASKS[:-1]
+                for one in served.images(task)]  # fmt: skip
+    moves = Moves(served.activate, served.second)
+    callers = Callers(server.port, pictures, CALLERS)
+    time.sleep(WARM_SECONDS)
+    began, memory = time.monotonic(), [server.memory()]
+    stopping, mover = _moving(served, moves)
+    for _ in range(2):
+        time.sleep(SECONDS / 2)
+        memory.append(server.memory())
+    seconds = time.monotonic() - began
+    stopping.set()
+    mover.join()
+    asked = [one for one in callers.stop() if one.began >= began]
+    health = server.ask("GET", "/health")[1]
+    return {
+        **_figures(asked, callers.broken, moves, seconds),
+        "memory at start, middle, end": ", ".join(f"{one:,} MB" for one in memory),
+        "health at the end": str(health["status"]),
+    }
+
+
+def _moving(served: Served, moves: Moves) -> tuple[threading.Event, threading.Thread]:
+    stopping = threading.Event()
+
+    def work() -> None:
+        releases = (served.first, served.second)
+        number = 0
+        while not stopping.wait(MOVE_SECONDS):
+            moves.to(releases[number % 2])
+            number += 1
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return stopping, thread
+
+
+def _figures(
+    asked: Sequence[Asked], broken: Sequence[tuple[float, str]], moves: Moves, seconds: float
+) -> dict[str, str]:
+    taken = np.array([one.ended - one.began for one in asked]) * 1000
+    statuses = Counter(one.status for one in asked if one.status != 200)
+    good = [one for one in asked if one.status == 200]
+    items = [found for one in good for found in one.answer["predictions"]]
+    failed = sum("error" in one for one in items)
+    return {
+        "seconds": f"{seconds:.0f}",
+        "promotions and rollbacks": str(moves.count),
+        "requests": f"{len(asked):,}",
+        "images": f"{len(items):,}",
+        "requests without an answer": str(len(broken) + sum(statuses.values())),
+        "images without an answer": str(failed),
+        "answers from a release in force neither at start nor end": str(len(moves.wrong(asked))),
+        "requests a second": f"{len(good) / seconds:.1f}",
+        "images a second": f"{len(items) / seconds:.1f}",
+        "p50": f"{np.percentile(taken, 50):.0f} ms",
+        "p99": f"{np.percentile(taken, 99):.0f} ms",
+        "slowest": f"{taken.max():.0f} ms",
+    }
+
+
+def as_table(rows: dict[str, str]) -> str:
+    """Return the figures as Markdown."""
+    return "\n".join(
+        ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
+    )
+
+
+def write_docs(table: str) -> None:
+    """Write docs/serving-speed.md."""
+    where = f"{os.cpu_count()} cores ({platform.machine()}), {DEVICE}"
+    DOCS.write_text(
+        "# The prediction server under load\n\n"
+        f"`clr serve` with the default backbone at {SIDE} px and {len(TASKS)} tasks, on {where}; "
+        f"its {CALLERS} callers run on the same machine, each over one connection, and ask for 1 "
+        "to 4 images at once, half of them without naming the task. Every "
+        f"{MOVE_SECONDS:.0f} s another release is put in force.\n\n"
+        f"{table}\n\n"
+        "An answer counts as wrong where its release was in force neither when the request was "
+        "sent nor when the answer came; while one is put in force, both may be.\n\n"
+        "Measure it: `CLR_WRITE_DOCS=1 python -m tests.benchmarks serving`. How it works: "
+        "[serving.md](serving.md).\n",
+        encoding="utf-8",
+    )
