@@ -69,13 +69,9 @@ def run_compare(
 
 
 def _planned(session: Session, request: Request, tasks: Sequence[Task]) -> Plan:
-    from clr.core.methods import METHODS
+    from clr.core.methods import find_method
 
-    for name in request.methods:
-        if name not in METHODS:
-            raise UsageError(
-                f"{name!r} is no method.", fix=f"There are {', '.join(METHODS)}.", method=name
-            )
+    shared = {name: find_method(name).shared for name in request.methods}
     backbone = session.backbone
     facts = {
         "seed": session.settings.seed,
@@ -87,7 +83,6 @@ def _planned(session: Session, request: Request, tasks: Sequence[Task]) -> Plan:
             "architecture": backbone.architecture,
         },
     }
-    shared = {name: method.shared for name, method in METHODS.items()}
     return make_plan(request, tasks, shared, facts)
 
 

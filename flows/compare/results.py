@@ -66,7 +66,7 @@ def write(
 def summarise(session: Session, plan_file: Path, failed: Sequence[Result] = ()) -> Result:
     """Return the document; see `write`."""
     from clr.compare.summary import summarise
-    from clr.core.methods import METHODS
+    from clr.core.methods import METHODS, find_method
 
     plan, command, made_at = read_plan(plan_file)
     units = list(finished(session.settings, plan).values())
@@ -74,10 +74,11 @@ def summarise(session: Session, plan_file: Path, failed: Sequence[Result] = ()) 
         raise UsageError(
             f"No unit of comparison {plan.name} is finished yet.", fix="Wait, or run it again."
         )
+    known = list(METHODS)
+    ordered = sorted(plan.about["methods"], key=lambda name: known.index(name.split("+")[0]))
     methods = {
         name: {"title": one.title, "source": one.source, "shared": one.shared}
-        for name, one in METHODS.items()
-        if name in plan.about["methods"]
+        for name, one in ((name, find_method(name)) for name in ordered)
     }
     about = {
         **plan.about,

@@ -85,10 +85,10 @@ def perform(session: Session, job: Job) -> Done:
 def _measure(session: Session, plan: Plan, key: str, asked: Asked) -> Unit:
     import torch
 
-    from clr.core.methods import METHODS, Budget
+    from clr.core.methods import Budget, find_method
 
     session.backbone.check()
-    learner = METHODS[asked.method].start(session.backbone)
+    learner = find_method(asked.method).start(session.backbone)
     budget = Budget(**plan.about["budget"])
     steps: list[Step] = []
     lessons: list[Lesson] = []

@@ -16,7 +16,7 @@ from clr.core.baseline import measure_baseline
 from clr.core.evaluate import run
 from clr.core.finetune import finetuned
 from clr.core.images import ImageSet, Preprocessing
-from clr.core.methods import METHODS, Budget, Cost, Learner, Lesson, Method
+from clr.core.methods import METHODS, Budget, Cost, Learner, Lesson, Method, find_method
 from clr.core.methods.replay import CAPACITY
 from clr.core.recipe import Recipe
 from clr.core.sites import batch_norm_sites, kernel_sites, mixing_sites
@@ -382,3 +382,31 @@ def test_a_finetuned_backbone_is_another_one(backbone: Backbone, school: School)
     assert found.digest != backbone.digest
     assert found.convolutions.keys() == backbone.convolutions.keys()
     assert told == [1, 2]
+
+
+def test_a_setting_of_the_recipe_is_changed_by_name(school: School, backbone: Backbone) -> None:
+    def cost(name: str) -> Cost:
+        method = find_method(name)
+        assert method.name == name
+        learner = method.start(backbone)
+        learner.learn(school.lessons[1], Budget(epochs=1), 0)
+        return learner.cost("second")
+
+    small, large = cost("clr-reduced"), cost("clr-reduced+storage=float32+flips=false")
+    assert small.kernels == large.kernels
+    assert small.bytes < large.bytes / 3
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("probe+average=0", "is no method"),
+        ("clr-reduced+variant=full", "variant cannot be changed"),
+        ("clr-reduced+average", "recipe.average is ''"),
+        ("clr-full+averag=0", "Did you mean average"),
+    ],
+)
+def test_a_setting_that_cannot_be_changed_is_refused(name: str, said: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        find_method(name)
+    assert said in f"{refused.value.message} {refused.value.fix}"

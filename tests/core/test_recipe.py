@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clr.core.recipe import Recipe, image_size
+from clr.core.recipe import PRESETS, Recipe, image_size
 from clr.errors import UsageError
 
 
@@ -25,6 +25,21 @@ def test_a_task_overrides_by_name_and_defaults_stand_behind() -> None:
     recipe = Recipe.of({"epochs": 3, "kernel_lr": 1}, image_size=96, epochs=7)
     assert (recipe.epochs, recipe.image_size, recipe.kernel_lr) == (3, 96, 1.0)
     assert isinstance(recipe.kernel_lr, float)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_stands_between_defaults_and_what_the_task_names(preset: str) -> None:
+    recipe = Recipe.of({"preset": preset, "flips": False}, image_size=96)
+    assert recipe == Recipe(**{"flips": False, "image_size": 96, **PRESETS[preset]})
+    assert Recipe.of({"preset": preset, "epochs": 3}).epochs == 3
+
+
+def test_presets_are_from_the_shortest_training_to_the_longest() -> None:
+    epochs = [Recipe.of({"preset": preset}).epochs for preset in PRESETS]
+    assert epochs == sorted(set(epochs))
+    assert Recipe.of({"preset": "standard"}) == Recipe()
+    with pytest.raises(UsageError, match="preset is 'slow'"):
+        Recipe.of({"preset": "slow"})
 
 
 @pytest.mark.parametrize(("name", "near"), [("epoch", "epochs"), ("kernel_LR", "kernel_lr"),

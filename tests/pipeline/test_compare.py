@@ -104,6 +104,9 @@ def _one_run_with_one_below_it_a_unit(plant: Any, run: str) -> None:
     ("options", "code", "said"),
     [
         (("--methods", "probe,magic"), 2, "There are majority, probe"),
+        (("--methods", "clr-reduced+averages=0"), 2, "Did you mean average?"),
+        (("--methods", "clr-full+epochs=3"), 2, "epochs cannot be changed"),
+        (("--methods", "probe+average=0"), 2, "is no method"),
         (("--methods", "probe,probe"), 2, "names one twice"),
         (("--tasks", "rot,gone"), 2, "'gone'"),
         (("--per-class", "5,x"), 2, "no list of numbers"),

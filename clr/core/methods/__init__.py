@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any, get_args
+
 from clr.core.methods import (
     constant,
     finetuning,
@@ -18,8 +21,10 @@ from clr.core.methods.interface import Budget, Cost, Learner, Lesson, Method
 from clr.core.methods.replay import Rehearsal
 from clr.core.methods.separate import separate
 from clr.core.methods.sequential import Sequential
+from clr.core.sites import Variant
+from clr.errors import UsageError
 
-__all__ = ["METHODS", "Budget", "Cost", "Learner", "Lesson", "Method"]
+__all__ = ["METHODS", "Budget", "Cost", "Learner", "Lesson", "Method", "find_method"]
 
 _ALL = (
     Method("majority", "Most frequent label", "", False, separate(constant.learn)),
@@ -112,3 +117,43 @@ _ALL = (
 
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 """Every method by its name, from the simplest on."""
+
+_VARIANTS = {f"clr-{variant}": variant for variant in get_args(Variant)}
+
+
+def find_method(name: str) -> Method:
+    """Return the method of this name, or a variant of CLR with settings of its recipe changed.
+
+    ``clr-reduced+average=0+kernel_lr=0.005`` is ``clr-reduced`` with two settings changed: what
+    one piece of the recipe is worth is seen beside the whole.
+
+    Raises:
+        UsageError: no such method, no such setting, or a value that it cannot have.
+    """
+    base, *settings = name.split("+")
+    if base not in METHODS or (settings and base not in _VARIANTS):
+        raise UsageError(
+            f"{name!r} is no method.",
+            fix=f"There are {', '.join(METHODS)}; of {', '.join(_VARIANTS)} settings of the "
+            "recipe can be changed: clr-reduced+average=0.",
+            method=name,
+        )
+    if not settings:
+        return METHODS[base]
+    changed = dict(_setting(one) for one in settings)
+    return replace(
+        METHODS[base],
+        name=name,
+        title=f"{METHODS[base].title}, {', '.join(settings)}",
+        start=separate(reprogramming.learn_variant(_VARIANTS[base], changed)),
+    )
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    for kind in (int, float):
+        try:
+            return name, kind(value)
+        except ValueError:
+            continue
+    return name, {"true": True, "false": False}.get(value, value)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor
 
@@ -15,20 +17,34 @@ from clr.core.network import Program
 from clr.core.recipe import Recipe
 from clr.core.sites import Variant
 from clr.core.train import fit, spec_of
+from clr.errors import UsageError
+
+FIXED = ("variant", "image_size", "epochs", "validation_share", "seed")
+"""Settings that the method's name, the budget or the lesson has decided."""
 
 
-def learn_variant(variant: Variant) -> Learn:
+def learn_variant(variant: Variant, changed: Mapping[str, Any] = MappingProxyType({})) -> Learn:
     """Return how adapters of this variant are learned: see `clr.core.train.fit`.
 
-    All settings are the default recipe's, also how batch norms and storage are treated.
+    Args:
+        variant: where kernels act.
+        changed: settings that differ from the default recipe's; none of `FIXED`.
+
+    Raises:
+        UsageError: no such setting, or a value that it cannot have.
     """
+    if fixed := sorted(set(changed) & {*FIXED, "preset"}):
+        raise UsageError(
+            f"{', '.join(fixed)} cannot be changed in a comparison.",
+            fix="--epochs, --size and --seeds are the same for all methods.",
+        )
+    given = Recipe.of(changed, variant=variant)
 
     def learn(backbone: Backbone, lesson: Lesson, budget: Budget, seed: int) -> Served:
-        recipe = replace(Recipe(), variant=variant, epochs=budget.epochs, seed=seed)
+        recipe = replace(given, epochs=budget.epochs, seed=seed)
+        baseline = lesson.baseline if recipe.flips else replace(lesson.baseline, turns=())
         spec = spec_of(lesson.task, lesson.labels, backbone, lesson.preprocessing, recipe)
-        trained = fit(
-            backbone, lesson.images, lesson.baseline, spec, recipe, seconds=budget.seconds
-        )
+        trained = fit(backbone, lesson.images, baseline, spec, recipe, seconds=budget.seconds)
         tensors = {n: t.to(backbone.device) for n, t in trained.adapter.tensors.items()}
         stored = pack(trained.adapter.tensors, spec.storage)
         cost = replace(cost_of(tensors), bytes=sum(array.nbytes for array in stored.values()))
