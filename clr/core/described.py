@@ -16,8 +16,8 @@ CALIBRATION = 128
 """Images of a task that are held out at most, one in `ONE_IN`: 66 kB of projected features."""
 
 ONE_IN = 5
-FEWEST = 20
-"""Where fewer would be held out, none is: their limits could promise no 5 %."""
+FEWEST = 16
+"""Where fewer would be held out, none is: their limits could not even promise 6 %."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,25 +74,37 @@ def statistics(projected: Floats, labels: NDArray[np.int64], classes: int) -> Ta
     )
 
 
-def describe(projected: Floats, labels: NDArray[np.int64], classes: int) -> TaskStatistics:
-    """Describe a task by most of its training images, and hold out the others to calibrate by.
+def held_out(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return bool [N]: images to calibrate by, none where there would be fewer than `FEWEST`.
 
-    Those are a random sample, but for images that are the last of their class.
+    A random sample, but for images that are the last of their class.
 
     Args:
-        projected: float32 [N, d], see `project`.
         labels: int64 [N].
-        classes: how many there are.
     """
+    held = np.zeros(len(labels), dtype=np.bool_)
     wanted = min(CALIBRATION, len(labels) // ONE_IN)
     if wanted < FEWEST:
-        return statistics(projected, labels, classes)
-    left = np.bincount(labels, minlength=classes)
-    held = np.zeros(len(labels), dtype=np.bool_)
+        return held
+    left = np.bincount(labels)
     for at in np.random.default_rng(0).permutation(len(labels)):
         if wanted and left[labels[at]] > 1:
             held[at] = True
             left[labels[at]] -= 1
             wanted -= 1
+    return held
+
+
+def describe(projected: Floats, labels: NDArray[np.int64], classes: int) -> TaskStatistics:
+    """Describe a task by most of its training images, and keep the others to calibrate by.
+
+    Args:
+        projected: float32 [N, d], see `clr.core.routing.project`.
+        labels: int64 [N].
+        classes: how many there are.
+    """
+    held = held_out(labels)
     described = statistics(projected[~held], labels[~held], classes)
+    if not held.any():
+        return described
     return replace(described, calibration=projected[held].astype(np.float16))

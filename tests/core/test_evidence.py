@@ -1,17 +1,20 @@
-"""The digest of what is attached is that of the adapter's file, and of nothing else."""
+"""What is recorded of an adapter: the digest of what is attached, and the evidence file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from clr.core.adapter import Adapter, load_adapter, save_adapter
 from clr.core.backbone import Backbone
 from clr.core.compress import STORAGES
-from clr.core.evidence import attached_digest
+from clr.core.described import describe
+from clr.core.evidence import Evidence, attached_digest, parse_evidence
+from clr.core.files import sha256_bytes
 from clr.core.network import ReprogrammedNetwork
 from tests.core.test_adapter import KINDS
 
@@ -44,3 +47,22 @@ def test_what_is_attached_has_the_digest_of_its_file_until_one_bit_of_it_changes
         assert attached_digest(network, "parts") != digest
         bits[-1] ^= 1
     assert attached_digest(network, "parts") == digest
+
+
+@pytest.mark.parametrize("images", [60, 200])
+def test_an_evidence_file_holds_what_the_router_calibrates_by(images: int) -> None:
+    """Too few images for it: the file has the form, and the bytes, of earlier versions."""
+    generator = np.random.default_rng(0)
+    features = generator.normal(0, 0.1, (images, 8)).astype(np.float32)
+    described = describe(features, np.arange(images) % 2, 2)
+    answers = np.zeros(3, dtype=np.int64)
+    made = Evidence(
+        {"task": "parts"}, answers, answers, answers, features[:3], described,
+        np.zeros((2, 2), np.float32),
+    )  # fmt: skip
+    data = made.to_bytes()
+    read = parse_evidence(data, sha256_bytes(data))
+    assert read.described.digest == described.digest
+    assert (read.described.calibration is None) == (images == 60)
+    assert (b"calibration" in data) == (images == 200)
+    assert read.to_bytes() == data

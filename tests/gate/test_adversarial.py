@@ -77,6 +77,13 @@ ATTACKS = {
         ),
         ["routing:digits"],
     ),
+    "newcomer that makes right choices doubtful": (
+        lambda make: make.offer(
+            make.earlier(doubted=np.arange(400) < 60), make.earlier("materials"),
+            new=make.newcomer(),
+        ),
+        ["doubt:digits"],
+    ),
     "router not measured after": (
         lambda make: make.offer(make.earlier(routed_after=None)),
         ["routing:digits"],

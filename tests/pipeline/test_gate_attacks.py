@@ -210,6 +210,20 @@ def test_a_newcomer_whose_statistics_draw_the_images_of_others(session, release,
     assert "routing:green-caps" in {*report["failed"], *report["inconclusive"]}
 
 
+def test_a_newcomer_whose_held_out_images_make_the_choices_of_others_doubtful(
+    session, release, newcomer
+):
+    """They are another task's: the router would have to doubt every image of that."""
+    victim = session.evidence(release.tasks["green-caps"])
+    forged = np.tile(victim.features, (4, 1)).astype(np.float16)
+    statistics = dataclasses.replace(newcomer.statistics, calibration=forged)
+    poisoned = dataclasses.replace(newcomer, statistics=statistics)
+    report = judge(session, poisoned, release).report
+    assert report["verdict"] == "fail"
+    assert "doubt:green-caps" in report["failed"]
+    assert not [name for name in report["failed"] if name.startswith("routing:")]
+
+
 def test_changed_evidence_of_an_earlier_task(working):
     session = working.session()
     release = current_release(session.registry)
