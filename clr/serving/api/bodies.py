@@ -8,14 +8,13 @@ from pydantic import BaseModel
 
 from clr.serving.inputs import (
     BASE64,
-    BINARY,
     FORM,
     JSON,
     FeedbackRequest,
     Instance,
     PredictRequest,
 )
-from clr.serving.openinference import HEADER, InferRequest
+from clr.serving.openinference import InferRequest
 
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
@@ -113,14 +112,4 @@ INFER = _body(
             decoded_pixels={"inputs": [_PIXELS], "outputs": [{"name": "label"}]},
         )
     }
-) | {
-    "parameters": [
-        {
-            "name": HEADER,
-            "in": "header",
-            "required": False,
-            "description": f"Length of the JSON, where binary tensors follow it ({BINARY}).",
-            "schema": {"type": "integer", "minimum": 0},
-        }
-    ]
-}
+)

@@ -103,7 +103,8 @@ async def infer(task: TaskPath, request: Request, key: Predicting, served: Serve
     """Label a tensor of images: files (BYTES), or decoded pixels (UINT8 0 … 255, FP32 0 … 1, RGB).
 
     Pixels are taken as an 8-bit picture and scaled as files are. An image that cannot be decoded
-    has an `error` and an empty `label`; where none can, the request is refused.
+    has an `error` and an empty `label`; where none can, the request is refused. Binary tensors
+    follow the JSON, whose length is then in the header `Inference-Header-Content-Length`.
     """
     one = _served(served, key, task, request)
     settings = served.settings
