@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI, Request
 from clr.serving import errors
 from clr.serving.api import bodies, pages, predict, v2, watch
 from clr.serving.api.answers import ProblemDocument
+from clr.serving.dashboard import routes as dashboard
 from clr.serving.outside import Outside
 from clr.serving.service import Service
 
@@ -47,7 +48,7 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
         dependencies=[Depends(_mark)],
     )
     app.state.service = served
-    for module in (predict, v2, watch, pages):
+    for module in (predict, v2, watch, pages, dashboard):
         app.include_router(module.router)
     errors.install(app)
     app.add_middleware(Outside, observed=served.observed)

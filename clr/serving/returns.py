@@ -158,7 +158,7 @@ def served_case(case: Mapping[str, Field], served: Served, version: Served) -> C
     money = kept["currency"]["value"] if "currency" in kept else "currency units"
     replace(kept, _known(served), money)
     rate = error_rate(version)
-    if rate is not None and rate["sampling"] != "sent":
+    if rate is not None and rate["sampling"] != "sent" and "accuracy" in kept:
         kept["accuracy"] = _accuracy(rate, kept["accuracy"])
         _price_errors(kept, version)
     for name, one in window_fields(served).items():

@@ -1,0 +1,114 @@
+"""A server with half a year behind it: journal, upkeep and business case made up, all else real."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from clr.roi import business_case
+from tests.pilot.documents import BUSINESS
+from tests.serving.journals import DAY, answers, told, write
+
+TASK = "red"
+INCIDENTS = {20: "Lamp of line 3 replaced", 75: "Camera moved", 130: "Network down for an hour"}
+
+
+def fill(served: Any, now: datetime, days: int = 170) -> None:
+    """Give a served workspace (tests/serving/plants.py) answers, labels, upkeep and assumptions.
+
+    Args:
+        served: is changed.
+        now: end of the last day.
+        days: before it.
+    """
+    random = np.random.default_rng(8)
+    rows, labels = [], []
+    begin = now.timestamp() - days * DAY
+    for day in range(days):
+        count = int(random.integers(30, 60)) * (0 if day % 7 == 6 else 1) + day // 6
+        new = answers(
+            count, begin + day * DAY + 7 * 3600, 600.0, task=TASK, label="left",
+            seconds=float(random.gamma(9, 0.002)), release=served.second.version,
+        )  # fmt: skip
+        new = [replace(one, label="right") if random.random() < 0.04 else one for one in new]
+        rows += new
+        labels += told(new[: count // 8], wrong=int(random.random() < 0.35), other="right")
+    write(served.state, rows, labels, answers(40, begin + 160 * DAY, 60.0, task="green"))
+    _record(served, now, days)
+    _assume(served)
+
+
+def _record(served: Any, now: datetime, days: int) -> None:
+    from clr.audit.ledger import open_ledger
+    from clr.serving.upkeep import LOGGED, logged_payload
+
+    ledger, today = open_ledger(served.state), now.date()
+    for at in range(10, days, 21):
+        about: date = today - timedelta(days=days - at)
+        near = next((words for day, words in INCIDENTS.items() if abs(day - at) < 11), "")
+        payload = logged_payload(1.5 + at % 3, near, about, today)
+        ledger.append(LOGGED, f"clr-{TASK}", payload, actor="olga", authentication="local-os-user")
+    for number, act in ((served.first.version, "activated"), (served.second.version, "activated")):
+        ledger.append(
+            f"release.{act}", f"clr-release/{number}", {"release": number}, actor="rita",
+            authentication="mlflow-basic-auth",
+        )  # fmt: skip
+
+
+def _assume(served: Any) -> None:
+    """Put a business case beside the evidence of every run."""
+    measured = {
+        "accuracy": 0.95, "accuracy_ci": (0.93, 0.965), "baseline_accuracy": 0.84,
+        "images_labelled": 1800, "training_seconds": 154.0, "latency_p50_after_ms": 18.0,
+    }  # fmt: skip
+    case = business_case(
+        measured, {**BUSINESS, "items_per_year": 20_000.0, "error_cost": 9.0, "defects": ["right"]}
+    )
+    registry = served.registry()
+    for ref in served.second.tasks.values():
+        registry.client.log_text(ref.run_id, json.dumps(case), "roi.json")
+
+
+@contextmanager
+def running(settings: Any) -> Iterator[str]:
+    """Run a prediction server in this process; yield its address."""
+    import uvicorn
+
+    from clr.serving.app import create_app
+    from clr.serving.engine import Engine
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ready = threading.Event()
+    engine = Engine(settings)
+    config = uvicorn.Config(
+        create_app(engine, settings), host="127.0.0.1", port=port, log_level="warning",
+        lifespan="off",
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+
+    async def serve() -> None:
+        await engine.start()
+        ready.set()
+        await server.serve()
+        await engine.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    thread.start()
+    assert ready.wait(240)
+    while not server.started:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(60)
