@@ -100,10 +100,14 @@ class Reader:
     def _read(self) -> Facts:
         problems: list[str] = []
         state = self._settings.state
-        upkeep = self._try(lambda: read_upkeep(self._ledger()), {}, "Upkeep", problems)
-        production = self._try(lambda: read_production(state, upkeep), {}, "Journal", problems)
+        upkeep: dict[str, Upkeep] = self._try(
+            lambda: read_upkeep(self._ledger()), {}, "Upkeep", problems
+        )
+        production: dict[str, Production] = self._try(
+            lambda: read_production(state, upkeep), {}, "Journal", problems
+        )
         known = self._try(self._registered, None, "Registry", problems)
-        moves = self._try(self._moves, [], "Ledger", problems)
+        moves: list[dict[str, Any]] = self._try(self._moves, [], "Ledger", problems)
         tasks: dict[str, Task] = {}
         releases: list[dict[str, Any]] = moves
         if known is not None:

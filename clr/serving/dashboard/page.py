@@ -46,12 +46,12 @@ def overview(facts: Facts, health: Health, allowed: Sequence[str] = ()) -> str:
 def task_page(facts: Facts, health: Health, task: Task) -> str:
     """Return the page of one task."""
     months = task.told.get("months", [])
-    drawn = [(points(months, name), name, *how) for name, *how in PLOTS]
-    plots = [
-        Markup(plot(name.replace("_", "-"), title, rows, form=form, percent=percent))  # noqa: S704
-        for rows, name, title, form, percent in drawn
-        if any(one[2] is not None for one in rows)
-    ]
+    plots = []
+    for name, title, form, percent in PLOTS:
+        rows = points(months, name)
+        if any(middle is not None for _, _, middle, _ in rows):
+            drawn = plot(name.replace("_", "-"), title, rows, form=form, percent=percent)
+            plots.append(Markup(drawn))  # noqa: S704  # it escapes
     return _page("task.html", facts, health, task=task, plots=plots)
 
 
