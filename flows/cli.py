@@ -24,6 +24,7 @@ from flows import (
     cli_release,
     cli_roi,
     cli_serve,
+    cli_trial,
     cli_verify,
     output,
     text,
@@ -261,6 +262,8 @@ main.add_command(cli_registry.erase)
 main.add_command(cli_release.promote)
 main.add_command(cli_release.rollback)
 main.add_command(cli_release.retire)
+
+main.add_command(cli_trial.ab)
 
 main.add_command(cli_verify.verify)
 main.add_command(cli_verify.anchor)

@@ -31,7 +31,7 @@ def promote(task: str, version: int, as_json: bool) -> None:
     from flows.promote import promote_version
 
     output.log_to_stderr()
-    done = _as_release(lambda session: promote_version(session, task_name(task), version))
+    done = as_release(lambda session: promote_version(session, task_name(task), version))
     output.emit(done, as_json, text.promoted)
 
 
@@ -50,7 +50,7 @@ def rollback(to: int | None, reason: str, as_json: bool) -> None:
     from flows.rollback import run_rollback
 
     _say_why(reason)
-    done = _as_release(lambda session: run_rollback(session, to, reason))
+    done = as_release(lambda session: run_rollback(session, to, reason))
     output.emit(done, as_json, text.rolled_back)
 
 
@@ -67,7 +67,7 @@ def retire(task: str, reason: str, as_json: bool) -> None:
     from flows.rollback import run_retire
 
     _say_why(reason)
-    done = _as_release(lambda session: run_retire(session, task, reason))
+    done = as_release(lambda session: run_retire(session, task, reason))
     output.emit(done, as_json, text.rolled_back)
 
 
@@ -76,7 +76,7 @@ def _say_why(reason: str) -> None:
         raise UsageError("The reason is empty.", fix="Say why; it is kept in the ledger.")
 
 
-def _as_release(act: Callable[[Session], dict[str, Any]]) -> dict[str, Any]:
+def as_release(act: Callable[[Session], dict[str, Any]]) -> dict[str, Any]:
     """Act as the user that is signed in, or as the release service's account where it is ours.
 
     Raises:

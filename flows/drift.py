@@ -1,11 +1,12 @@
 """Look for drift: does what serves still answer the same, and are recent images like the test's?
 
-Two questions about every task of the release. Its canaries and its environment against the
-evidence: where the environment has changed, its test images are run again. And, where images
+Three questions about every task of the release. Its canaries and its environment against the
+evidence: where the environment has changed, its test images are run again. Where images
 lie in ``recent/<task>/``, their backbone features against those of the test images, by the
 permutation test of clr/gate/drift.py: the chance of any false alarm in one check is at most
 `clr.gate.drift.FALSE_ALARMS`, if the recent images are drawn as the test images were. Other
-shares of the classes, or many frames of one scene, are a difference, too.
+shares of the classes, or many frames of one scene, are a difference, too. And what the
+prediction server of this machine has found in what it was sent (clr/serving/drift.py).
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def check(session: Session) -> Result:
 
     Returns:
         {release, tasks: {name: {p, level, distance, images} or {skipped: why}},
-        found: [{task, kind: ``answers`` or ``images``, sentence}]}.
+        found: [{task, kind: ``answers``, ``images``, ``features`` or ``confidence``, sentence,
+        wanted: what helps against it}]}.
 
     Raises:
         ServiceUnavailable: the registry cannot be reached.
@@ -84,6 +86,9 @@ def check(session: Session) -> Result:
         tasks_told[task], sentence = _images(session, champion, place, len(there))
         if sentence:
             found.append({"task": task, "kind": "images", "sentence": sentence})
+    found += _served(session, release)
+    for one in found:
+        one["wanted"] = _wanted(one)
     LOG.info("drift     %d tasks, %d findings", len(release.tasks), len(found))
     return {"release": release.version, "tasks": tasks_told, "found": found}
 
@@ -118,6 +123,36 @@ def _images(session: Session, champion: ChampionRef, place: Path, looks: int) ->
     return told, (
         f"{champion.task}: {len(recent)} recent images are not like its test images "
         f"(p = {seen.p:.2g}, at most {seen.level:.2g} is an alarm)"
+    )
+
+
+def _served(session: Session, release: Release) -> list[Result]:
+    """Return the alarms of this machine's prediction server about adapters that serve now."""
+    from datetime import UTC, datetime
+
+    from clr.serving.drift import KINDS, read_drift
+
+    found = []
+    for task, told in sorted(read_drift(session.settings.state).items()):
+        champion = release.tasks.get(task)
+        if champion is None or told.get("adapter") != champion.adapter_digest:
+            continue
+        for kind in KINDS:
+            since = told.get(kind, {}).get("alarm")
+            if since is not None:
+                time = datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds")
+                sentence = f"{task}: since {time} the {kind} of its images are not as before"
+                found.append({"task": task, "kind": kind, "sentence": sentence})
+    return found
+
+
+def _wanted(found: Result) -> str:
+    """Say what helps; for whoever is told by the event, a person or an automation."""
+    if found["kind"] == "answers":
+        return "Run `clr verify`; images do not help."
+    return (
+        f"Look at recent images of {found['task']}. If they are right as they are, bring new ones "
+        f"with labels in incoming/{found['task']}/, which trains another version."
     )
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import GateRefused, IntegrityBroken
+from clr.registry.versions import Version, champion_of
 from flows.session import EVIDENCE_FILE, Session
 
 if TYPE_CHECKING:
     from clr.core.evidence import Evidence
-    from clr.registry.release import ChampionRef, Release
-    from clr.registry.versions import Version
+    from clr.registry.release import Release
 
 LOG = logging.getLogger("clr")
 REPORT_FILE = "gate/gate.json"
@@ -36,20 +36,6 @@ class Admission:
     router: str
     gate: str
     report: bytes
-
-
-def champion_of(version: Version) -> ChampionRef:
-    """Return a version as a release names it."""
-    from clr.registry.release import ChampionRef
-
-    return ChampionRef(
-        version.task,
-        version.version,
-        version.adapter_digest,
-        version.data_digest,
-        version.run_id,
-        version.tags.get("clr.evidence_digest", ""),
-    )
 
 
 def admit(session: Session, version: Version, release: Release | None) -> Admission:

@@ -12,9 +12,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import ReviewRefused
+from clr.registry.versions import champion_of
 from flows import output, provenance
 from flows.promote import close_rejected, promote_version, tell_review
-from flows.recheck import champion_of
 from flows.session import Session
 from flows.standing import QuorumOpen, policy_of, require_decidable, require_embedded_review
 

@@ -13,7 +13,7 @@ from clr.errors import ClrError, GateRefused, ReviewRefused, ServiceUnavailable
 from clr.registry.acts import RELEASE_USER, SERVER_USER, TRAINER_USER
 from clr.registry.denial import denial
 from clr.registry.names import PROMOTION
-from flows.recheck import champion_of
+from clr.registry.versions import champion_of
 from flows.session import Session
 
 if TYPE_CHECKING:

@@ -154,9 +154,11 @@ class Worker:
     def _look_around(self) -> None:
         from flows.reconcile import look
         from flows.releasing import reconcile
+        from flows.trial import settle
 
         if look(self.session):
             reconcile(str(self.session.settings.workspace))
+        settle(self.session)
 
 
 def create_app(inbox: Inbox, secret: str, worker: Worker | None = None) -> Starlette:

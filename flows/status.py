@@ -45,24 +45,29 @@ def read_status(session: Session) -> Result:
 
 
 def watch_status(
-    session: Session, show: Callable[[Result], str], seconds: float = 2.0, rounds: int = 0
+    session: Session,
+    show: Callable[[Result], str],
+    seconds: float = 2.0,
+    rounds: int = 0,
+    read: Callable[[Session], Result] | None = None,
 ) -> None:
     """Show the status on the terminal, again and again.
 
     Args:
         session: the workspace.
-        show: draws what `read_status` returns.
+        show: draws what `read` returns.
         seconds: pause between two looks.
         rounds: how many; 0: until Ctrl-C.
+        read: what is looked at; default: `read_status`.
     """
     from rich.live import Live
     from rich.text import Text
 
-    left = rounds
+    left, look = rounds, read or read_status
     with Live(auto_refresh=False, vertical_overflow="visible") as live:
         try:
             while True:
-                live.update(Text(show(read_status(session))), refresh=True)
+                live.update(Text(show(look(session))), refresh=True)
                 left -= 1
                 if left == 0:
                     return

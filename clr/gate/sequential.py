@@ -301,7 +301,7 @@ def judge(stream: Stream, alpha: float = ALPHA, worthwhile: float = WORTHWHILE) 
 
 def _range(stream: Stream) -> tuple[float, float]:
     """Return where the mean can lie at all; scores are wider than the differences they estimate."""
-    return max(-1.0, float(np.max(stream.low))), min(1.0, float(np.min(stream.high)))
+    return float(np.max(stream.low, initial=-1.0)), float(np.min(stream.high, initial=1.0))
 
 
 def _edge(refuted: Callable[[float], bool], low: float, high: float) -> float:

@@ -130,6 +130,33 @@ def payback(curve: Sequence[Mapping[str, float]], currency: str = "") -> bytes:
     return _png(figure)
 
 
+def confidence_sequence(points: Sequence[tuple[int, float, float]], worthwhile: float) -> bytes:
+    """Draw what was known about a gain after each answer with a label.
+
+    Args:
+        points: (n, low, high), see `clr.gate.sequential.path`.
+        worthwhile: the smallest gain that is worth a change, drawn as a line.
+
+    Returns:
+        PNG.
+    """
+    figure = _figure(8, 4)
+    axes = figure.subplots()
+    if points:
+        n, low, high = (np.asarray(one) for one in zip(*points, strict=True))
+        axes.fill_between(n, 100 * low, 100 * high, step="post", alpha=0.3)
+        around = 100 * max(0.05, 4 * float(high[-1] - low[-1]))
+        middle = 50 * float(high[-1] + low[-1])
+        axes.set_ylim(max(-100, middle - around), min(100, middle + around))
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.axhline(100 * worthwhile, color="grey", linewidth=0.8, linestyle="--")
+    axes.set_xlabel("units with a label")
+    axes.set_ylabel("gain in points")
+    axes.set_title("Challenger minus champion: 95 % confidence sequence")
+    axes.grid(alpha=0.3)
+    return _png(figure)
+
+
 def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 

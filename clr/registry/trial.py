@@ -38,6 +38,9 @@ class Trial:
         champion: digest of the adapter that it is tried against.
         started: UTC, ISO 8601.
         reason: words of who started it.
+        ended: likewise; empty while it runs.
+        outcome: what it says, a sentence; empty while nothing is decided.
+        report: run of MLflow that has the report; empty while there is none.
     """
 
     id: str
@@ -45,6 +48,13 @@ class Trial:
     champion: str
     started: str
     reason: str = ""
+    ended: str = ""
+    outcome: str = ""
+    report: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= MOST:  # not a number is not, either
+            raise _wrong(f"the share is not a number from 0 to {MOST}")
 
     def text(self) -> str:
         """Return the value of the tag."""
@@ -66,8 +76,8 @@ def parse_trial(text: str) -> Trial:
     share = raw.get("share")
     if raw.keys() != {one.name for one in fields(Trial)}:
         raise _wrong("fields are missing or unknown")
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= MOST:
-        raise _wrong(f"the share is not a number from 0 to {MOST}")
+    if isinstance(share, bool) or not isinstance(share, int | float):
+        raise _wrong("the share is no number")
     if not all(isinstance(value, str) for name, value in raw.items() if name != "share"):
         raise _wrong("a field is no text")
     if not _ID.fullmatch(raw["id"]):

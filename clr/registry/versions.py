@@ -13,6 +13,7 @@ from clr.errors import UsageError
 from clr.registry.faults import calling
 from clr.registry.local import locked
 from clr.registry.package import BackboneReference, write_package
+from clr.registry.release import ChampionRef
 from clr.registry.runs import Run, log_metrics
 from clr.registry.store import (
     KEY_TAG,
@@ -274,6 +275,18 @@ def as_version(found: Any) -> Version:
         aliases=tuple(sorted(found.aliases or ())),
         tags=tags,
         created=int(found.creation_timestamp or 0),
+    )
+
+
+def champion_of(version: Version) -> ChampionRef:
+    """Return a version as a release names it."""
+    return ChampionRef(
+        version.task,
+        version.version,
+        version.adapter_digest,
+        version.data_digest,
+        version.run_id,
+        version.tags.get("clr.evidence_digest", ""),
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from clr.errors import ClrError
 
 if TYPE_CHECKING:
-    from clr.core.adapter import Adapter
+    from clr.core.adapter import Adapter, AdapterSpec
     from clr.core.mixed import MixedNetwork
     from clr.registry.release import ChampionRef
 
@@ -41,6 +41,16 @@ class Attached:
         with self._lock:
             self._add(ref.adapter_digest, adapter)
             self._shrink()
+
+    def prepare(self, ref: ChampionRef) -> AdapterSpec:
+        """Read, check and attach an adapter; return its spec.
+
+        Raises:
+            ClrError: it cannot be read.
+        """
+        adapter = self._read(ref)
+        self.add(ref, adapter)
+        return adapter.spec
 
     def ensure(self, refs: Iterable[ChampionRef]) -> dict[str, str]:
         """See that the adapters of a batch are attached until the next call.

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from clr.core.images import Preprocessing, TooManyPixels, decode
 from clr.core.routing import preprocessing
 from clr.errors import DataRefused
 from clr.serving.batching import Batcher
+from clr.serving.challengers import Challengers
+from clr.serving.journal import Tried
 from clr.serving.passes import Seen, Unavailable
 from clr.serving.snapshot import Loaded, Snapshot
-from clr.serving.values import Answer, Code, Failed, How, Item
+from clr.serving.trials import CHALLENGER, CHAMPION, meets_challenger, unit_of
+from clr.serving.values import Answer, Arm, Code, Failed, How, Item
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,10 +46,34 @@ class Found:
     Attributes:
         result: what the caller gets.
         seen: what the router saw of it; None: it was not asked.
+        tried: what a trial of its task gave; None: there is none.
     """
 
     result: Answer | Failed
     seen: Seen | None = None
+    tried: Tried | None = None
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The answer of one arm.
+
+    Attributes:
+        loaded: the adapter that gave it.
+        probabilities: of its classes.
+        arm: which one it is.
+        tried: what a trial gave; None: there is none.
+    """
+
+    loaded: Loaded
+    probabilities: list[float]
+    arm: Arm = "champion"
+    tried: Tried | None = None
+
+    @property
+    def label(self) -> str:
+        """The most probable class, the first of equals."""
+        return self.loaded.spec.labels[self.probabilities.index(max(self.probabilities))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +85,14 @@ class Desk:
         batcher: computes.
         decoders: threads that decode.
         max_pixels: larger images are refused.
+        challengers: what is on trial.
     """
 
     backbone: Backbone
     batcher: Batcher
     decoders: Executor
     max_pixels: int
+    challengers: Challengers
 
     async def answer(self, snapshot: Snapshot, item: Item) -> Found:
         """Answer one item by a release; whatever is wrong with it is in the result."""
@@ -74,16 +105,18 @@ class Desk:
             elif how == "only":
                 task = next(iter(snapshot.release.tasks))
             loaded = _loaded(snapshot, task or "")
-            probabilities = await self._classify(snapshot, item, loaded, pixels)
-            return Found(
-                _answer(snapshot, item, loaded, probabilities, how, seen, request_id), seen
-            )
+            given = await self._arms(snapshot, item, loaded, pixels, request_id)
+            return Found(_answer(snapshot, item, given, how, seen, request_id), seen, given.tried)
         except _NotAnswered as error:
             return Found(Failed(item.file, request_id, error.error, error.code), seen)
         except Exception as error:
             _LOG.exception("serving   %s could not be answered", request_id)
             said = f"The server failed on this image ({type(error).__name__})."
             return Found(Failed(item.file, request_id, said, "internal"), seen)
+
+    async def look(self, snapshot: Snapshot, item: Item) -> Seen:
+        """Return what the router sees of an image; the release has a router."""
+        return (await self._route(snapshot, item))[1]
 
     async def _route(self, snapshot: Snapshot, item: Item) -> tuple[Tensor, Seen]:
         if snapshot.router is None:
@@ -95,6 +128,44 @@ class Desk:
         seen = await self.batcher.run(snapshot, way, pixels, None)
         assert isinstance(seen, Seen)
         return pixels, seen
+
+    async def _arms(
+        self,
+        snapshot: Snapshot,
+        item: Item,
+        loaded: Loaded,
+        pixels: Tensor | None,
+        request_id: str,
+    ) -> _Given:
+        """Ask the champion, or whom a trial of the task says; a challenger's failure is nobody's.
+
+        In shadow mode both are asked at once, so that they share a batch.
+        """
+        running = self.challengers.of(snapshot, loaded.ref.task)
+        if running is None:
+            return _Given(loaded, await self._classify(snapshot, item, loaded, pixels))
+        trial, other = running.trial, running.loaded
+        unit = unit_of(trial, item.unit, request_id)
+        tried = Tried(request_id, time.time(), trial.id, unit, trial.share, CHAMPION, "", "")
+        if meets_challenger(trial, unit):
+            with suppress(_NotAnswered):
+                given = _Given(other, await self._classify(snapshot, item, other, pixels))
+                told = replace(tried, arm=CHALLENGER, challenger=given.label)
+                return replace(given, arm="challenger", tried=told)
+            return _Given(loaded, await self._classify(snapshot, item, loaded, pixels))
+        asked = [loaded] if trial.share else [loaded, other]
+        first, *shadow = await asyncio.gather(
+            *(self._classify(snapshot, item, one, pixels) for one in asked),
+            return_exceptions=True,
+        )
+        if isinstance(first, BaseException):
+            raise first
+        given = _Given(loaded, first)
+        if any(isinstance(one, BaseException) for one in shadow):
+            return given
+        second = [_Given(other, one).label for one in shadow if isinstance(one, list)]
+        told = replace(tried, champion=given.label, challenger="".join(second))
+        return replace(given, tried=told)
 
     async def _classify(
         self, snapshot: Snapshot, item: Item, loaded: Loaded, pixels: Tensor | None
@@ -145,14 +216,12 @@ def _loaded(snapshot: Snapshot, task: str) -> Loaded:
 def _answer(
     snapshot: Snapshot,
     item: Item,
-    loaded: Loaded,
-    probabilities: list[float],
+    given: _Given,
     how: How,
     seen: Seen | None,
     request_id: str,
 ) -> Answer:
-    labels = loaded.spec.labels
-    best = max(range(len(labels)), key=probabilities.__getitem__)
+    loaded, probabilities = given.loaded, given.probabilities
     return Answer(
         file=item.file,
         request_id=request_id,
@@ -160,11 +229,12 @@ def _answer(
         release_digest=snapshot.release.digest,
         task=loaded.ref.task,
         how=how,
-        label=labels[best],
-        probability=probabilities[best],
-        probabilities=dict(zip(labels, probabilities, strict=True)),
+        label=given.label,
+        probability=max(probabilities),
+        probabilities=dict(zip(loaded.spec.labels, probabilities, strict=True)),
         adapter=loaded.ref.adapter_digest,
         version=loaded.ref.version,
+        arm=given.arm,
         doubtful=seen.routed.doubt if seen else "",
         unknown=bool(seen and seen.routed.unknown),
     )

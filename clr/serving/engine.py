@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clr.errors import UsageError
 from clr.serving import journal
-from clr.serving.journal import Entry, Journal, Told
+from clr.serving.journal import Entry, Journal, Row, Told
 from clr.serving.room import Room
 from clr.serving.values import (
     Answer,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from clr.serving.answering import Desk, Found
     from clr.serving.following import Follower
     from clr.serving.snapshot import Snapshot
+    from clr.serving.watching import Watcher
     from clr.settings import Settings
 
 MOST_DECODERS = 8
@@ -60,6 +61,7 @@ class Engine:
         self._room = Room(settings.serve_queue_items, settings.serve_queue_mb * 1_000_000)
         self._stopping = False
         self._desk: Desk | None = None
+        self._watcher: Watcher | None = None
         self._follower: Follower | None = None
         self._journal: Journal | None = None
 
@@ -75,19 +77,22 @@ class Engine:
             keep_days=settings.keep_answers_days,
             keep_rows=settings.keep_answers,
         )
-        desk, follower = await asyncio.to_thread(self._load)
+        desk, follower, watcher = await asyncio.to_thread(self._load)
         desk.batcher.start()
-        self._desk, self._follower = desk, follower
+        self._desk, self._follower, self._watcher = desk, follower, watcher
         await follower.start()
+        await desk.challengers.start()
 
-    def _load(self) -> tuple[Desk, Follower]:
+    def _load(self) -> tuple[Desk, Follower, Watcher]:
         from clr.core.mixed import MixedNetwork
         from clr.serving.adapters import Attached
         from clr.serving.answering import Desk
         from clr.serving.batching import Batcher
+        from clr.serving.challengers import Challengers
         from clr.serving.following import Follower
         from clr.serving.loading import Registered, open_backbone
         from clr.serving.passes import compute
+        from clr.serving.watching import Watcher
 
         settings = self.settings
         backbone = open_backbone(settings)
@@ -97,11 +102,13 @@ class Engine:
         batcher = Batcher(
             partial(compute, attached), settings.serve_batch, settings.serve_wait_ms / 1000
         )
-        decoders = ThreadPoolExecutor(min(MOST_DECODERS, os.cpu_count() or 1), "clr-decode")
-        return (
-            Desk(backbone, batcher, decoders, settings.max_image_pixels),
-            Follower(source, settings.serve_poll_seconds, settings.serve_fresh_seconds),
+        challengers = Challengers(
+            settings.state, source.open, attached.prepare, settings.serve_poll_seconds
         )
+        decoders = ThreadPoolExecutor(min(MOST_DECODERS, os.cpu_count() or 1), "clr-decode")
+        desk = Desk(backbone, batcher, decoders, settings.max_image_pixels, challengers)
+        follower = Follower(source, settings.serve_poll_seconds, settings.serve_fresh_seconds)
+        return desk, follower, Watcher(settings, desk, lambda: follower.snapshot, source.evidence)
 
     async def close(self) -> None:
         """Take no more, end what is in work (``CLR_SERVE_DRAIN_SECONDS``), let go of everything."""
@@ -110,7 +117,10 @@ class Engine:
             await asyncio.wait_for(self._room.idle.wait(), self.settings.serve_drain_seconds)
         if self._follower is not None:
             await self._follower.close()
+        if self._watcher is not None:
+            await self._watcher.close()
         if self._desk is not None:
+            await self._desk.challengers.close()
             await self._desk.batcher.close()
             self._desk.decoders.shutdown(wait=False, cancel_futures=True)
         if self._journal is not None:
@@ -146,7 +156,7 @@ class Engine:
                 for one in answering:
                     one.cancel()
             found = [None if task in late else task.result() for task in answering]
-            await self._note(items, found, client, began)
+            await self._note(snapshot, items, found, client, began)
         return [
             _late(item) if one is None else one.result
             for item, one in zip(items, found, strict=True)
@@ -160,16 +170,25 @@ class Engine:
         return self._desk, self._follower
 
     async def _note(
-        self, items: Sequence[Item], found: Sequence[Found | None], client: str, began: float
+        self,
+        snapshot: Snapshot,
+        items: Sequence[Item],
+        found: Sequence[Found | None],
+        client: str,
+        began: float,
     ) -> None:
         """Tell the observers, and see that the answers are in the journal before they are given."""
-        rows = []
+        rows: list[Row] = []
         for item, one in zip(items, found, strict=True):
             if one is None or isinstance(one.result, Failed):
                 continue
             for observe in self.observers:
                 observe(one.result, one.seen.projected if one.seen else None)
+            if self._watcher is not None:
+                self._watcher.note(snapshot, item, one)
             rows.append(_entry(one.result, item, client, began))
+            if one.tried is not None:
+                rows.append(one.tried)
         if rows and self._journal is not None:
             await asyncio.wrap_future(self._journal.write(rows))
 
@@ -212,6 +231,10 @@ class Engine:
                 fix=f"Labels of {task}: {', '.join(own[:20])}.",
             )
 
+    def drift(self) -> dict[str, dict[str, Any]]:
+        """Return what is known about drift, by task: see `clr.serving.drift.Drift.told`."""
+        return self._watcher.drift.told() if self._watcher else {}
+
     def health(self) -> Health:
         """Return what can be answered now."""
         follower, snapshot = self._follower, None
@@ -235,6 +258,7 @@ class Engine:
             refused=snapshot.refused,
             routing=snapshot.routing,
             cached=snapshot.cached,
+            trials=self._desk.challengers.told() if self._desk else {},
         )
 
     def tasks(self) -> list[ServedTask]:

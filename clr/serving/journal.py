@@ -38,6 +38,12 @@ CREATE INDEX IF NOT EXISTS answers_by_time ON answers (time);
 CREATE TABLE IF NOT EXISTS feedback (
     request_id TEXT NOT NULL, time REAL NOT NULL, client TEXT NOT NULL, label TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS tried (
+    request_id TEXT PRIMARY KEY, time REAL NOT NULL, trial TEXT NOT NULL, unit TEXT NOT NULL,
+    share REAL NOT NULL, arm TEXT NOT NULL, champion TEXT NOT NULL, challenger TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS tried_by_trial ON tried (trial, time);
+CREATE INDEX IF NOT EXISTS tried_by_time ON tried (time);
 CREATE INDEX IF NOT EXISTS feedback_by_request ON feedback (request_id);
 CREATE INDEX IF NOT EXISTS feedback_by_time ON feedback (time);
 """
@@ -94,7 +100,37 @@ class Told:
     label: str
 
 
-_INSERT = {Entry: "INSERT OR REPLACE INTO answers VALUES", Told: "INSERT INTO feedback VALUES"}
+@dataclass(frozen=True)
+class Tried:
+    """An answer of a task that is on trial, see clr/serving/trials.py.
+
+    Attributes:
+        request_id: of the image.
+        time: when its request came, seconds since 1970, UTC.
+        trial: id of the trial.
+        unit: keyed hash of what stays in one arm.
+        share: probability with which a unit met the challenger.
+        arm: whose answer was given.
+        champion: the champion's answer; empty: it was not asked.
+        challenger: the challenger's answer; empty: it was not asked.
+    """
+
+    request_id: str
+    time: float
+    trial: str
+    unit: str
+    share: float
+    arm: str
+    champion: str
+    challenger: str
+
+
+Row = Entry | Told | Tried
+_INSERT = {
+    Entry: "INSERT OR REPLACE INTO answers VALUES",
+    Told: "INSERT INTO feedback VALUES",
+    Tried: "INSERT OR REPLACE INTO tried VALUES",
+}
 
 
 def journal_path(state: Path) -> Path:
@@ -118,7 +154,7 @@ class Journal:
         """
         self.path, self.problem = path, ""
         self._keep_days, self._keep_rows = keep_days, keep_rows
-        self._waiting: queue.SimpleQueue[tuple[Sequence[Entry | Told], Future[None]] | None]
+        self._waiting: queue.SimpleQueue[tuple[Sequence[Row], Future[None]] | None]
         self._waiting = queue.SimpleQueue()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +167,7 @@ class Journal:
         self._thread = threading.Thread(target=self._work, name="clr-journal", daemon=True)
         self._thread.start()
 
-    def write(self, rows: Sequence[Entry | Told]) -> Future[None]:
+    def write(self, rows: Sequence[Row]) -> Future[None]:
         """Return what is done when `rows` are in the file, or cannot be: see `problem`."""
         done: Future[None] = Future()
         self._waiting.put((rows, done))
@@ -175,7 +211,7 @@ class Journal:
         else:
             self.problem = ""
 
-    def _insert(self, rows: Iterable[Entry | Told]) -> None:
+    def _insert(self, rows: Iterable[Row]) -> None:
         with self._database:
             for row in rows:
                 values = astuple(row)
@@ -191,7 +227,7 @@ class Journal:
                 order = "SELECT time FROM answers ORDER BY time LIMIT 1 OFFSET ?"
                 ((found,),) = self._database.execute(order, (count - self._keep_rows,))
                 old = max(old, found)
-            for table in ("answers", "feedback"):
+            for table in ("answers", "feedback", "tried"):
                 self._database.execute(f"DELETE FROM {table} WHERE time < ?", (old,))  # noqa: S608
 
 

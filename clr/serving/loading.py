@@ -15,7 +15,7 @@ from clr.core.adapter import Adapter, load_adapter
 from clr.core.backbone import Backbone, find_device, load_backbone
 from clr.errors import ClrError, IntegrityBroken, ServiceUnavailable
 from clr.registry.alias import release_in_force
-from clr.registry.evidence import copies_of_evidence, release_router
+from clr.registry.evidence import champion_evidence, copies_of_evidence, release_router
 from clr.registry.fetch import adapter_path, kept_adapter
 from clr.registry.releases import get_release
 from clr.registry.store import open_registry
@@ -23,6 +23,7 @@ from clr.serving.remembered import remember, remembered
 from clr.serving.snapshot import Loaded, Snapshot
 
 if TYPE_CHECKING:
+    from clr.core.evidence import Evidence
     from clr.core.routing import Router
     from clr.registry.release import ChampionRef, Release
     from clr.registry.store import Registry
@@ -56,7 +57,7 @@ class Registered:
         if not self._asking.acquire(blocking=False):
             raise ServiceUnavailable("The registry has not answered yet.")
         try:
-            return release_in_force(self._open())
+            return release_in_force(self.open())
         finally:
             self._asking.release()
 
@@ -67,7 +68,7 @@ class Registered:
             IntegrityBroken: its file is damaged, or it is of another backbone.
             ServiceUnavailable: the registry cannot be asked.
         """
-        registry = self._open()
+        registry = self.open()
         snapshot = self._verify(registry, get_release(registry, number), before)
         with suppress(OSError):  # without it the next start needs the registry
             remember(self._settings.state, snapshot.release)
@@ -91,7 +92,20 @@ class Registered:
         """
         return self._read(self._registry, ref)
 
-    def _open(self) -> Registry:
+    def evidence(self, ref: ChampionRef) -> Evidence:
+        """Return the evidence of a champion, from this machine's copy or the registry.
+
+        Raises:
+            IntegrityBroken: it is missing, or its bytes are not those that were recorded.
+        """
+        return champion_evidence(self._registry, copies_of_evidence(self._settings.state), ref)
+
+    def open(self) -> Registry:
+        """Return the registry.
+
+        Raises:
+            ServiceUnavailable: it cannot be reached.
+        """
         if self._registry is None:
             self._registry = open_registry(self._settings)
         return self._registry

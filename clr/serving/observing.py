@@ -13,6 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
+from clr.serving.drift import KINDS
 from clr.serving.values import Answer, Failed
 
 if TYPE_CHECKING:
@@ -53,6 +54,12 @@ class Observed:
             ["task", "how"],
             registry=self.registry,
         )
+        self._odd = Counter(
+            "clr_serve_odd_images",
+            "Images whose task is doubtful, or that look like none, by the task that answered.",
+            ["task", "why"],
+            registry=self.registry,
+        )
         self._failed = Counter(
             "clr_serve_failed_images", "Images without an answer.", ["code"], registry=self.registry
         )
@@ -76,6 +83,9 @@ class Observed:
                 self._failed.labels(one.code).inc()
             else:
                 self._images.labels(one.task, one.how).inc()
+                for why, odd in (("doubtful", one.doubtful), ("unknown", one.unknown)):
+                    if odd:
+                        self._odd.labels(one.task, why).inc()
 
     def refused(self, code: str) -> None:
         """Count a refusal."""
@@ -107,6 +117,26 @@ class _State(Collector):
         for task in now.refused:
             refused.add_metric([task], 1)
         yield refused
+        yield from self._drift()
+
+    def _drift(self) -> Iterator[Metric]:
+        named = {
+            "values": "Images that were looked at since the watch of an adapter began.",
+            "capital": "Of the bet that they are not as before; its limit is an alarm.",
+            "alarm": "1 from an alarm until another adapter serves.",
+        }
+        families = {
+            name: GaugeMetricFamily(f"clr_drift_{name}", text, labels=["task", "kind"])
+            for name, text in named.items()
+        }
+        for task, told in self._engine.drift().items():
+            for kind in KINDS:
+                if kind in told:
+                    one = told[kind]
+                    families["values"].add_metric([task, kind], one["values"])
+                    families["capital"].add_metric([task, kind], one["capital"])
+                    families["alarm"].add_metric([task, kind], float(one["alarm"] is not None))
+        yield from families.values()
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

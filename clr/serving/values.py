@@ -156,6 +156,7 @@ class Health:
         journal: why answers cannot be written down; empty: they are.
         cached: the release was loaded from local copies, without asking the registry.
         waiting: images in work.
+        trials: how each trial runs, or why it does not, a few words, by task.
     """
 
     ready: bool
@@ -170,6 +171,7 @@ class Health:
     journal: str = ""
     cached: bool = False
     waiting: int = 0
+    trials: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from tests.benchmarks import (
     registry,
     serving,
     training,
+    trial,
 )
 
 BENCHMARKS = {
@@ -28,6 +29,7 @@ BENCHMARKS = {
     "registry": registry.main,
     "serving": serving.main,
     "training": training.main,
+    "trial": trial.main,
 }
 
 

@@ -182,8 +182,10 @@ def test_a_trial_that_cannot_show_a_worthwhile_gain_is_futile():
 
 
 def test_without_answers_nothing_is_known():
-    told = judge(paired([], []))
-    assert (told.verdict, told.low, told.high, told.p) == (Verdict.UNDECIDED, -1, 1, 1)
+    for stream in (paired([], []), randomised([], [], [])):
+        told = judge(stream)
+        assert (told.verdict, told.low, told.high, told.p) == (Verdict.UNDECIDED, -1, 1, 1)
+        assert sequential.path(stream) == []
 
 
 def test_a_false_alarm_is_rarer_than_stated_with_a_look_after_every_answer():

@@ -143,7 +143,7 @@ class Walk:
         """A trial of a version is started, or ended."""
         random, (model, version) = self.random, self.a_version()
         who, about = "ruth" if random.random() < 0.8 else self.anybody(), {"model": model}
-        share = random.choice((0.0, 0.05, 0.1, 0.5, 2.0))
+        share = random.choice((0.0, 0.05, 0.1, 0.5))
         told = Trial("0" * 32, share, self.a_digest(), "2026-01-01T00:00:00Z").text()
         self.ask(who, Kind.SET_VERSION_TAG, name="clr.trial", value=told, version=version, **about)
         self.ask(who, Kind.SET_ALIAS, name="challenger", version=version, **about)
@@ -254,7 +254,7 @@ class Walk:
         elif kind in (Kind.SET_VERSION_TAG, Kind.DELETE_VERSION_TAG, Kind.SET_MODEL_TAG):
             names = TAGS
         elif kind in (Kind.MANAGE_USER, Kind.SET_PASSWORD):
-            names = ("guest", "nina", *PEOPLE)
+            names = (*("guest", "nina") * 4, *PEOPLE)
         source = random.choice((*sources, f"models:/{model}/{version}"))
         digest = registry.files.get(source, "")
         self.ask(

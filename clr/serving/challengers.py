@@ -1,0 +1,145 @@
+"""Which challengers answer now: what the registry says is on trial, unless it does harm.
+
+The registry is looked at every few seconds, not for each request. A trial runs while its
+challenger has the alias, its champion serves, its adapter is whole, and this server has not
+stopped it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clr.errors import ClrError
+from clr.registry.challenger import trials
+from clr.registry.trial import Trial
+from clr.registry.versions import champion_of
+from clr.serving.snapshot import Loaded
+from clr.serving.trials import Stopped, harmful, read_stop, write_stop
+
+if TYPE_CHECKING:
+    from clr.core.adapter import AdapterSpec
+    from clr.registry.release import ChampionRef
+    from clr.registry.store import Registry
+    from clr.serving.snapshot import Snapshot
+
+LOG = logging.getLogger("clr")
+Read = Callable[["ChampionRef"], "AdapterSpec"]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A trial that runs here.
+
+    Attributes:
+        trial: what the registry says.
+        loaded: its challenger, verified.
+    """
+
+    trial: Trial
+    loaded: Loaded
+
+
+@dataclass(eq=False)
+class Challengers:
+    """Holds what is on trial.
+
+    Attributes:
+        state: ``CLR_HOME``.
+        open_registry: returns the registry.
+        read: verifies an adapter, attaches it, and returns its spec.
+        seconds: between two looks.
+        running: by task; replaced as a whole.
+        problems: why a trial of a task does not run here.
+    """
+
+    state: Path
+    open_registry: Callable[[], Registry]
+    read: Read
+    seconds: float
+    running: Mapping[str, Running] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
+    _looking: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Look once, then every few seconds."""
+        await asyncio.to_thread(self.look)
+        self._looking = asyncio.create_task(self._follow())
+
+    async def close(self) -> None:
+        """Look no more."""
+        if self._looking is not None:
+            self._looking.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._looking
+
+    def of(self, snapshot: Snapshot, task: str) -> Running | None:
+        """Return the trial of a task under a release; None: the champion answers alone."""
+        found = self.running.get(task)
+        champion = snapshot.tasks.get(task)
+        if found is None or champion is None:
+            return None
+        tried_against = champion.ref.adapter_digest == found.trial.champion
+        return found if tried_against else None
+
+    def told(self) -> dict[str, str]:
+        """Return how each trial runs, or why it does not."""
+        running = {
+            task: f"version {one.loaded.ref.version}, "
+            + (f"share {one.trial.share:.0%}" if one.trial.share else "in shadow")
+            for task, one in self.running.items()
+        }
+        return {**running, **self.problems}
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(self.seconds)
+            await asyncio.to_thread(self.look)
+
+    def look(self) -> None:
+        """Take what the registry says now; judge what runs, and stop what does harm.
+
+        Without the registry, what runs goes on and is judged.
+        """
+        try:
+            told = trials(self.open_registry())
+            wanted = {task: (champion_of(one), trial) for task, (one, trial) in told.items()}
+        except ClrError:  # the follower of releases says so
+            wanted = {task: (one.loaded.ref, one.trial) for task, one in self.running.items()}
+        except Exception:
+            LOG.exception("trial     this should not happen; no trial runs")
+            wanted = {}
+        running: dict[str, Running] = {}
+        problems: dict[str, str] = {}
+        for task, (ref, trial) in wanted.items():
+            try:
+                found = self._one(task, ref, trial)
+            except ClrError as error:
+                problems[task] = error.message
+            else:
+                if isinstance(found, Stopped):
+                    problems[task] = f"Stopped by this server. {found.sentence}"
+                else:
+                    running[task] = found
+        for task in problems.keys() - self.problems.keys():
+            LOG.warning("trial     of %s does not run: %s", task, problems[task])
+        for task in running.keys() - self.running.keys():
+            share = running[task].trial.share
+            LOG.info("trial     of %s: %s", task, f"share {share:.0%}" if share else "in shadow")
+        self.running, self.problems = running, problems
+
+    def _one(self, task: str, ref: ChampionRef, trial: Trial) -> Running | Stopped:
+        if stopped := read_stop(self.state, trial):
+            return stopped
+        if stopped := harmful(self.state, trial):
+            write_stop(self.state, stopped)
+            return stopped
+        held = self.running.get(task)
+        if held is not None and held.loaded.ref == ref:
+            return Running(trial, held.loaded)
+        return Running(trial, Loaded(ref, self.read(ref)))

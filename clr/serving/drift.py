@@ -1,0 +1,236 @@
+"""Does what the line sends still look like what each task was judged on? With bounded memory.
+
+Two values of an image are followed by clr/gate/exchangeability.py, which says when they stop being
+like those before, at a stated rate of false alarms:
+
+- ``features``: the squared Mahalanobis distance of the image's features, as the router sees them,
+  from the nearest class of the task; compared with the test images in the task's evidence.
+- ``confidence``: the probability of the answer; evidence keeps none, so that it is compared with
+  what this adapter said here at first.
+
+Both are ranks of values that need not have any distribution. What they need is that images come
+as if drawn from one lot: many frames of one scene, or another mix of classes, are a change, too.
+An alarm stays until another adapter serves the task. Images are thinned out by the clock, never by
+what is on them: a few a second are enough, and cost little.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clr.core.files import canonical_json, write_atomic
+from clr.errors import ClrError
+from clr.gate.exchangeability import FALSE_ALARMS, Stream
+
+if TYPE_CHECKING:
+    from clr.core.described import TaskStatistics
+    from clr.core.evidence import Evidence
+    from clr.core.routing import Floats
+    from clr.serving.values import Answer
+
+LOG = logging.getLogger("clr")
+KINDS = ("features", "confidence")
+PAUSE = 0.2
+"""Seconds between two images of a task that are looked at."""
+
+_REFERENCE = 2000
+"""Test images that a task is compared with, at most."""
+
+_WAITING = 256
+_KEEP_SECONDS = 5.0
+_SHRINKAGE = 0.1
+
+Evidenced = Callable[[str, str], "Evidence | None"]
+
+
+@dataclass(frozen=True, eq=False)
+class Distances:
+    """The score of an image: its squared Mahalanobis distance from the nearest class of a task."""
+
+    means: Floats
+    whiten: Floats
+
+    @classmethod
+    def of(cls, described: TaskStatistics) -> Distances:
+        """Return the score by a task's own statistics, its covariance shrunk as the router's."""
+        freedom = max(int(described.counts.sum()) - len(described.counts), 1)
+        covariance = np.asarray(described.scatter, dtype=np.float64) / freedom
+        d = len(covariance)
+        even = (np.trace(covariance) / d + 1e-9) * np.eye(d)
+        covariance = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * even
+        whiten = np.linalg.inv(np.linalg.cholesky(covariance)).T.astype(np.float32)
+        return cls(described.means @ whiten, whiten)
+
+    def __call__(self, projected: Floats) -> Floats:
+        """Return float32 [N] for features [N, d]."""
+        white = projected @ self.whiten
+        nearest: Floats = np.square(white[:, None] - self.means[None]).sum(-1).min(1)
+        return nearest
+
+
+@dataclass(eq=False)
+class _Watched:
+    """One task under one adapter."""
+
+    adapter: str
+    version: int
+    distances: Distances | None
+    streams: dict[str, Stream]
+    alarms: dict[str, float] = field(default_factory=dict)
+
+    def add(self, kind: str, value: float) -> bool:
+        """Take a value; say whether this is a new alarm."""
+        if self.streams[kind].add(value) and kind not in self.alarms:
+            self.alarms[kind] = time.time()
+            return True
+        return False
+
+    def told(self) -> dict[str, Any]:
+        return {
+            "version": self.version,
+            "adapter": self.adapter,
+            **{
+                kind: {
+                    "values": one.count,
+                    "capital": one.capital,
+                    "limit": 1 / one.rate,
+                    "alarm": self.alarms.get(kind),
+                }
+                for kind, one in self.streams.items()
+            },
+        }
+
+
+def drift_path(state: Path) -> Path:
+    """Return where the server keeps what it found, for the flow that reads it."""
+    return state / "serving" / "drift.json"
+
+
+def read_drift(state: Path) -> dict[str, dict[str, Any]]:
+    """Return what the server found, by task; nothing where it never ran."""
+    try:
+        found: dict[str, dict[str, Any]] = json.loads(drift_path(state).read_bytes())
+        return found
+    except (OSError, ValueError):
+        return {}
+
+
+class Drift:
+    """Watches every task in one thread; what comes too fast is left out."""
+
+    def __init__(
+        self, state: Path, evidence: Evidenced, *, seed: int = 0, pause: float = PAUSE
+    ) -> None:
+        """Begin.
+
+        Args:
+            state: ``CLR_HOME``.
+            evidence: returns that of a task's adapter; None: it cannot be read.
+            seed: of the numbers that break ties.
+            pause: seconds between two images of a task.
+        """
+        self._state, self._evidence, self._seed, self._pause = state, evidence, seed, pause
+        self._watched: dict[str, _Watched] = {}
+        self._due: dict[tuple[str, str], float] = {}
+        self._queue: queue.Queue[tuple[Answer, Floats | None, bool] | None]
+        self._queue = queue.Queue(_WAITING)
+        self._kept = 0.0
+        self._thread = threading.Thread(target=self._work, name="clr-drift", daemon=True)
+        self._thread.start()
+
+    def observe(self, answer: Answer, features: Floats | None) -> None:
+        """Take an answer, and the image's features where the router saw them."""
+        if answer.arm != "champion" or not self._is_due(answer.task, "confidence"):
+            return
+        self._put(answer, features, True)
+
+    def wants(self, task: str) -> bool:
+        """Say whether features of an image of a task are wanted that the router did not see."""
+        return self._is_due(task, "features")
+
+    def saw(self, answer: Answer, features: Floats) -> None:
+        """Take features that were `wants`-ed."""
+        self._put(answer, features, False)
+
+    def told(self) -> dict[str, dict[str, Any]]:
+        """Return what is known by task.
+
+        Returns:
+            {task: {version, adapter, features, confidence}}, the last two with {values, capital,
+            limit, alarm: seconds since 1970 or None}.
+        """
+        return {task: one.told() for task, one in sorted(self._watched.copy().items())}
+
+    def close(self) -> None:
+        """End; what was found is kept."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _is_due(self, task: str, kind: str) -> bool:
+        now = time.monotonic()
+        if now < self._due.get((task, kind), 0.0):
+            return False
+        self._due[task, kind] = now + self._pause
+        return True
+
+    def _put(self, answer: Answer, features: Floats | None, confidence: bool) -> None:
+        with suppress(queue.Full):  # what is left out then has nothing to do with what is on it
+            self._queue.put_nowait((answer, features, confidence))
+
+    def _work(self) -> None:
+        while (one := self._queue.get()) is not None:
+            try:
+                self._take(*one)
+            except Exception:
+                LOG.exception("drift     this should not happen; the image is left out")
+        self._keep()
+
+    def _take(self, answer: Answer, features: Floats | None, confidence: bool) -> None:
+        known = self._watched.get(answer.task)
+        if known is None or known.adapter != answer.adapter:
+            known = self._watched[answer.task] = self._begin(answer)
+        found = []
+        if confidence and known.add("confidence", answer.probability):
+            found.append("confidence")
+        if features is not None and known.distances is not None:
+            score = float(known.distances(features[None])[0])
+            if known.add("features", score):
+                found.append("features")
+        for kind in found:
+            LOG.warning("drift     the %s of %s are not as before", kind, answer.task)
+        if found or time.monotonic() - self._kept > _KEEP_SECONDS:
+            self._keep()
+
+    def _begin(self, answer: Answer) -> _Watched:
+        streams = {"confidence": Stream(seed=self._seed, rate=FALSE_ALARMS / 2)}
+        distances = None
+        try:
+            evidence = self._evidence(answer.task, answer.adapter)
+        except ClrError as error:
+            LOG.warning("drift     features of %s are not watched: %s", answer.task, error.message)
+            evidence = None
+        if evidence is not None:
+            distances = Distances.of(evidence.described)
+            reference = distances(evidence.features)[-_REFERENCE:].tolist()
+            streams["features"] = Stream(reference, seed=self._seed, rate=FALSE_ALARMS / 2)
+        return _Watched(answer.adapter, answer.version, distances, streams)
+
+    def _keep(self) -> None:
+        self._kept = time.monotonic()
+        path = drift_path(self._state)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, canonical_json(self.told()))
+        except OSError as error:
+            LOG.warning("drift     %s cannot be written: %s", path, error)

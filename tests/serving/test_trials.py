@@ -1,0 +1,332 @@
+"""Trials on site: sticky and even assignment, both arms recorded, harm stopped, all of it told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest, kstest
+
+from clr.errors import ReviewRefused, UsageError
+from clr.registry.trial import Trial
+from clr.serving import trials
+from clr.serving.engine import Engine
+from clr.serving.trials import Labelled, meets_challenger, unit_of
+from clr.serving.values import Answer, Item
+from flows import trial as flow
+from flows.session import Session
+from tests.serving.challengers import challenge
+from tests.serving.plants import Served
+
+TRIAL = Trial("0123456789abcdef" * 2, 0.1, "sha256:" + "a" * 64, "2026-01-01T00:00:00+00:00")
+
+
+# --- assignment
+
+
+@given(st.text(min_size=1, max_size=40), st.floats(0, 0.9), st.floats(0, 0.9))
+def test_a_unit_stays_in_its_arm_and_a_greater_share_only_adds_units(unit, one, other):
+    small, large = sorted((one, other))
+    here = unit_of(TRIAL, unit, "request a")
+    assert here == unit_of(TRIAL, unit, "request b")
+    if meets_challenger(replace(TRIAL, share=small), here):
+        assert meets_challenger(replace(TRIAL, share=large), here)
+
+
+@pytest.mark.parametrize("name", ["serial-{}", "{}", "2026-01-01T00:00:{}", "{0:032x}"])
+def test_assignment_is_even_whatever_units_are_called(name):
+    units = [unit_of(TRIAL, name.format(number), "") for number in range(20_000)]
+    met = sum(meets_challenger(TRIAL, unit) for unit in units)
+    assert binomtest(met, len(units), TRIAL.share).pvalue > 1e-4
+    assert kstest([int(unit[:16], 16) / 2**64 for unit in units], "uniform").pvalue > 1e-4
+
+
+def test_another_trial_assigns_anew():
+    other = replace(TRIAL, id="f" * 32)
+    both = Counter(
+        (
+            meets_challenger(TRIAL, unit_of(TRIAL, str(number), "")),
+            meets_challenger(other, unit_of(other, str(number), "")),
+        )
+        for number in range(20_000)
+    )
+    assert binomtest(both[True, True], 20_000, 0.01).pvalue > 1e-4
+
+
+def test_an_item_without_a_unit_is_a_unit_of_its_own():
+    assert unit_of(TRIAL, None, "a") == unit_of(TRIAL, "", "a") != unit_of(TRIAL, None, "b")
+    assert unit_of(TRIAL, "a", "x") != unit_of(TRIAL, None, "a"), "a unit is no request"
+
+
+def test_a_share_of_zero_gives_nobody_the_challenger():
+    shadow = replace(TRIAL, share=0.0)
+    assert not any(meets_challenger(shadow, f"{n:032x}") for n in range(1000))
+
+
+# --- a served workspace
+
+
+def session_of(served: Served) -> Session:
+    return Session(served.settings())
+
+
+def using(served: Served, use: Callable[[Engine], Awaitable[Any]]) -> Any:
+    """Run `use` with an engine that looks at the registry ten times a second."""
+
+    async def run() -> Any:
+        engine = Engine(served.settings(serve_poll_seconds=0.1))
+        await engine.start()
+        try:
+            return await use(engine)
+        finally:
+            await engine.close()
+
+    return asyncio.run(run())
+
+
+async def ask(engine: Engine, served: Served, units: list[str], task: str = "red") -> list[Answer]:
+    data = served.images(task)[0].read_bytes()
+    return await engine.predict([Item(unit, data, task, unit) for unit in units])
+
+
+async def label(engine: Engine, answers: list[Answer], right: str) -> None:
+    """Say that the champion was right; `right` is its label."""
+    for one in answers:
+        await engine.feedback(one.request_id, right)
+
+
+async def until(engine: Engine, words: str, seconds: float = 60.0) -> None:
+    """Wait until the health of the engine says `words` about the trial of red."""
+    for _ in range(int(seconds / 0.1)):
+        if words in engine.health().trials.get("red", ""):
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(engine.health().trials)
+
+
+def numbers(count: int, start: int = 0) -> list[str]:
+    return [f"unit-{number}" for number in range(start, start + count)]
+
+
+def test_in_shadow_nobody_gets_the_challenger_and_both_are_recorded(own):
+    number = challenge(own)
+    started = flow.start(session_of(own), "red", number, 0.0, "new lamps")
+    assert (started["mode"], started["champion"]) == ("in shadow", 1)
+
+    async def use(engine):
+        await until(engine, "in shadow")
+        answers = await ask(engine, own, numbers(6))
+        others = await ask(engine, own, numbers(2), "green")
+        await label(engine, answers[:3], answers[0].label)
+        return answers, others
+
+    answers, others = using(own, use)
+    assert {(one.arm, one.version) for one in answers} == {("champion", 1)}
+    assert {one.arm for one in others} == {"champion"}
+    (told,) = flow.status(session_of(own), None)["trials"]
+    champion, challenger = (told["figures"][name] for name in ("champion", "challenger"))
+    assert (champion["served"], champion["labelled"], champion["right"]) == (6, 3, 3)
+    assert (challenger["served"], challenger["labelled"], challenger["right"]) == (6, 3, 0)
+    assert told["figures"]["discordant"] == (3, 0)
+    assert told["outcome"].startswith("Nothing is decided yet: -100.0 points")
+
+
+def test_with_a_share_units_are_sticky_also_after_a_restart(own):
+    number = challenge(own)
+    started = flow.start(session_of(own), "red", number, 0.1, "")
+    units = numbers(60)
+
+    async def use(engine):
+        await until(engine, "share 10%")
+        return [one.arm for one in await ask(engine, own, units)]
+
+    first, again = using(own, use), using(own, use)
+    assert first == again
+    trial = replace(TRIAL, id=started["trial"])
+    expected = [meets_challenger(trial, unit_of(trial, unit, "")) for unit in units]
+    assert [arm == "challenger" for arm in first] == expected
+    assert 0 < sum(expected) < 20
+
+
+def test_harm_stops_the_trial_at_once_and_for_good(own):
+    """The flipped challenger is always wrong; nine discordant pairs prove that."""
+    number = challenge(own)
+    flow.start(session_of(own), "red", number, 0.0, "")
+
+    async def harm(engine):
+        await until(engine, "in shadow")
+        answers = await ask(engine, own, numbers(12))
+        await label(engine, answers, answers[0].label)
+        await until(engine, "Stopped by this server")
+        return await ask(engine, own, numbers(5, 100))
+
+    assert {one.arm for one in using(own, harm)} == {"champion"}
+
+    async def again(engine):
+        await until(engine, "Stopped by this server")
+        return await ask(engine, own, numbers(5, 200))
+
+    assert {one.version for one in using(own, again)} == {1}
+    session = session_of(own)
+    (ended,) = flow.settle(session)
+    assert ended["verdict"] == "harm"
+    assert "does harm" in ended["outcome"]
+    (entry,) = session.ledger.entries(action="trial.ended")
+    assert entry.subject == f"clr-red/{number}"
+    assert entry.payload["figures"]["gain"]["high"] < 0
+    assert flow.status(session, None) == {"trials": []}
+    assert flow.settle(session) == []
+
+
+def test_a_harmful_share_goes_to_nobody(own):
+    number = challenge(own)
+    flow.start(session_of(own), "red", number, 0.1, "")
+
+    async def use(engine):
+        await until(engine, "share 10%")
+        known = (await ask(engine, own, ["one"], "red"))[0]
+        for start in range(0, 2000, 100):
+            answers = await ask(engine, own, numbers(100, start))
+            champions = {one.label for one in answers if one.arm == "champion"}
+            await label(engine, answers, champions.pop())
+            if "Stopped" in engine.health().trials.get("red", ""):
+                break
+        await until(engine, "Stopped by this server")
+        return known, await ask(engine, own, numbers(100, 5000))
+
+    _, after = using(own, use)
+    assert {one.arm for one in after} == {"champion"}
+
+
+def test_the_report_is_in_mlflow_and_the_version_names_it(own, tmp_path):
+    from clr.registry.fetch import fetch_files
+    from clr.registry.versions import get_version
+
+    number = challenge(own, flipped=False)
+    flow.start(session_of(own), "red", number, 0.0, "<b>lamps</b>")
+
+    async def use(engine):
+        await until(engine, "in shadow")
+        answers = await ask(engine, own, numbers(10))
+        await label(engine, answers, answers[0].label)
+
+    using(own, use)
+    session = session_of(own)
+    ended = flow.stop(session, "red", "enough seen")
+    assert ended["outcome"].startswith("Stopped by hand: enough seen. Nothing is decided yet")
+    names = [f"trial/{name}" for name in ("report.html", "sequence.png", "trial.json")]
+    files = fetch_files(session.registry, ended["report"], names, tmp_path)
+    page = files["trial/report.html"].read_text()
+    assert "&lt;b&gt;lamps&lt;/b&gt;" in page
+    assert "Promotion needs the review" in page
+    assert json.loads(files["trial/trial.json"].read_text())["figures"]["champion"]["right"] == 10
+    assert files["trial/sequence.png"].read_bytes().startswith(b"\x89PNG")
+    version = get_version(session.registry, "red", number)
+    assert ended["report"] in version.tags["clr.trial"]
+    assert "challenger" not in version.aliases
+    with pytest.raises(UsageError, match="No trial of red runs"):
+        flow.stop(session, "red", "")
+
+
+# --- what is refused, and what ends a trial
+
+
+def test_a_version_that_failed_or_was_rejected_or_a_second_one_is_refused(own):
+    session = session_of(own)
+    failed = challenge(own, "green", passed=False)
+    with pytest.raises(ReviewRefused, match="did not pass the retention gate"):
+        flow.start(session, "green", failed, 0.0, "")
+    with pytest.raises(ReviewRefused, match="at most, not 50%"):
+        flow.start(session, "red", challenge(own), 0.5, "")
+    with pytest.raises(ReviewRefused, match="cannot be tried against itself"):
+        flow.start(session, "red", 1, 0.0, "")
+    with pytest.raises(UsageError, match="no trial"):
+        flow.start(session, "red", 2, float("nan"), "")
+    flow.start(session, "red", 2, 0.0, "")
+    other = challenge(own, flipped=False)
+    with pytest.raises(ReviewRefused, match="one trial at a time"):
+        flow.start(session, "red", other, 0.0, "")
+    assert [one["version"] for one in flow.status(session, "red")["trials"]] == [2]
+
+
+def test_a_trial_ends_when_another_version_serves(own):
+    number = challenge(own)
+    flow.start(session_of(own), "green", challenge(own, "green"), 0.0, "")
+    flow.start(session_of(own), "red", number, 0.0, "")
+    own.activate(own.first)  # both tasks serve on, as before
+    assert flow.settle(session_of(own)) == []
+    from clr.registry.releases import activate, write_release
+    from clr.registry.versions import champion_of, get_version
+
+    session = session_of(own)
+    promoted = champion_of(get_version(session.registry, "red", number))
+    changed = replace(
+        own.first, tasks={**own.first.tasks, "red": promoted}, previous=own.first.digest, version=0
+    )
+    activate(session.registry, write_release(session.registry, changed, {}))
+    (ended,) = flow.settle(session)
+    assert (ended["task"], ended["outcome"][:28]) == ("red", "The challenger was promoted.")
+
+    async def use(engine):
+        return engine.health().trials
+
+    assert using(own, use) == {"green": "version 2, in shadow"}
+
+
+def test_a_challenger_with_other_bytes_answers_nobody(own):
+    from clr.registry.fetch import fetch_adapter
+
+    number = challenge(own)
+    flow.start(session_of(own), "red", number, 0.0, "")
+    path = fetch_adapter(own.registry(), "red", number, own.state / "unused")
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+
+    async def use(engine):
+        await until(engine, "should have sha256:")
+        return await ask(engine, own, numbers(3))
+
+    assert {one.version for one in using(own, use)} == {1}
+
+
+# --- what counts
+
+
+def test_a_unit_counts_once_by_its_first_label(own):
+    number = challenge(own)
+    flow.start(session_of(own), "red", number, 0.0, "")
+
+    async def use(engine):
+        await until(engine, "in shadow")
+        first, second, third = await ask(engine, own, ["same", "same", "other"])
+        wrong = next(one for one in first.probabilities if one != first.label)
+        await engine.feedback(second.request_id, second.label)  # the first label of "same"
+        await engine.feedback(first.request_id, wrong)
+        await engine.feedback(third.request_id, wrong)
+        await engine.feedback(third.request_id, third.label)  # corrected later
+
+    using(own, use)
+    (told,) = flow.status(session_of(own), "red")["trials"]
+    figures = told["figures"]
+    assert (figures["champion"]["labelled"], figures["champion"]["right"]) == (2, 1)
+    assert figures["discordant"] == (1, 1)
+
+
+def test_the_first_label_counts_of_pairs_and_of_shares_alike():
+    shadow = replace(TRIAL, share=0.0)
+    unit = Labelled("champion", 0.0, "left", "right", "left", 0.0)
+    assert trials.stream(shadow, [unit]).values.tolist() == [-1.0]
+    arms = [
+        Labelled("champion", 0.1, "left", "", "left", 0.0),
+        Labelled("challenger", 0.1, "", "left", "right", 1.0),
+    ]
+    assert [one.right for one in arms] == [True, False]
+    assert len(trials.stream(TRIAL, arms)) == 2
