@@ -16,6 +16,7 @@ from clr import __version__, errors
 from clr.errors import ClrError, DataRefused, GateRefused, UsageError
 from flows import (
     cli_compare,
+    cli_export,
     cli_keys,
     cli_operations,
     cli_pilot,
@@ -246,6 +247,7 @@ def settings(as_json: bool) -> None:
 
 main.add_command(audit_cli.audit)
 main.add_command(cli_compare.compare)
+main.add_command(cli_export.export)
 main.add_command(cli_plan.plan)
 main.add_command(cli_pilot.pilot)
 
