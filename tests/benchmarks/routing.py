@@ -24,6 +24,7 @@ from clr.core.described import Floats, TaskStatistics, held_out, statistics
 from clr.core.routing import Router, project
 from tests.benchmarks.routers import ROUTERS, Known
 from tests.benchmarks.routing_tasks import Features, Pair, Split, folders
+from tests.benchmarks.routing_times import timed
 
 SHARES = (0.2, 0.1, 0.05, 0.02, 0.01)
 STRENGTH = 0.1
@@ -83,6 +84,7 @@ def main() -> None:
         "tasks": by_task(real),
         "doubt": doubted(groups),
         "unknown": unknown(real, features.pictures()),
+        "times": timed(),
     }
     for table in tables.values():
         print(table + "\n", flush=True)

@@ -122,6 +122,18 @@ def test_it_tells_how_to_decide_in_two_steps_and_what_not_to_press():
     assert "Leave **Promote model** alone" in card
 
 
+def test_tasks_that_look_alike_are_named_with_the_confusion_and_what_to_do():
+    told = (
+        "7.5 % of the test images of task-000 go to solar-cells, 2.0 % of those of it to task-000"
+    )
+    alike = {"overlaps": [{"task": "task-000", "sentence": told}]}
+    card = model_card(facts(report=report() | alike)).replace("\\", "")
+    assert "### Looks like other tasks" in card
+    assert told in card
+    assert "name the task in requests" in card
+    assert "Looks like" not in model_card(facts())
+
+
 def test_every_earlier_task_is_in_the_table():
     card = plain(model_card(facts(report=report(ROWS))))
     assert "**20 of 20** keep what they had" in card
