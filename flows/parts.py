@@ -206,7 +206,6 @@ def serving(settings: Settings, registry: str, host: str, port: int) -> Child:
     environment = {
         **common_environment(settings, os.environ),
         "CLR_REGISTRY_URL": registry,
-        "OMP_WAIT_POLICY": "passive",  # threads that wait for images leave the cores to others
     }
     own = (secrets.SERVER_PASSWORD.variable, METRICS_KEY)
     environment |= {name: os.environ[name] for name in own if os.environ.get(name)}

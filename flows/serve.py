@@ -47,6 +47,8 @@ def run_server(settings: Settings, host: str, port: int, *, as_json: bool) -> No
     from clr.registry.server.secrets import SERVER_PASSWORD
 
     output.log_to_stderr()
+    # read when PyTorch is loaded: threads that wait for images leave the cores to others
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     see_port(host, port, "Choose another: clr serve --port P.")
     settings = settings.model_copy(update={"serve_host": host, "serve_port": port})
     with signed_in_as(settings, SERVER_USER, SERVER_PASSWORD):

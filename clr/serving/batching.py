@@ -24,6 +24,15 @@ Kind = tuple["Preprocessing", bool]
 """What images of one batch have in common: preprocessing, and whether the router asks."""
 
 
+def whole(count: int) -> int:
+    """Return the largest power of two up to `count`: how many of so many go into one batch.
+
+    PyTorch's kernels are compiled and kept for each shape that they meet: with batches of any
+    size a server keeps thirty-two times as many, and its memory grows for hours.
+    """
+    return 1 << (count.bit_length() - 1)
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
     """One pass of one image.
@@ -131,8 +140,9 @@ class Batcher:
         first = min(due, key=due.__getitem__)
         if due[first] > now:
             return due[first] - now
-        batch = self._jobs[first][: self.size]
-        del self._jobs[first][: self.size]
+        count = whole(min(len(self._jobs[first]), self.size))
+        batch = self._jobs[first][:count]
+        del self._jobs[first][:count]
         return batch
 
     def _due(self, jobs: Sequence[Job]) -> float:

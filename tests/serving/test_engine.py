@@ -201,3 +201,10 @@ def test_without_a_release_nothing_is_answered(own: Served) -> None:
         return engine.health()
 
     assert not using(own, use).ready
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 1), (2, 2), (3, 2), (23, 16), (32, 32), (33, 32)])
+def test_batches_have_few_different_sizes(count: int, size: int) -> None:
+    from clr.serving.batching import whole
+
+    assert whole(count) == size
