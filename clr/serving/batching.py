@@ -8,6 +8,7 @@ have one preprocessing; their tasks may differ.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -67,11 +68,13 @@ class Batcher:
         compute: returns a result, or an exception, for each job of a batch.
         size: images in a batch, at most.
         seconds: how long an image waits for others, at most.
+        sizes: how many batches of each size there were.
     """
 
     compute: Callable[[Sequence[Job]], Sequence[Any]]
     size: int
     seconds: float
+    sizes: Counter[int] = field(default_factory=Counter)
     _jobs: dict[Kind, list[Job]] = field(default_factory=dict)
     _came: asyncio.Event = field(default_factory=asyncio.Event)
     _thread: ThreadPoolExecutor = field(
@@ -119,6 +122,7 @@ class Batcher:
                     await asyncio.wait_for(self._came.wait(), batch)
                 self._came.set()
                 continue
+            self.sizes[len(batch)] += 1
             results = await loop.run_in_executor(self._thread, self._computed, batch)
             for job, result in zip(batch, results, strict=True):
                 if job.done.done():

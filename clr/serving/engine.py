@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -260,6 +260,10 @@ class Engine:
             cached=snapshot.cached,
             trials=self._desk.challengers.told() if self._desk else {},
         )
+
+    def batches(self) -> Mapping[int, int]:
+        """Return how many batches of each size were computed."""
+        return dict(self._desk.batcher.sizes) if self._desk else {}
 
     def tasks(self) -> list[ServedTask]:
         """Return the tasks of the release in force, those that are refused too, by name.

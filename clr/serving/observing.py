@@ -5,11 +5,11 @@ Each app has a registry of its own, so that several can be in one process.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from clr.serving.engine import Engine
 
 MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
 
@@ -117,6 +118,7 @@ class _State(Collector):
         for task in now.refused:
             refused.add_metric([task], 1)
         yield refused
+        yield _batches(self._engine.batches())
         yield from self._drift()
 
     def _drift(self) -> Iterator[Metric]:
@@ -137,6 +139,19 @@ class _State(Collector):
                     families["capital"].add_metric([task, kind], one["capital"])
                     families["alarm"].add_metric([task, kind], float(one["alarm"] is not None))
         yield from families.values()
+
+
+def _batches(sizes: Mapping[int, int]) -> HistogramMetricFamily:
+    buckets = [
+        (str(float(most)), float(sum(n for size, n in sizes.items() if size <= most)))
+        for most in _SIZES
+    ]
+    return HistogramMetricFamily(
+        "clr_serve_batch_images",
+        "Images in a batch.",
+        buckets=[*buckets, ("+Inf", float(sum(sizes.values())))],
+        sum_value=float(sum(size * n for size, n in sizes.items())),
+    )
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
