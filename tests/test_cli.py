@@ -16,10 +16,11 @@ from flows import output
 from flows.cli import main
 
 COMMANDS = (
-    "anchor", "audit", "backup", "compare", "demo", "erase", "init", "keys add", "keys list",
-    "keys revoke", "onboard", "pilot", "plan", "predict", "promote", "prune", "replay", "restore",
-    "retire", "review", "roi", "rollback", "serve", "settings", "status", "up registry", "upkeep",
-    "users add", "users list", "users passwd", "users remove", "verify",
+    "ab start", "ab status", "ab stop", "anchor", "audit", "backup", "compare", "demo", "erase",
+    "export", "init", "keys add", "keys list", "keys revoke", "onboard", "pilot", "plan", "predict",
+    "promote", "prune", "replay", "restore", "retire", "review", "roi", "rollback", "serve",
+    "settings", "status", "up registry", "upkeep", "users add", "users list", "users passwd",
+    "users remove", "verify",
 )  # fmt: skip
 HEAVY = {
     "dvc", "great_expectations", "matplotlib", "mlflow", "numpy", "pandas", "prefect", "pydantic",
