@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import ClrError, UsageError
-from clr.registry.versions import champion_of, get_version
+from clr.registry.versions import CHALLENGER, champion_of, get_version
 from flows import output
 from flows.activation import require_role
 from flows.session import Session
@@ -46,7 +46,7 @@ def start(session: Session, task: str, number: int, share: float, reason: str) -
         see `about`.
 
     Raises:
-        UsageError: no such version, nothing serves the task, or no such share.
+        UsageError: no such version, nothing serves the task, it is on trial, or no such share.
         ReviewRefused: the policy refuses it: gate not passed, rejected, another trial runs, the
             share is too large, or this user lacks the role release.
     """
@@ -62,6 +62,11 @@ def start(session: Session, task: str, number: int, share: float, reason: str) -
             raise UsageError(
                 f"Nothing serves {task}, so that there is no champion to compare with.",
                 fix="Have a first version approved: clr review.",
+            )
+        if CHALLENGER in version.aliases:
+            raise UsageError(
+                f"Version {number} of {task} is on trial already.",
+                fix=f"End that trial first: clr ab stop {task}",
             )
         now = datetime.now(UTC).isoformat(timespec="seconds")
         trial = Trial(secrets.token_hex(16), share, champion.adapter_digest, now, reason)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import chdir
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, kstest
@@ -23,7 +27,9 @@ from clr.serving.values import Answer, Item
 from flows import trial as flow
 from flows.session import Session
 from tests.serving.challengers import challenge
+from tests.serving.load import Server
 from tests.serving.plants import Served
+from tests.waiting import until as waited
 
 TRIAL = Trial("0123456789abcdef" * 2, 0.1, "sha256:" + "a" * 64, "2026-01-01T00:00:00+00:00")
 
@@ -295,6 +301,62 @@ def test_a_challenger_with_other_bytes_answers_nobody(own):
         return await ask(engine, own, numbers(3))
 
     assert {one.version for one in using(own, use)} == {1}
+
+
+# --- a real server, by the commands
+
+
+def clr(served: Served, *arguments: str) -> Any:
+    """Run a command with nothing kept from the one before; return (its JSON, its exit code)."""
+    from flows import session
+    from flows.cli import main
+
+    session._session.cache_clear()
+    with chdir(served.root):
+        done = CliRunner().invoke(main, [*arguments, "--json"], env=served.environment)
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return json.loads(done.stdout), done.exit_code
+
+
+def sent(server: Server, served: Served, units: list[str]) -> list[dict[str, Any]]:
+    """Send the same image for each unit; return the answers."""
+    image = base64.b64encode(served.images("red")[0].read_bytes()).decode()
+    body = {"instances": [{"image": image, "task": "red", "unit": unit} for unit in units]}
+    status, told = server.ask("POST", "/v1/predict", body)
+    assert status == 200, told
+    return told["predictions"]
+
+
+def test_from_start_to_report_by_the_commands_over_http_and_across_a_kill(own, tmp_path):
+    number = str(challenge(own))
+    environment = {**own.environment, "CLR_SERVE_POLL_SECONDS": "0.3"}
+    server = Server(own.root, environment, tmp_path / "serve.log")
+    started, code = clr(own, "ab", "start", "red", number, "--reason", "new lamps")
+    assert (started["mode"], code) == ("in shadow", 0)
+    assert clr(own, "ab", "start", "red", number)[1] == UsageError.exit_code, "it is on trial"
+    server.start()
+    try:
+        answers = sent(server, own, numbers(20))
+        server.stop(signal.SIGKILL)
+        server.start()
+        assert {one["arm"] for one in answers + sent(server, own, numbers(5, 20))} == {"champion"}
+        for one in answers:
+            said = {"request_id": one["request_id"], "label": one["label"]}
+            assert server.ask("POST", "/v1/feedback", said)[0] == 200
+        stopped = own.state / "serving" / "stopped" / f"{started['trial']}.json"
+        assert waited(stopped.exists), "the server itself stops it"
+        (told,) = clr(own, "ab", "status", "red")[0]["trials"]
+        assert told["over"] == "Stopped by itself: the challenger does harm."
+        assert told["figures"]["champion"] | {"low": 0, "high": 0} == {
+            "served": 25, "labelled": 20, "right": 20, "rate": 1.0, "low": 0, "high": 0,
+        }  # fmt: skip
+        ended, code = clr(own, "ab", "stop", "red")
+        assert (ended["verdict"], code) == ("harm", 0)
+        assert clr(own, "ab", "status")[0] == {"trials": []}
+        assert clr(own, "ab", "stop", "red")[1] == UsageError.exit_code
+    finally:
+        server.stop()
 
 
 # --- what counts
