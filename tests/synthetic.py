@@ -134,7 +134,7 @@ def evidence(session: Session, made: Any, digest: str, data: str = "") -> Any:
     """Return the evidence of an adapter on its test images in ``data/``, whose digest is `data`."""
     import torch
 
-    from clr.core.described import statistics
+    from clr.core.described import describe
     from clr.core.evaluate import predicted
     from clr.core.evidence import Evidence, canary_logits, preprocessing_digest
     from clr.core.images import prepare
@@ -175,7 +175,7 @@ def evidence(session: Session, made: Any, digest: str, data: str = "") -> Any:
     probe = np.zeros(len(found), dtype=np.int64)
     canary = canary_logits(session.network, digest)
     session.network.detach(digest)
-    described = statistics(features, labels, len(CLASSES))
+    described = describe(features, labels, len(CLASSES))
     return Evidence(about, labels, predicted(logits), probe, features, described, canary)
 
 

@@ -66,6 +66,8 @@ def test_a_router_of_one_task_has_no_runner_up() -> None:
     one, features = described(0, 3)
     chosen = Router({"only": one}).choose(features)
     assert {(it.task, it.second, it.confidence) for it in chosen} == {("only", "", 1.0)}
+    calibrated = Router({"only": told(drawn_at(0, 200, 0))}).choose(drawn_at(0, 50, 1))
+    assert {(it.second, it.confidence, it.doubtful) for it in calibrated} == {("", 1.0, False)}
 
 
 def test_choices_do_not_depend_on_the_order_of_arrival() -> None:
