@@ -52,6 +52,23 @@ def test_all_answer_once_it_says_so(factory):
     assert _get(f"{factory.metrics}/health", ("", ""), {}).status_code == 200
 
 
+def test_the_prediction_server_runs_and_signs_in_as_itself(factory):
+    assert _get(f"{factory.ready['serving']}/v2/health/live", ("", ""), {}).status_code == 200
+    known = environment(parts(factory)["serving"]["pid"])
+    assert not [name for name in known if "PASSWORD" in name or name.startswith("PREFECT_API")]
+    password = factory.secret("server.password")
+    found = _get(
+        f"{factory.registry}/api/2.0/mlflow/registered-models/search",
+        ("clr-server", password), {"max_results": 1},
+    )  # fmt: skip
+    assert found.status_code == 200
+    refused = requests.post(
+        f"{factory.registry}/api/2.0/mlflow/registered-models/create",
+        json={"name": "clr-mine"}, auth=("clr-server", password), timeout=30,
+    )  # fmt: skip
+    assert refused.status_code == 403
+
+
 def test_prefects_server_answers_nobody_without_its_password_and_no_other_page(factory):
     url = f"{factory.prefect}/admin/version"
     assert _get(url, ("clr", "wrong"), {}).status_code == 401
