@@ -1,9 +1,8 @@
-"""A server with half a year behind it: journal, upkeep and business case made up, all else real."""
+"""A server with half a year behind it: answers, labels and upkeep made up, all else real."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import threading
 import time
@@ -15,8 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from clr.roi import business_case
-from tests.pilot.documents import BUSINESS
 from tests.serving.journals import DAY, answers, told, write
 
 TASK = "red"
@@ -24,7 +21,7 @@ INCIDENTS = {20: "Lamp of line 3 replaced", 75: "Camera moved", 130: "Network do
 
 
 def fill(served: Any, now: datetime, days: int = 170) -> None:
-    """Give a served workspace (tests/serving/plants.py) answers, labels, upkeep and assumptions.
+    """Give a served workspace (tests/serving/plants.py) answers, labels and upkeep.
 
     Args:
         served: is changed.
@@ -45,7 +42,6 @@ def fill(served: Any, now: datetime, days: int = 170) -> None:
         labels += told(new[: count // 8], wrong=int(random.random() < 0.35), other="right")
     write(served.state, rows, labels, answers(40, begin + 160 * DAY, 60.0, task="green"))
     _record(served, now, days)
-    _assume(served)
 
 
 def _record(served: Any, now: datetime, days: int) -> None:
@@ -63,20 +59,6 @@ def _record(served: Any, now: datetime, days: int) -> None:
             f"release.{act}", f"clr-release/{number}", {"release": number}, actor="rita",
             authentication="mlflow-basic-auth",
         )  # fmt: skip
-
-
-def _assume(served: Any) -> None:
-    """Put a business case beside the evidence of every run."""
-    measured = {
-        "accuracy": 0.95, "accuracy_ci": (0.93, 0.965), "baseline_accuracy": 0.84,
-        "images_labelled": 1800, "training_seconds": 154.0, "latency_p50_after_ms": 18.0,
-    }  # fmt: skip
-    case = business_case(
-        measured, {**BUSINESS, "items_per_year": 20_000.0, "error_cost": 9.0, "defects": ["right"]}
-    )
-    registry = served.registry()
-    for ref in served.second.tasks.values():
-        registry.client.log_text(ref.run_id, json.dumps(case), "roi.json")
 
 
 @contextmanager
