@@ -4,7 +4,8 @@
 day, so all of ``audit.json`` changes. ``python -m tests.samples page`` writes ``audit.html`` again
 from the ``audit.json`` that is there; tests/audit/test_page.py sees that the two agree.
 ``python -m tests.samples pictures`` photographs that page with the machine's Chromium,
-``python -m tests.samples pilot`` the page of a pilot with the made-up figures of its tests.
+``python -m tests.samples pilot`` the page of a pilot with the made-up figures of its tests,
+``python -m tests.samples dashboard`` the dashboard of a server, with those of its tests.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 SAMPLES = Path(__file__).parents[1] / "docs" / "samples"
@@ -51,6 +53,28 @@ def pilot() -> None:
             name = {"en": "pilot", "ja": "pilot-ja"}[language]
             shots.append((name, path.as_uri(), 1000, 960))
         photographs(shots)
+
+
+def dashboard() -> None:
+    """Photograph the dashboard, as on a desk and as on a phone."""
+    # first of all, since it tells the libraries to stay quiet
+    from tests.conftest import templates  # isort: split
+
+    from tests.serving import dashboards
+    from tests.serving.plants import build
+
+    templates.migrate_once()
+    with tempfile.TemporaryDirectory() as folder:
+        made = build(Path(folder, "plant"))
+        dashboards.fill(made, datetime.now(UTC))
+        with dashboards.running(made.settings(serve_keys=False)) as url:
+            photographs(
+                (
+                    ("dashboard", f"{url}/dashboard", 1180, 780),
+                    ("dashboard-task", f"{url}/dashboard/red", 1180, 1000),
+                    ("dashboard-phone", f"{url}/dashboard/red", 375, 1150),
+                )
+            )
 
 
 def photographs(shots: Iterable[tuple[str, str, int, int]]) -> None:
@@ -129,4 +153,4 @@ def _commit(plant: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"audit": audit, "page": page, "pictures": pictures, "pilot": pilot}[sys.argv[1]]()
+    {one.__name__: one for one in (audit, page, pictures, pilot, dashboard)}[sys.argv[1]]()

@@ -120,6 +120,32 @@ def test_every_plot_has_title_and_description(url: str, keys: dict[str, str]) ->
     assert len({one for pair in plots for one in pair}) == 2 * len(plots)
 
 
+def test_drift_is_told_of_the_version_that_serves_alone(filled: Any) -> None:
+    from clr.core.files import canonical_json
+    from clr.serving.dashboard.facts import Reader
+    from clr.serving.dashboard.page import overview, task_page
+    from clr.serving.drift import drift_path
+    from clr.serving.values import Health
+
+    def found(version: int, alarm: float | None) -> dict[str, Any]:
+        stream = {"values": 1200, "capital": 3.0, "limit": 100.0, "alarm": None}
+        return {"version": version, "adapter": "sha256:", "features": {**stream, "alarm": alarm},
+                "confidence": stream}  # fmt: skip
+
+    told = {"red": found(1, NOW.timestamp()), "green": found(1, None), "blue": found(7, 1.0)}
+    path = drift_path(filled.state)
+    before = path.read_bytes() if path.exists() else b"{}"
+    path.write_bytes(canonical_json(told))
+    facts, health = Reader(filled.settings()).facts(), Health(True, "serving", 2)
+    path.write_bytes(before)
+    assert facts.tasks["red"].drift["features"]["alarm"] == "2027-03-20T00:00:00+00:00"
+    assert facts.tasks["blue"].drift == {}
+    assert "features since 2027-03-20" in text(overview(facts, health))
+    assert "The features of images drifted" in text(task_page(facts, health, facts.tasks["red"]))
+    green = text(task_page(facts, health, facts.tasks["green"]))
+    assert "No drift of confidence in 1,200 images" in green
+
+
 # --- who sees it
 
 

@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +20,8 @@ from clr.serving.production import Production, produced, read_production
 from clr.serving.upkeep import Upkeep, as_rows, read_upkeep
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from clr.audit.chain import Entry
     from clr.registry.overview import Overview
     from clr.registry.release import Release
@@ -46,6 +48,8 @@ class Task:
         case: business case with what production made known; empty: unknown.
         told: what production tells (`clr.serving.production.produced`); empty: nothing yet.
         trial: of a challenger, as JSON with its version; empty: none.
+        drift: what the server found of the version that serves: {kind: {values, alarm, …}} for
+            ``features`` and ``confidence``; empty: nothing was watched.
         upkeep: records of people, newest first.
     """
 
@@ -56,6 +60,7 @@ class Task:
     case: Case = field(default_factory=dict)
     told: Mapping[str, Any] = field(default_factory=dict)
     trial: Mapping[str, Any] = field(default_factory=dict)
+    drift: Mapping[str, Any] = field(default_factory=dict)
     upkeep: tuple[dict[str, Any], ...] = ()
 
 
@@ -189,6 +194,7 @@ class Reader:
             case=case,
             told=told,
             trial=_trial(known),
+            drift=_drift(self._settings.state, name, champion),
             upkeep=tuple(as_rows({name: upkeep})[:20]),
         )
 
@@ -210,10 +216,9 @@ def _accuracy(version: Version) -> float | None:
 
 
 def _version(one: Version) -> dict[str, Any]:
-    made = datetime.fromtimestamp(one.created / 1000, UTC)
     return {
         "version": one.version,
-        "made": made.isoformat(timespec="seconds"),
+        "made": _utc(one.created / 1000),
         "aliases": one.aliases,
         "verdict": one.tags.get("clr.verdict", ""),
         "accuracy": one.tags.get("clr.accuracy", ""),
@@ -227,8 +232,6 @@ def _version(one: Version) -> dict[str, Any]:
 
 def _trial(known: tuple[Version, ...]) -> dict[str, Any]:
     """Return the trial of the version that has the alias ``challenger``."""
-    from dataclasses import asdict
-
     from clr.registry.names import TRIAL
     from clr.registry.trial import parse_trial
 
@@ -241,12 +244,30 @@ def _trial(known: tuple[Version, ...]) -> dict[str, Any]:
     return {}
 
 
+def _drift(state: Path, task: str, champion: int) -> dict[str, Any]:
+    from clr.serving.drift import KINDS, read_drift
+
+    found = read_drift(state).get(task, {})
+    if not champion or found.get("version") != champion:
+        return {}
+    return {kind: _alarm(found[kind]) for kind in KINDS if kind in found}
+
+
+def _alarm(found: Mapping[str, Any]) -> dict[str, Any]:
+    since = found["alarm"]
+    return {**found, "alarm": "" if since is None else _utc(since)}
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
 def _made(there: Overview) -> list[dict[str, Any]]:
     """Return the releases as the registry has them, where there is no ledger to ask."""
     serving = there.release_aliases.get("champion")
     return [
         {
-            "time": datetime.fromtimestamp(one.created / 1000, UTC).isoformat(timespec="seconds"),
+            "time": _utc(one.created / 1000),
             "act": "in force" if one.version == serving else "made",
             "release": one.version, "by": "", "subject": "clr-release", "entry": None,
             "reason": "",
