@@ -20,6 +20,10 @@ _MB = 1_000_000
 _DISCARD_SECONDS = 1.0
 
 
+class CallerGone(Exception):
+    """Whoever sent a request has closed the connection before its end."""
+
+
 @dataclass
 class Held:
     """Bytes of bodies that are in memory now, over all requests.
@@ -133,7 +137,7 @@ async def read_body(
 
     Raises:
         Problem: longer than `limit`, slower than `seconds`, or no room is left.
-        ConnectionError: the caller has gone.
+        CallerGone: nobody is there to be told anything.
     """
     body = bytearray()
     try:
@@ -164,7 +168,7 @@ async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ConnectionAbortedError
+            raise CallerGone
         yield message.get("body", b"")
         if not message.get("more_body", False):
             return
@@ -179,7 +183,7 @@ async def _discard(receive: Receive, limit: int) -> None:
                 left -= len(chunk)
                 if left < 0:
                     return
-    except (TimeoutError, ConnectionError):
+    except (TimeoutError, CallerGone):
         return
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.datastructures import MutableHeaders
 
 from clr.serving.errors import as_problem, respond
+from clr.serving.limits import CallerGone
 
 if TYPE_CHECKING:
     from clr.serving.observing import Observed
@@ -61,8 +62,8 @@ class Outside:
 
         try:
             await self._app(scope, receive, told)
-        except ConnectionError:
-            pass  # nobody is there to be told
+        except CallerGone:
+            pass
         except Exception as error:
             problem = as_problem(error)
             if status != _GONE:

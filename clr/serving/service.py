@@ -16,7 +16,7 @@ from clr.errors import UsageError
 from clr.serving import journal
 from clr.serving.errors import Problem, later
 from clr.serving.inputs import media_type, wrong_type
-from clr.serving.keyring import LOCAL, open_keys
+from clr.serving.keyring import LOCAL, is_loopback, open_keys
 from clr.serving.keys import Key
 from clr.serving.limits import BODIES_AT_ONCE, Held, Rates, body_bytes, read_body
 from clr.serving.observing import Observed
@@ -30,7 +30,6 @@ T = TypeVar("T")
 _GRACE = 5.0
 """Seconds after the engine's own time is over, for what it does to end in order."""
 
-_LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _OWN_PAGES = ("same-origin", "none")
 
 
@@ -215,5 +214,5 @@ def _refuse_pages(request: Request) -> None:
     host = request.headers.get("host", "").rpartition(":")
     name = host[0] if host[1] and not host[2].endswith("]") else host[2]
     site = request.headers.get("sec-fetch-site", "none")
-    if site not in _OWN_PAGES or name.lower() not in _LOCAL_NAMES:
+    if site not in _OWN_PAGES or not is_loopback(name.lower().strip("[]")):
         raise Problem("foreign-page", "A web page of another site asks for this.")

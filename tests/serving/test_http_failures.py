@@ -1,0 +1,146 @@
+"""What goes wrong inside: who asks is told what he needs to know, and not a word more."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.serving.test_http_refused import INTERNALS, check
+from tests.waiting import until
+from tests.web import serving
+
+
+def damage(plant, digest: str) -> None:
+    """Flip a bit in every copy of the file with a digest."""
+    found = 0
+    for path in plant.state.rglob("*.safetensors"):
+        data = bytearray(path.read_bytes())
+        if "sha256:" + hashlib.sha256(data).hexdigest() == digest:
+            data[-1] ^= 1
+            path.chmod(0o600)
+            path.write_bytes(data)
+            found += 1
+    assert found
+
+
+@pytest.fixture(scope="module")
+def damaged(template, copy_of, tmp_path_factory):
+    """A server with keys whose task blue-caps has a damaged adapter."""
+    plant = copy_of(template.plant, tmp_path_factory.mktemp("damaged") / "plant")
+    release = plant.session()
+    from clr.registry.releases import current_release
+
+    damage(plant, current_release(release.registry).tasks["blue-caps"].adapter_digest)
+    with serving(plant) as found:
+        yield found, found.new_key("tests", "predict", "metrics")
+
+
+def test_a_damaged_adapter_takes_its_own_task_away_and_no_other(damaged, pictures):
+    web, key = damaged
+    blue, red = pictures["blue-caps/dark"], pictures["red-caps/dark"]
+    check(web.predict(blue, key=key, task="blue-caps"), 503, "unavailable-task")
+    told = web.predict(blue, red, key=key, task=["blue-caps", "red-caps"])
+    assert told.status_code == 200
+    first, second = told.json()["predictions"]
+    assert (first["code"], second["label"]) == ("unavailable-task", "dark")
+    assert not INTERNALS.search(told.text)
+    check(web.call("GET", "/v2/models/blue-caps/ready", key=key), 503, "unavailable-task")
+    assert web.call("GET", "/v2/models/red-caps/ready", key=key).json()["ready"]
+    listed = web.call("GET", "/v1/tasks", key=key).json()["tasks"]
+    assert [one["served"] for one in listed] == [False, True, True]
+
+
+def test_the_health_page_says_so_and_why_to_those_who_may_know(damaged):
+    web, key = damaged
+    stranger, known = (web.call("GET", "/health", key=one).json() for one in ("", key))
+    for document in (stranger, known):
+        assert (document["status"], document["ready"]) == ("degraded", True)
+        assert list(document["refused"]) == ["blue-caps"]
+        assert document["tasks"] == ["green-caps", "red-caps"]
+    assert not INTERNALS.search(json.dumps(stranger))
+    assert "sha256:" in known["refused"]["blue-caps"]
+    metrics = web.call("GET", "/metrics", key=key).text
+    assert 'clr_serve_task_refused{task="blue-caps"} 1.0' in metrics
+
+
+def test_more_than_can_wait_is_sent_away_and_the_rest_is_answered(new_web, pictures):
+    web = new_web(serve_queue_items=4, serve_wait_ms=200.0)
+    image = pictures["red-caps/dark"]
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: web.predict(image, image), range(32)))
+    refused = [one for one in answers if one.status_code != 200]
+    assert 0 < len(refused) < len(answers)
+    for one in refused:
+        check(one, 429, "overloaded")
+    assert web.predict(image).status_code == 200
+    check(web.predict(*[image] * 5), 413, "too-large")
+
+
+def test_an_error_of_ours_is_told_by_its_id_alone(new_web, pictures, caplog):
+    web = new_web()
+    one = web.predict(pictures["red-caps/dark"]).json()["predictions"][0]
+    said = {"request_id": one["request_id"], "label": "dark"}
+    for path in (web.plant.state / "serving").glob("journal.db*"):
+        path.write_bytes(b"this is no database" * 1000)
+    answer = web.call("POST", "/v1/feedback", json=said)
+    check(answer, 500, "internal")
+    instance = answer.json()["instance"]
+    assert instance.startswith("urn:uuid:")
+    assert any(instance in record.getMessage() and record.exc_info for record in caplog.records)
+    assert web.call("GET", "/v2/health/live").status_code == 200
+
+
+def test_a_caller_who_hangs_up_leaves_nothing_behind(new_web):
+    web = new_web(serve_seconds=20.0)
+    connection = http.client.HTTPConnection("127.0.0.1", web.port)
+    connection.putrequest("POST", "/v1/predict")
+    connection.putheader("Content-Type", "application/json")
+    connection.putheader("Content-Length", "1000000")
+    connection.endheaders(b" " * 1000)
+    time.sleep(0.3)
+    connection.close()
+    gone = 'clr_serve_requests_total{endpoint="/v1/predict",method="POST",status="499"} 1.0'
+    assert until(lambda: gone in web.call("GET", "/metrics").text)
+
+
+def test_a_request_in_work_is_answered_when_the_server_is_told_to_stop(
+    template, copy_of, tmp_path, pictures
+):
+    plant = copy_of(template.plant, tmp_path / "plant")
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, **plant.settings, "PYTHONPATH": root, "CLR_SERVE_KEYS": "false"}
+    port = 20_000 + os.getpid() % 10_000
+    command = [sys.executable, "-m", "flows.cli", "serve", "--port", str(port), "--json"]
+    process = subprocess.Popen(command, cwd=plant.root, env=environment, stdout=subprocess.PIPE)
+    try:
+        assert json.loads(process.stdout.readline())["release"] == 3
+        body = b'--B\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+        body += pictures["red-caps/dark"] + b"\r\n--B--\r\n"
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.putrequest("POST", "/v1/predict")
+        connection.putheader("Content-Type", "multipart/form-data; boundary=B")
+        connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body[:100])
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        connection.send(body[100:])
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["predictions"][0]["label"]) == (
+            200,
+            "dark",
+        )
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
