@@ -206,7 +206,7 @@ def status(watch: bool, as_json: bool) -> None:
 @click.option("--task", help="Use this task; without it the router finds the task.")
 @as_json
 def predict(images: tuple[Path, ...], task: str | None, as_json: bool) -> None:
-    """Label IMAGES with the release in force.
+    """Label IMAGES with the release in force; say where the task is doubtful or unknown.
 
     \b
     Examples:

@@ -145,13 +145,13 @@ def _earlier(
     routers: tuple[Router, Router],
 ) -> list[EarlierTask]:
     """Return what the gate is shown of every earlier task but the newcomer's own."""
-    from clr.core.tried import drawn, found
+    from clr.core.tried import drawn
 
     others = {task: one for task, one in before.items() if task != newcomer}
     asked = [Question(release.tasks[one], replay_is_due(session, release, one)) for one in others]
     looks = fan_out(session, look, asked, what="gate")
     features = {task: one.features for task, one in others.items()}
-    was, will_be = found(routers[0], features), drawn(routers[1], features, newcomer)
+    was, will_be = (drawn(router, features, newcomer) for router in routers)
     replays = sum(one.replayed is not None for one in looks)
     LOG.info("gate      %d earlier tasks looked at, %d replayed", len(looks), replays)
     return [
@@ -196,15 +196,14 @@ def earlier_task(
         predict: logits of (batch, task) in place of the network that serves.
         backbone: digest of the backbone behind `predict`.
     """
-    from clr.core.tried import Drawn
+    from clr.core.tried import untouched
 
     due = replay_is_due(session, release, champion.task)
     seen = look_through(session, Question(champion, due), evidence, predict)
     sent = None
     if routers:
-        was, will_be = (_found(router, evidence) for router in routers)
-        nothing = np.zeros(len(will_be), dtype=np.bool_)
-        sent = was, Drawn(will_be, nothing, nothing)
+        was, will_be = (untouched(_found(router, evidence)) for router in routers)
+        sent = was, will_be
     return shown(release, evidence, seen, sent, backbone)
 
 
@@ -212,7 +211,7 @@ def shown(
     release: Release,
     evidence: Evidence,
     seen: Look,
-    sent: tuple[Bools, Drawn] | None,
+    sent: tuple[Drawn, Drawn] | None,
     backbone: str = "",
 ) -> EarlierTask:
     """Put what was recorded of a task beside what is seen of it today.
@@ -221,8 +220,7 @@ def shown(
         release: what serves now.
         evidence: recorded with its champion.
         seen: today.
-        sent: which items reached their task before, bool [n], and what becomes of them after;
-            None without routing.
+        sent: where its items went before and go after; None without routing.
         backbone: digest of another backbone than the one that was looked at.
     """
     from clr.gate.evidence import EarlierTask, Snapshot
@@ -252,10 +250,11 @@ def shown(
         stored=evidence.predicted,
         replayed=seen.replayed,
         replay_due=seen.due,
-        routed_before=sent[0] & (evidence.predicted == evidence.labels) if sent else None,
+        routed_before=sent[0].found & (evidence.predicted == evidence.labels) if sent else None,
         routed_after=sent[1].found & (answers == evidence.labels) if sent else None,
         taken=sent[1].taken if sent else None,
         doubted=sent[1].doubted if sent else None,
+        doubted_before=sent[0].doubted if sent else None,
     )
 
 

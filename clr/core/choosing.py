@@ -43,7 +43,8 @@ class Routed:
         """Why the choice is doubtful, as a sentence; empty where it is not."""
         if not self.doubtful:
             return ""
-        return f"It may be of {self.second}: the router gives {self.task} {self.confidence:.0%}."
+        sure = f"{100 * self.confidence:.0f} %"
+        return f"It may be of {self.second}: the router gives {self.task} {sure}."
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,7 +47,15 @@ class Drawn:
 
 
 def drawn(router: Router, features: Mapping[str, Floats], other: str) -> dict[str, Drawn]:
-    """Say what `other` does to the items of each task; arguments as for `found`."""
+    """Say what `other` does to the items of each task: nothing where the router is without it.
+
+    Args:
+        router: it knows every one of the tasks.
+        features: float32 [n, d] of each task, see `clr.core.routing.project`.
+        other: name of another task.
+    """
+    if other not in router.tasks:
+        return {name: untouched(reached) for name, reached in found(router, features).items()}
     own = {name: at for at, name in enumerate(router.tasks)}
     bound = router.doubt_limit(other)
     answers = {}
@@ -55,6 +63,16 @@ def drawn(router: Router, features: Mapping[str, Floats], other: str) -> dict[st
         reached = sent == own[name]
         answers[name] = Drawn(reached, sent == own[other], reached & (leads <= bound))
     return answers
+
+
+def untouched(reached: NDArray[np.bool_]) -> Drawn:
+    """Return what is so where there is no other task.
+
+    Args:
+        reached: bool [n], which items are sent to their own task.
+    """
+    nothing = np.zeros(len(reached), dtype=np.bool_)
+    return Drawn(reached, nothing, nothing)
 
 
 def _routed(

@@ -14,6 +14,7 @@ from clr.gate.checks import (
     count,
     judge_drop,
     percent,
+    points,
 )
 from clr.gate.evidence import SHARED_PARTS, EarlierTask, Ints, Limits, Snapshot, evidence_digest
 
@@ -227,17 +228,19 @@ def _doubt(one: EarlierTask, limits: Limits) -> list[Check]:
     """Ask whether the newcomer makes choices doubtful that are right; nothing where none is."""
     if one.doubted is None or not one.doubted.any():
         return []
-    pairs = compare(np.ones(one.n, dtype=np.bool_), ~one.doubted)
+    before = np.zeros_like(one.doubted) if one.doubted_before is None else one.doubted_before
+    pairs = compare(~before, ~one.doubted)
     least = pairs.at_least(limits.alpha)
     much = least > limits.routing_margin
+    doubted = int(np.count_nonzero(one.doubted))
     message = (
-        f"{one.task}: {pairs.regressed} of {count(one.n, 'test image')} still reach it, but "
-        f"doubtful on account of the newcomer. With {percent(1 - limits.alpha, 0)} confidence "
-        f"that is a share of at least {percent(max(least, 0.0))}; less than "
-        f"{percent(limits.routing_margin)} must not be ruled out."
+        f"{one.task}: {doubted} of {count(one.n, 'test image')} reach it, but doubtful on account "
+        f"of the newcomer; before, {np.count_nonzero(before)} were. With "
+        f"{percent(1 - limits.alpha, 0)} confidence their share rose by "
+        f"{points(max(least, 0.0))} or more; {points(limits.routing_margin)} are allowed."
     )
-    digest = evidence_digest({"check": "doubt", "task": one.task}, one.doubted)
-    facts = {"doubted": pairs.regressed, "share_at_least": round(least, 6)}
+    digest = evidence_digest({"check": "doubt", "task": one.task}, before, one.doubted)
+    facts = {"doubted": doubted, "rose_at_least": round(least, 6)}
     verdict: Verdict = "fail" if much else "pass"
     return [
         Check(

@@ -72,6 +72,8 @@ class EarlierTask:
         taken: bool [n], sent to the newcomer in the new release; None without routing.
         doubted: bool [n], sent to its own task in the new release, but doubtful on account
             of the newcomer; None without routing.
+        doubted_before: bool [n], the same with the newcomer's version in use; None where it
+            has none, or without routing.
 
     Raises:
         IntegrityBroken: an array has another length or type than it must have.
@@ -90,13 +92,14 @@ class EarlierTask:
     routed_after: Bools | None = None
     taken: Bools | None = None
     doubted: Bools | None = None
+    doubted_before: Bools | None = None
 
     def __post_init__(self) -> None:
         _require_text(self.task, "the name of an earlier task")
         n = _freeze(self, "labels", self.task, None, np.int64)
         for name in ("stored", "replayed"):
             _freeze(self, name, self.task, n, np.int64)
-        for name in ("routed_before", "routed_after", "taken", "doubted"):
+        for name in ("routed_before", "routed_after", "taken", "doubted", "doubted_before"):
             _freeze(self, name, self.task, n, np.bool_)
 
     @property

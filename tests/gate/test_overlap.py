@@ -65,3 +65,12 @@ def test_a_few_doubtful_choices_pass_and_are_told(make):
 def test_without_a_doubtful_choice_the_report_says_nothing_of_doubt(make):
     found = report(make, make.earlier(doubted=first(0)))
     assert "doubt" not in {one["name"] for one in found["checks"]}
+
+
+def test_a_new_version_of_a_task_answers_for_the_doubt_that_it_adds(make):
+    """What its version in use makes doubtful already is no fault of the new one."""
+    before, more = first(100), first(170)
+    kept = report(make, make.earlier(doubted=before, doubted_before=before))
+    assert kept["verdict"] == "pass"
+    worse = report(make, make.earlier(doubted=more, doubted_before=before))
+    assert worse["failed"] == ["doubt:digits"]
