@@ -228,6 +228,8 @@ def e_value(stream: Stream, side: Side, mean: float = 0.0) -> float:
 def interval(stream: Stream, alpha: float = ALPHA) -> tuple[float, float]:
     """Return the confidence sequence of the mean as it is now: all that was never refuted.
 
+    Where low lies above high, every mean was refuted: the values have not one mean.
+
     Raises:
         UsageError: `alpha` is no error rate.
     """

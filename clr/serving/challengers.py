@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from clr.serving.snapshot import Snapshot
 
 LOG = logging.getLogger("clr")
+_REST = 10.0
+"""Of the time that a look takes, until the next."""
+
 Read = Callable[["ChampionRef"], "AdapterSpec"]
 
 
@@ -97,9 +101,13 @@ class Challengers:
         return {**running, **self.problems}
 
     async def _follow(self) -> None:
+        took = 0.0
         while True:
-            await asyncio.sleep(self.seconds)
+            # with thousands of tasks a look is not cheap for the registry
+            await asyncio.sleep(max(self.seconds, _REST * took))
+            began = time.monotonic()
             await asyncio.to_thread(self.look)
+            took = time.monotonic() - began
 
     def look(self) -> None:
         """Take what the registry says now; judge what runs, and stop what does harm.
