@@ -201,7 +201,7 @@ def over(session: Session, version: Version, trial: Trial, champion: ChampionRef
     if champion == champion_of(version):
         return "The challenger was promoted."
     if champion is None or champion.adapter_digest != trial.champion:
-        return "Another version serves than the one that it was tried against."
+        return "The champion that it was tried against serves no more."
     if reviews.rejected(facts(session, version)):
         return "The challenger was rejected."
     return ""

@@ -222,7 +222,8 @@ def harmful(state: Path, trial: Trial) -> Stopped | None:
 
 def sentence(gain: Judged) -> str:
     """Say what is known about the gain, for people."""
-    points = f"{100 * gain.estimate:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
+    points = f"{100 * gain.estimate:+.1f} points"
+    ends = f"{100 * (1 - gain.alpha):.0f} %: {100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
     said = {
         Verdict.HARM: "The challenger is worse",
         Verdict.BETTER: "The challenger is better",
@@ -231,7 +232,7 @@ def sentence(gain: Judged) -> str:
     }[gain.verdict]
     if not gain.n:
         return f"{said}: no answer has a label."
-    return f"{said}: {points} after {gain.n} labelled units, at any time {1 - gain.alpha:.0%} sure."
+    return f"{said}: {points} ({ends}, however often one looks) after {gain.n} labelled units."
 
 
 def _stop_file(state: Path, trial_id: str) -> Path:

@@ -191,6 +191,32 @@ def test_harm_stops_the_trial_at_once_and_for_good(own):
     assert flow.settle(session) == []
 
 
+def test_a_gain_is_told_once_and_the_trial_goes_on_until_people_decide(own):
+    """The champion is always wrong, as the labels have it."""
+    from clr.registry.versions import get_version
+
+    number = challenge(own)
+    flow.start(session_of(own), "red", number, 0.0, "")
+
+    async def use(engine):
+        await until(engine, "in shadow")
+        answers = await ask(engine, own, numbers(12))
+        await label(engine, answers, next(iter({*answers[0].probabilities} - {answers[0].label})))
+        await asyncio.sleep(0.5)
+        return engine.health().trials
+
+    assert "in shadow" in using(own, use)["red"]
+    session = session_of(own)
+    for _ in range(2):
+        assert flow.settle(session) == []
+    (entry,) = session.ledger.entries(action="trial.decided")
+    assert entry.payload["verdict"] == "better"
+    version = get_version(session.registry, "red", number)
+    assert "The challenger is better: +100.0 points" in version.tags["clr.trial"]
+    assert json.loads(version.tags["clr.trial"])["report"]
+    assert "challenger" in version.aliases
+
+
 def test_a_harmful_share_goes_to_nobody(own):
     number = challenge(own)
     flow.start(session_of(own), "red", number, 0.1, "")
