@@ -35,6 +35,7 @@ SHAPE = {
 }
 MORE = {  # fields beyond the contract, each on purpose
     "": {"already"},
+    "gate": {"overlaps"},
     "adapter": {"epoch"},
     "seconds": {"measure"},
 }
