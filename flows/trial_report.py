@@ -24,7 +24,8 @@ def write(session: Session, version: Version, trial: Trial, found: Figures) -> s
     Raises:
         ServiceUnavailable: the registry cannot be used.
     """
-    from clr.gate.sequential import WORTHWHILE, path
+    from clr.gate.betting import path
+    from clr.gate.sequential import ALPHA, WORTHWHILE
     from clr.registry.plots import confidence_sequence
     from clr.registry.runs import find_or_start_run, finish, log_bytes, log_metrics
     from clr.serving.trial_page import render
@@ -32,7 +33,7 @@ def write(session: Session, version: Version, trial: Trial, found: Figures) -> s
     from flows.trial import about, champion_now
 
     units = list(labelled(session.settings.state, trial))
-    picture = confidence_sequence(path(stream(trial, units)), WORTHWHILE)
+    picture = confidence_sequence(path(stream(trial, units), ALPHA), WORTHWHILE)
     told = {
         **about(version, trial, champion_now(session, version.task)),
         "ended": trial.ended,

@@ -134,7 +134,7 @@ def confidence_sequence(points: Sequence[tuple[int, float, float]], worthwhile: 
     """Draw what was known about a gain after each answer with a label.
 
     Args:
-        points: (n, low, high), see `clr.gate.sequential.path`.
+        points: (n, low, high), see `clr.gate.betting.path`.
         worthwhile: the smallest gain that is worth a change, drawn as a line.
 
     Returns:

@@ -24,7 +24,8 @@ import numpy as np
 
 from clr.core.files import canonical_json, write_atomic
 from clr.errors import IntegrityBroken
-from clr.gate.sequential import Judged, Stream, Verdict, interval, judge, paired, randomised, shares
+from clr.gate.betting import Stream, interval
+from clr.gate.sequential import ALPHA, Judged, Verdict, judge, paired, randomised, shares
 from clr.registry.trial import Trial
 from clr.serving.journal import reading
 
@@ -189,7 +190,7 @@ def _served(state: Path, trial: Trial) -> tuple[dict[str, int], float, float]:
 
 
 def _arm(served: int, right: Sequence[bool]) -> Arm:
-    low, high = interval(shares(np.asarray(right, dtype=float)))
+    low, high = interval(shares(np.asarray(right, dtype=float)), ALPHA)
     return Arm(served, len(right), sum(right), low, high)
 
 

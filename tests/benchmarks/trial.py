@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import norm
 
-from clr.gate.sequential import ALPHA, Floats, Side, Stream, log_capital, paired, randomised
+from clr.gate.betting import Floats, Side, Stream, log_capital
+from clr.gate.sequential import ALPHA, paired, randomised
 
 BEFORE, AFTER = 0.90, 0.93
 NULLS, GAINS = 2000, 1000

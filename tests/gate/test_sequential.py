@@ -12,8 +12,9 @@ from scipy.integrate import quad
 from scipy.special import betainc, betaln
 
 from clr.errors import UsageError
-from clr.gate import sequential
-from clr.gate.sequential import Verdict, judge, log_capital, paired, randomised, shares
+from clr.gate import betting
+from clr.gate.betting import log_capital
+from clr.gate.sequential import ALPHA, Verdict, judge, paired, randomised, shares
 
 RATE = st.floats(0.02, 0.98)
 SHARE = st.floats(0.05, 0.95)
@@ -134,7 +135,7 @@ def test_exchanging_the_arms_exchanges_the_sides(items, share):
 @given(BITS, st.floats(0.01, 0.2))
 def test_the_interval_is_what_was_never_refuted(right, alpha):
     stream = shares(right)
-    low, high = sequential.interval(stream, alpha)
+    low, high = betting.interval(stream, alpha)
     # what was refuted once stays out, so that the mean of all so far may have left it
     assert 0 <= low <= 1
     assert 0 <= high <= 1
@@ -149,12 +150,12 @@ def test_the_interval_is_what_was_never_refuted(right, alpha):
 def test_the_path_ends_at_the_interval_and_only_narrows():
     random = np.random.default_rng(0)
     stream = randomised(random.random(3000) < 0.5, random.random(3000) < 0.8, 0.5)
-    told = sequential.path(stream)
+    told = betting.path(stream, ALPHA)
     lows, highs = [low for _, low, _ in told], [high for _, _, high in told]
     assert told[-1][0] == 3000
     assert lows == sorted(lows)
     assert highs == sorted(highs, reverse=True)
-    low, high = sequential.interval(stream)
+    low, high = betting.interval(stream, ALPHA)
     assert lows[-1] <= low <= lows[-1] + 0.02
     assert highs[-1] - 0.02 <= high <= highs[-1]
 
@@ -187,16 +188,16 @@ def test_without_answers_nothing_is_known():
     for stream in (paired([], []), randomised([], [], [])):
         told = judge(stream)
         assert (told.verdict, told.low, told.high, told.p) == (Verdict.UNDECIDED, -1, 1, 1)
-        assert sequential.path(stream) == []
+        assert betting.path(stream, ALPHA) == []
 
 
 def test_a_false_alarm_is_rarer_than_stated_with_a_look_after_every_answer():
     random = np.random.default_rng(5)
     arm, right = random.random((400, 1500)) < 0.2, random.random((400, 1500)) < 0.9
     stream = randomised(arm, right, 0.2)
-    limit = np.log(2 / sequential.ALPHA)
+    limit = np.log(2 / ALPHA)
     wrong = [(log_capital(stream, 0.0, side) >= limit).any(axis=1) for side in ("up", "down")]
-    assert np.mean(wrong[0] | wrong[1]) <= sequential.ALPHA
+    assert np.mean(wrong[0] | wrong[1]) <= ALPHA
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
