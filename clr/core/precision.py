@@ -33,7 +33,7 @@ def mixed_precision(device: torch.device, *, on_cpu: bool) -> AbstractContextMan
 @cache
 def _cpu_multiplies() -> bool:
     """Whether this processor has instructions that multiply bfloat16."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name) for name in _MULTIPLIES)
 
 

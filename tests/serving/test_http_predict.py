@@ -159,6 +159,18 @@ def test_the_page_of_the_addresses_loads_nothing_from_elsewhere(web):
     assert set(examples) == {"multipart/form-data", "application/json"}
 
 
+def test_the_answers_that_it_shows_are_such_as_are_given(web):
+    from clr.serving.api.answers import Labelled, Predictions
+
+    document = web.call("GET", "/openapi.json").json()
+    for path, model in (("/v1/predict", Predictions), ("/v1/feedback", Labelled)):
+        answer = document["paths"][path]["post"]["responses"]["200"]
+        model.model_validate(answer["content"]["application/json"]["example"])
+    page = web.call("GET", "/docs").text
+    assert f"{web.url}/v1/predict" in page, "an example to copy"
+    assert "<code>task</code>" in page
+
+
 def test_the_examples_of_the_openapi_document_are_understood(web):
     document = web.call("GET", "/openapi.json").json()
     for path in ("/v1/predict", "/v1/feedback", "/v2/models/{task}/infer"):

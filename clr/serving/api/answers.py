@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from clr.serving.errors import KINDS, MEDIA_TYPE, sentence
+from clr.serving.inputs import JSON
 from clr.serving.values import Answer, Arm, Code, Failed, How
 
 
@@ -118,6 +119,48 @@ def release_of(answers: Sequence[Answer | Failed], otherwise: tuple[int, str]) -
             return one.release, one.release_digest
     return otherwise
 
+
+def answered(description: str, example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI says about a good answer."""
+    return {200: {"description": description, "content": {JSON: {"example": example}}}}
+
+
+_DIGEST = "sha256:10abda8538417c71e039d0d4c3c2c7a920e54c4c0e07f5222e9c27a1525cbbf0"
+_NAMED = {
+    "file": "cam1.png",
+    "request_id": "0f8fad5bd9cb469fa16570867728950e",
+    "task": "animals",
+    "routed": False,
+    "how": "named",
+    "label": "cat",
+    "probability": 0.98,
+    "probabilities": {"cat": 0.98, "dog": 0.02},
+    "adapter": _DIGEST,
+    "version": 1,
+    "arm": "champion",
+    "doubtful": "",
+    "unknown": False,
+}
+_UNREADABLE = {
+    "file": "cam2.png",
+    "request_id": "7c9e6679742540de944be07fc1f90ae7",
+    "error": "The file is not an image of a known format.",
+    "code": "unreadable",
+}
+LABELLED = answered(
+    "An answer for each image.",
+    {"release": 3, "release_digest": _DIGEST, "predictions": [_NAMED, _UNREADABLE]},
+)
+TOLD = answered(
+    "It is written down.",
+    {
+        "request_id": _NAMED["request_id"],
+        "task": "animals",
+        "predicted": "cat",
+        "label": "dog",
+        "first": True,
+    },
+)
 
 KEY = (401, 403, 429)
 BODY = (400, 408, 413, 415, 422)

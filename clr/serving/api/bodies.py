@@ -95,7 +95,7 @@ FEEDBACK = _body(
             FeedbackRequest,
             an_inspector_saw_it={
                 "request_id": "0f8fad5bd9cb469fa16570867728950e",
-                "label": "scratch",
+                "label": "dog",
             },
         )
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
+from markupsafe import Markup, escape
 
 from clr.gate.style import CSS
 from clr.serving.errors import KINDS
@@ -25,17 +26,17 @@ POLICY = (
 @router.get("/docs")
 async def docs(request: Request) -> HTMLResponse:
     """Show every address with examples, and every problem."""
-    page = _page(request.app.openapi())
+    page = _page(request.app.openapi(), str(request.base_url).rstrip("/"))
     return HTMLResponse(page, headers={"Content-Security-Policy": POLICY})
 
 
-def _page(document: dict[str, Any]) -> str:
+def _page(document: dict[str, Any], url: str) -> str:
     calls = [
         {"path": path, "method": method.upper(), **one}
         for path, methods in document["paths"].items()
         for method, one in methods.items()
     ]
-    return _template().render(document=document, calls=calls, kinds=KINDS, css=CSS)
+    return _template().render(document=document, calls=calls, kinds=KINDS, css=CSS, url=url)
 
 
 @cache
@@ -46,4 +47,13 @@ def _template() -> Template:
         loader=PackageLoader("clr.serving"), autoescape=True, undefined=StrictUndefined
     )
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2)
+    environment.filters["code"] = _code
     return environment.get_template("docs.html")
+
+
+def _code(text: str) -> Markup:
+    """Return text with what stands between backticks set as code."""
+    parts = [escape(part) for part in text.split("`")]
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if at % 2 else part for at, part in enumerate(parts)
+    )

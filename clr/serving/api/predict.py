@@ -12,6 +12,8 @@ from clr.serving.api import bodies
 from clr.serving.api.answers import (
     BODY,
     KEY,
+    LABELLED,
+    TOLD,
     Labelled,
     Predictions,
     Tasks,
@@ -35,7 +37,7 @@ Served = Annotated[Service, Depends(service)]
     tags=["predict"],
     summary="Label images",
     response_model=Predictions,
-    responses=refusals(*KEY, *BODY, 404, 503),
+    responses=LABELLED | refusals(*KEY, *BODY, 404, 503),
     openapi_extra=bodies.PREDICT,
 )
 async def predict(request: Request, key: Predicting, served: Served) -> JSONResponse:
@@ -67,7 +69,7 @@ async def predict(request: Request, key: Predicting, served: Served) -> JSONResp
     tags=["feedback"],
     summary="Say what an image really was",
     response_model=Labelled,
-    responses=refusals(*KEY, *BODY, 404, 503),
+    responses=TOLD | refusals(*KEY, *BODY, 404, 503),
     openapi_extra=bodies.FEEDBACK,
 )
 async def feedback(
