@@ -69,6 +69,11 @@ def hold(settings: Settings, name: str) -> Iterator[None]:
             yield
 
 
+def leases(settings: Settings) -> Path:
+    """Return where a Prefect server of this machine keeps its leases; missing: none runs here."""
+    return Path(os.environ.get("PREFECT_HOME") or settings.state / "prefect") / _LEASES
+
+
 def settle(settings: Settings) -> None:
     """Free the slots that nobody holds, where Prefect's server keeps its leases on this machine.
 
@@ -78,16 +83,16 @@ def settle(settings: Settings) -> None:
     Raises:
         ServiceUnavailable: Prefect's server cannot be reached.
     """
-    folder = Path(os.environ.get("PREFECT_HOME") or settings.state / "prefect") / _LEASES
+    folder = leases(settings)
     if not folder.is_dir():
         return
-    leases = [json.loads(file.read_bytes()) for file in folder.glob("*-*.json")]
+    lent = [json.loads(file.read_bytes()) for file in folder.glob("*-*.json")]
     longest = datetime.now(UTC) + timedelta(seconds=2 * LEASE_SECONDS)
     for limit in prefect_api.post(settings, "/v2/concurrency_limits/filter", {}):
         name = limit["name"].removeprefix(_PREFIX)
         if limit["name"] != limit_of(name) or not limit["active_slots"]:
             continue
-        mine = [one for one in leases if limit["id"] in one["resource_ids"]]
+        mine = [one for one in lent if limit["id"] in one["resource_ids"]]
         for one in mine:
             if datetime.fromisoformat(one["expiration"]) > longest:
                 LOG.warning("lock      the lease of %s would last for too long: freed", name)

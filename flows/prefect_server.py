@@ -11,7 +11,7 @@ from clr.errors import ServiceUnavailable, UsageError
 from clr.registry.faults import redact
 from clr.registry.server.config import common_environment
 from clr.settings import Settings
-from flows import embedded
+from flows import embedded, locks
 from flows.supervise import Child, answers, free_port
 
 START_SECONDS = 180.0
@@ -100,6 +100,8 @@ def lasting(settings: Settings, host: str, port: int, url: str, auth: str) -> Ch
     }
     for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING"):
         environment.pop(name, None)
+    # by this folder `locks.settle` knows that the server is here, also before the first lease
+    locks.leases(settings).mkdir(parents=True, exist_ok=True)
     return Child(
         "prefect",
         _command(host, port),

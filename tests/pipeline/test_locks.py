@@ -14,7 +14,7 @@ import pytest
 
 from clr.errors import ServiceUnavailable
 from clr.settings import Settings
-from flows import locks
+from flows import locks, prefect_server
 from tests.waiting import until
 
 FREE_SECONDS = locks.LEASE_SECONDS / 3
@@ -79,7 +79,7 @@ def is_free(settings, name, monkeypatch, seconds=FREE_SECONDS):
 def slots_of(factory):
     """What the server says of the lock's slots: for a test that finds them in a wrong state."""
     limits = factory.api("POST", "/v2/concurrency_limits/filter", {})
-    leases = factory.plant.state.glob(f"prefect/{locks._LEASES}/*.json")
+    leases = locks.leases(Settings(workspace=factory.plant.root)).glob("*.json")
     return limits, [lease.read_text() for lease in leases]
 
 
@@ -158,6 +158,14 @@ def test_a_slot_that_nobody_holds_is_free_after_a_start(shared, tmp_path, monkey
     assert is_held(here, "registry", monkeypatch)
     locks.settle(server)
     assert is_free(here, "registry", monkeypatch), slots_of(shared)
+
+
+def test_a_server_here_that_has_lent_nothing_yet_is_known_to_be_here(tmp_path, monkeypatch):
+    monkeypatch.delenv("PREFECT_HOME")
+    here = machine(tmp_path, "here")
+    assert not locks.leases(here).exists()
+    prefect_server.lasting(here, "127.0.0.1", 4200, "http://127.0.0.1:4200", "user:password")
+    assert locks.leases(here).is_dir()
 
 
 def test_a_slot_that_somebody_holds_stays_theirs(shared, tmp_path, monkeypatch):
