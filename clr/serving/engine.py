@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from clr.errors import UsageError
 from clr.serving import journal
-from clr.serving.journal import Entry, Journal, Row, Told
+from clr.serving.journal import Entry, Journal, Row
+from clr.serving.labelling import label_answer
 from clr.serving.room import Room
+from clr.serving.snapshot import Snapshot, served_tasks
 from clr.serving.values import (
     Answer,
     Failed,
@@ -25,14 +27,12 @@ from clr.serving.values import (
     Item,
     NotReady,
     ServedTask,
-    UnknownRequest,
 )
 
 if TYPE_CHECKING:
     from clr.core.routing import Floats
     from clr.serving.answering import Desk, Found
     from clr.serving.following import Follower
-    from clr.serving.snapshot import Snapshot
     from clr.serving.watching import Watcher
     from clr.settings import Settings
 
@@ -147,11 +147,11 @@ class Engine:
             raise UsageError("There is no image to label.", fix="Send one or more.")
         desk, follower = self._open()
         with self._room.holding(items):
-            began, left = time.time(), _Clock(_SHARE * self.settings.serve_seconds)
-            snapshot = await _current(follower, left())
+            began, end = time.time(), time.monotonic() + _SHARE * self.settings.serve_seconds
+            snapshot = await _current(follower, _left(end))
             answering = [asyncio.create_task(desk.answer(snapshot, item)) for item in items]
             try:
-                _, late = await asyncio.wait(answering, timeout=left())
+                _, late = await asyncio.wait(answering, timeout=_left(end))
             finally:
                 for one in answering:
                     one.cancel()
@@ -205,31 +205,12 @@ class Engine:
             UsageError: no task that is served has such a label.
             NotReady: the server is starting or stopping.
         """
-        self._open()
+        _, follower = self._open()
         assert self._journal is not None
-        state = self.settings.state
-        given = await asyncio.to_thread(journal.answer, state, request_id)
-        if given is None:
-            raise UnknownRequest(
-                f"There is no answer with the request id {request_id[:80]!r}.",
-                fix="Give the request_id of an answer, while the journal still has it.",
-            )
-        self._check_label(given.task, label)
-        earlier = await asyncio.to_thread(journal.labelled, state, request_id)
-        told = Told(request_id, time.time(), client, label)
-        await asyncio.wrap_future(self._journal.write([told]))
-        return Feedback(request_id, given.task, given.label, label, first=not earlier)
-
-    def _check_label(self, task: str, label: str) -> None:
-        snapshot = self._follower.snapshot if self._follower else None
-        served = snapshot.tasks if snapshot else {}
-        known = {one for loaded in served.values() for one in loaded.spec.labels}
-        if label not in known:
-            own = served[task].spec.labels if task in served else ()
-            raise UsageError(
-                f"No task that is served has the label {label[:80]!r}.",
-                fix=f"Labels of {task}: {', '.join(own[:20])}.",
-            )
+        served = follower.snapshot.tasks if follower.snapshot else {}
+        return await label_answer(
+            self._journal, self.settings.state, served, request_id, label, client
+        )
 
     def drift(self) -> dict[str, dict[str, Any]]:
         """Return what is known about drift, by task: see `clr.serving.drift.Drift.told`."""
@@ -272,32 +253,12 @@ class Engine:
             NotReady: no release is loaded.
         """
         desk, follower = self._open()
-        snapshot = _there(follower.snapshot)
-        found = []
-        for name, ref in sorted(snapshot.release.tasks.items()):
-            spec = snapshot.tasks[name].spec if name in snapshot.tasks else None
-            found.append(
-                ServedTask(
-                    name,
-                    ref.version,
-                    ref.adapter_digest,
-                    spec.labels if spec else (),
-                    spec.preprocessing.size if spec else 0,
-                    desk.backbone.name,
-                    snapshot.refused.get(name, ""),
-                )
-            )
-        return found
+        return served_tasks(_there(follower.snapshot), desk.backbone.name)
 
 
-class _Clock:
-    """Seconds that are left of a request's time."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-
-    def __call__(self) -> float:
-        return max(0.0, self._end - time.monotonic())
+def _left(end: float) -> float:
+    """Return the seconds until a moment of the monotonic clock; 0: it is over."""
+    return max(0.0, end - time.monotonic())
 
 
 async def _current(follower: Follower, seconds: float) -> Snapshot:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from clr.serving.values import ServedTask
+
 if TYPE_CHECKING:
     from clr.core.adapter import AdapterSpec
     from clr.core.routing import Router
@@ -54,3 +56,19 @@ class Snapshot:
     def whole(self) -> bool:
         """Whether nothing of the release is missing."""
         return not (self.refused or self.routing)
+
+
+def served_tasks(snapshot: Snapshot, backbone: str) -> list[ServedTask]:
+    """Return the tasks of a release, those that are refused too, by name.
+
+    Args:
+        snapshot: the release.
+        backbone: name of the backbone.
+    """
+    found = []
+    for name, ref in sorted(snapshot.release.tasks.items()):
+        spec = snapshot.tasks[name].spec if name in snapshot.tasks else None
+        labels, side = (spec.labels, spec.preprocessing.size) if spec else ((), 0)
+        why = snapshot.refused.get(name, "")
+        found.append(ServedTask(name, ref.version, ref.adapter_digest, labels, side, backbone, why))
+    return found

@@ -27,7 +27,7 @@ SECONDS = float(os.environ.get("CLR_BENCH_SECONDS", "300"))
 CALLERS = int(os.environ.get("CLR_BENCH_CALLERS", "64"))
 DEVICE = os.environ.get("CLR_BENCH_DEVICE", "cpu")
 MOVE_SECONDS = 10.0
-WARM_SECONDS = 10.0
+WARM_SECONDS = 30.0
 """Before the first figure of memory: by then every path has run."""
 
 TASKS = tuple(f"task-{number}" for number in range(8))
@@ -61,7 +61,7 @@ def measure(served: Served, log: Path) -> dict[str, str]:
 def _loaded(served: Served, server: Server) -> dict[str, str]:
     pictures = [Picture(task, one.read_bytes()) for task in TASKS[:-1]
                 for one in served.images(task)]  # fmt: skip
-    moves = Moves(served.activate, served.second)
+    moves, load = Moves(served.activate, served.second), os.getloadavg()[0]
     callers = Callers(server.port, pictures, CALLERS)
     time.sleep(WARM_SECONDS)
     began, memory = time.monotonic(), [server.memory()]
@@ -78,6 +78,7 @@ def _loaded(served: Served, server: Server) -> dict[str, str]:
         **_figures(asked, callers.broken, moves, seconds),
         "memory at start, middle, end": ", ".join(f"{one:,} MB" for one in memory),
         "health at the end": str(health["status"]),
+        "load of the machine before, after": f"{load:.1f}, {os.getloadavg()[0]:.1f}",
     }
 
 
@@ -137,6 +138,8 @@ def write_docs(table: str) -> None:
         "to 4 images at once, half of them without naming the task. Every "
         f"{MOVE_SECONDS:.0f} s another release is put in force.\n\n"
         f"{table}\n\n"
+        "The load is the number of processes that wanted a core (average over a minute); what "
+        "others did is in the times, above all where it was high before.\n\n"
         "An answer counts as wrong where its release was in force neither when the request was "
         "sent nor when the answer came; while one is put in force, both may be.\n\n"
         "Measure it: `CLR_WRITE_DOCS=1 python -m tests.benchmarks serving`. How it works: "
