@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -119,7 +120,8 @@ def test_a_request_in_work_is_answered_when_the_server_is_told_to_stop(
     plant = copy_of(template.plant, tmp_path / "plant")
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, **plant.settings, "PYTHONPATH": root, "CLR_SERVE_KEYS": "false"}
-    port = 20_000 + os.getpid() % 10_000
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = int(found.getsockname()[1])
     command = [sys.executable, "-m", "flows.cli", "serve", "--port", str(port), "--json"]
     process = subprocess.Popen(command, cwd=plant.root, env=environment, stdout=subprocess.PIPE)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -159,6 +160,22 @@ def test_without_keys_only_this_machine_is_served(tmp_path):
             opened(host)
     made(keys_path(Settings(workspace=tmp_path).state))
     assert opened("0.0.0.0") is not None
+
+
+def test_a_server_for_others_does_not_start_without_a_key_that_works(plant):
+    port = ("--port", str(free_port()))
+    for address, settings, said in (
+        ("0.0.0.0", {}, "clr keys add"),
+        ("0.0.0.0", {"CLR_SERVE_KEYS": "false"}, "CLR_SERVE_KEYS"),
+    ):
+        told = plant.clr("serve", "--host", address, *port, **settings)
+        assert told.code == UsageError.exit_code, told
+        assert said in told.err
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
 
 
 def test_commands_make_list_and_revoke_and_the_ledger_knows(plant):
