@@ -46,8 +46,8 @@ class Key:
         id: 12 hex digits, a part of the key that is no secret.
         name: whose it is; the journal and the ledger have it. One usable key a name.
         sha256: hex digest of the whole key.
-        scopes: of `SCOPES`.
-        tasks: the only ones it is for; empty: all.
+        scopes: of `SCOPES`, sorted.
+        tasks: the only ones it is for, sorted; empty: all.
         made: UTC, ISO 8601.
         expires: the same; empty: never.
         revoked: when; empty: it is not.
@@ -66,8 +66,8 @@ class Key:
         """Raise UsageError where a field is not what it has to be."""
         from clr.data.folder import task_name
 
-        object.__setattr__(self, "scopes", tuple(self.scopes))
-        object.__setattr__(self, "tasks", tuple(self.tasks))
+        object.__setattr__(self, "scopes", tuple(sorted(set(self.scopes))))
+        object.__setattr__(self, "tasks", tuple(sorted(set(self.tasks))))
         if not _ID.fullmatch(self.id):
             raise UsageError(f"{self.id!r} is no id of a key.")
         if not _NAME.fullmatch(self.name):
@@ -117,10 +117,8 @@ def make_key(
         identity,
         name,
         digest(written),
-        tuple(sorted(set(scopes), key=SCOPES.index))
-        if set(scopes) <= set(SCOPES)
-        else tuple(scopes),
-        tuple(sorted(set(tasks))),
+        tuple(scopes),
+        tuple(tasks),
         now.isoformat(timespec="seconds"),
         expiry(expires, now),
     )
