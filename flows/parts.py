@@ -135,7 +135,7 @@ def parts(at: Addresses) -> dict[str, Part]:
         made["watcher"] = Part(child, address, address and f"{address}/health", after=later)
     child = serving(settings, plan.url, settings.serve_host, at.serve_port)
     address = reachable_url(settings.serve_host, at.serve_port)
-    made["serving"] = Part(child, address, f"{address}/v2/health/live")
+    made["serving"] = Part(child, address, f"{address}/v2/health/live", after=("registry",))
     return made
 
 

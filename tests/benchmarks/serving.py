@@ -1,7 +1,7 @@
 """`clr serve` under load, while releases are promoted and rolled back.
 
 A real server process with the default backbone and eight tasks; 64 callers, each over its own
-connection, ask for 1 to 4 images, half of them without naming the task; every ten seconds another
+connection, ask for 1 or 2 images, half of them without naming the task; every ten seconds another
 release is put in force. `CLR_BENCH_SECONDS` (300) is how long, `CLR_BENCH_CALLERS` (64) how many,
 `CLR_BENCH_DEVICE` (cpu) where it computes, `CLR_WRITE_DOCS=1` puts the table into
 docs/serving-speed.md.
@@ -56,6 +56,7 @@ def measure(served: Served, log: Path) -> dict[str, str]:
         return _loaded(served, server)
     finally:
         server.stop()
+        print(log.read_text()[-4000:], flush=True)
 
 
 def _loaded(served: Served, server: Server) -> dict[str, str]:
@@ -113,6 +114,9 @@ def _figures(
         "requests without an answer": str(len(broken) + sum(statuses.values())),
         "images without an answer": str(failed),
         "answers from a release in force neither at start nor end": str(len(moves.wrong(asked))),
+        "answers from a release in force at no moment of their request": str(
+            len(moves.never(asked))
+        ),
         "requests a second": f"{len(good) / seconds:.1f}",
         "images a second": f"{len(items) / seconds:.1f}",
         "p50": f"{np.percentile(taken, 50):.0f} ms",
@@ -135,13 +139,14 @@ def write_docs(table: str) -> None:
         "# The prediction server under load\n\n"
         f"`clr serve` with the default backbone at {SIDE} px and {len(TASKS)} tasks, on {where}; "
         f"its {CALLERS} callers run on the same machine, each over one connection, and ask for 1 "
-        "to 4 images at once, half of them without naming the task. Every "
+        "or 2 images at once, half of them without naming the task. Every "
         f"{MOVE_SECONDS:.0f} s another release is put in force.\n\n"
         f"{table}\n\n"
         "The load is the number of processes that wanted a core (average over a minute); what "
         "others did is in the times, above all where it was high before.\n\n"
-        "An answer counts as wrong where its release was in force neither when the request was "
-        "sent nor when the answer came; while one is put in force, both may be.\n\n"
+        "While a release is put in force, it and the one before count as in force. A release "
+        "that came and went again while a request waited is in force neither at its start nor at "
+        "its end.\n\n"
         "Measure it: `CLR_WRITE_DOCS=1 python -m tests.benchmarks serving`. How it works: "
         "[serving.md](serving.md).\n",
         encoding="utf-8",

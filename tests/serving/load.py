@@ -158,7 +158,7 @@ class Callers:
         while not self._stopping.is_set():
             if connection is None:
                 connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
-            chosen = chance.choices(self._pictures, k=chance.choice((1, 1, 1, 2, 4)))
+            chosen = chance.choices(self._pictures, k=chance.choice((1, 1, 1, 2)))
             body = {"instances": [one.instance(named=chance.random() < 0.5) for one in chosen]}
             began = time.monotonic()
             try:
@@ -204,6 +204,19 @@ class Moves:
             elif began <= when:
                 known.add(version)
         return known
+
+    def during(self, began: float, ended: float) -> set[int]:
+        """Return which releases may have been in force at a moment between two."""
+        between = {version for at, _, version in self._moves if began <= at <= ended}
+        return self.at(began) | between | self.at(ended)
+
+    def never(self, asked: Sequence[Asked]) -> list[Asked]:
+        """Return answers from a release that was in force at no moment of their request."""
+        return [
+            one
+            for one in asked
+            if one.status == 200 and one.release not in self.during(one.began, one.ended)
+        ]
 
     def wrong(self, asked: Sequence[Asked]) -> list[Asked]:
         """Return answers from a release that was in force neither at start nor end."""
