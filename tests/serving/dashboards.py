@@ -54,9 +54,13 @@ def _record(served: Any, now: datetime, days: int) -> None:
         near = next((words for day, words in INCIDENTS.items() if abs(day - at) < 11), "")
         payload = logged_payload(1.5 + at % 3, near, about, today)
         ledger.append(LOGGED, f"clr-{TASK}", payload, actor="olga", authentication="local-os-user")
-    for number, act in ((served.first.version, "activated"), (served.second.version, "activated")):
+    for release in (served.first, served.second):
+        joined = [
+            {"task": one, "version": ref.version} for one, ref in sorted(release.tasks.items())
+        ]
         ledger.append(
-            f"release.{act}", f"clr-release/{number}", {"release": number}, actor="rita",
+            "release.activated", f"clr-release/{release.version}",
+            {"release": release.digest, "joined": joined}, actor="rita",
             authentication="mlflow-basic-auth",
         )  # fmt: skip
 

@@ -155,14 +155,7 @@ class Reader:
 
     def _moves(self) -> list[dict[str, Any]]:
         entries: list[Entry] = [one for act in MOVES for one in self._ledger().entries(action=act)]
-        return [
-            {
-                "time": one.time, "act": one.action, "release": one.payload.get("release", ""),
-                "by": one.actor, "subject": one.subject, "entry": one.seq,
-                "reason": one.payload.get("reason", ""),
-            }
-            for one in sorted(entries, key=lambda one: -one.seq)
-        ]  # fmt: skip
+        return [_move(one) for one in sorted(entries, key=lambda one: -one.seq)]
 
     def _task(
         self,
@@ -244,6 +237,20 @@ def _trial(known: tuple[Version, ...]) -> dict[str, Any]:
     return {}
 
 
+def _move(entry: Entry) -> dict[str, Any]:
+    """Return an act that changed what serves as a row; `what` says which versions came with it."""
+    joined = entry.payload.get("joined", ())
+    subject = entry.subject.removeprefix("clr-").replace("/", " ")
+    return {
+        "time": entry.time,
+        "act": entry.action.replace(".", " "),
+        "what": ", ".join([subject, *(f"{one['task']} {one['version']}" for one in joined)]),
+        "by": entry.actor,
+        "reason": entry.payload.get("reason", ""),
+        "entry": entry.seq,
+    }
+
+
 def _drift(state: Path, task: str, champion: int) -> dict[str, Any]:
     from clr.serving.drift import KINDS, read_drift
 
@@ -269,8 +276,10 @@ def _made(there: Overview) -> list[dict[str, Any]]:
         {
             "time": _utc(one.created / 1000),
             "act": "in force" if one.version == serving else "made",
-            "release": one.version, "by": "", "subject": "clr-release", "entry": None,
+            "what": f"release {one.version}",
+            "by": "",
             "reason": "",
+            "entry": None,
         }
         for one in sorted(there.releases, key=lambda one: -one.version)
-    ]  # fmt: skip
+    ]
