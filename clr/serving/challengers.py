@@ -20,6 +20,7 @@ from clr.errors import ClrError
 from clr.registry.challenger import trials
 from clr.registry.trial import Trial
 from clr.registry.versions import champion_of
+from clr.serving.following import ASK_SECONDS
 from clr.serving.snapshot import Loaded
 from clr.serving.trials import Stopped, harmful, read_stop, write_stop
 
@@ -69,11 +70,13 @@ class Challengers:
     running: Mapping[str, Running] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
     _looking: asyncio.Task[None] | None = None
+    _looked: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(self) -> None:
-        """Look once, then every few seconds."""
-        await asyncio.to_thread(self.look)
+        """Look at once, then every few seconds; a registry that does not answer holds up nobody."""
         self._looking = asyncio.create_task(self._follow())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._looked.wait(), ASK_SECONDS)
 
     async def close(self) -> None:
         """Look no more."""
@@ -101,13 +104,12 @@ class Challengers:
         return {**running, **self.problems}
 
     async def _follow(self) -> None:
-        took = 0.0
         while True:
-            # with thousands of tasks a look is not cheap for the registry
-            await asyncio.sleep(max(self.seconds, _REST * took))
             began = time.monotonic()
             await asyncio.to_thread(self.look)
-            took = time.monotonic() - began
+            self._looked.set()
+            # with thousands of tasks a look is not cheap for the registry
+            await asyncio.sleep(max(self.seconds, _REST * (time.monotonic() - began)))
 
     def look(self) -> None:
         """Take what the registry says now; judge what runs, and stop what does harm.
