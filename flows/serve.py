@@ -43,10 +43,12 @@ def run_server(settings: Settings, host: str, port: int, *, as_json: bool) -> No
         IntegrityBroken: the backbone is not the one whose digest is pinned.
         ServiceUnavailable: the port is taken, or the journal cannot be written.
     """
+    from clr.core.allocation import keep_freed_memory
     from clr.registry.acts import SERVER_USER
     from clr.registry.server.secrets import SERVER_PASSWORD
 
     output.log_to_stderr()
+    keep_freed_memory()
     # read when PyTorch is loaded: threads that wait for images leave the cores to others
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     see_port(host, port, "Choose another: clr serve --port P.")

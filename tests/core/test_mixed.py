@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from clr.core.adapter import Adapter
 from clr.core.backbone import Backbone
 from clr.core.mixed import MixedNetwork
 from clr.core.network import ReprogrammedNetwork
+from clr.errors import IntegrityBroken, UsageError
 from tests.core.test_network import ARCHITECTURES, zoo
 
 Load = Callable[[str], Backbone]
@@ -107,3 +111,144 @@ def test_batch_norms_of_the_tasks_own_stay_their_own(
     adapters = {str(n): shaken(backbone, seed=n, batch_norm=batch_norm if n else "frozen")
                 for n in range(4)}  # fmt: skip
     Both(backbone, adapters).check(images(2, 7), list("1230321"))
+
+
+@pytest.mark.parametrize("names", [["a"] * 32, list("ab") * 16, [*"abcdefgh"] * 4])
+def test_large_batches_of_few_and_of_many_tasks_agree_too(
+    names: list[str], backbone: Backbone, shaken: Shaken
+) -> None:
+    """Here all the ways are taken in which kernels are applied."""
+    adapters = {name: shaken(backbone, seed=ord(name)) for name in "abcdefgh"}
+    Both(backbone, adapters).check(images(3, len(names), 32), names)
+
+
+# ---- attached, kept, detached -----------------------------------------------------------
+
+
+def test_what_is_attached_is_given_back_bit_by_bit(backbone: Backbone, shaken: Shaken) -> None:
+    """Also of an adapter that was never rounded to what its storage holds."""
+    network = MixedNetwork(backbone)
+    rough = shaken(backbone, seed=1, task="rough", storage="int4")
+    for adapter in (rough, rough.compressed(), shaken(backbone, seed=2, variant="mix")):
+        network.attach(adapter)
+        again = network.adapter(adapter.spec.task)
+        assert again.spec == adapter.spec
+        assert again.tensors.keys() == adapter.tensors.keys()
+        assert all(torch.equal(again.tensors[n], t) for n, t in adapter.tensors.items())
+
+
+def test_what_the_caller_changes_afterwards_changes_nothing(
+    backbone: Backbone, shaken: Shaken
+) -> None:
+    network, adapter = MixedNetwork(backbone, ready_bytes=0), shaken(backbone)
+    network.attach(adapter)
+    (before,) = network.logits(images(4, 1), ["parts"])
+    for tensor in adapter.tensors.values():
+        tensor.zero_()
+    (after,) = network.logits(images(4, 1), ["parts"])
+    assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("ready_bytes", [0, 60_000, 10**9])
+def test_however_few_fit_ready_into_memory_the_answers_are_the_same(
+    ready_bytes: int, backbone: Backbone, shaken: Shaken
+) -> None:
+    network, plenty = MixedNetwork(backbone, ready_bytes=ready_bytes), MixedNetwork(backbone)
+    for seed in range(6):
+        for one in (network, plenty):
+            one.attach(shaken(backbone, seed=seed), str(seed))
+    for names in ("001122", "543210", "333333"):
+        pairs = zip(*(n.logits(images(5, 6), list(names)) for n in (network, plenty)), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_attaching_under_a_taken_name_replaces_it(backbone: Backbone, shaken: Shaken) -> None:
+    network = MixedNetwork(backbone)
+    first, second = shaken(backbone, seed=1), shaken(backbone, seed=2)
+    network.attach(first)
+    network.attach(second, "canary")
+    assert network.names == ("canary", "parts")
+    network.attach(second)
+    agree(network.logits(images(6, 1), ["parts"]), network.logits(images(6, 1), ["canary"]))
+    network.detach("canary")
+    assert network.names == ("parts",)
+
+
+@pytest.mark.parametrize("name", ["", "part", "PARTS", "canary"])
+def test_an_unknown_task_is_an_error_never_the_bare_backbone(
+    name: str, backbone: Backbone, shaken: Shaken
+) -> None:
+    network = MixedNetwork(backbone)
+    network.attach(shaken(backbone))
+    for ask in (
+        network.adapter,
+        network.detach,
+        lambda n: network.logits(images(0, 2), ["parts", n]),
+    ):
+        with pytest.raises(UsageError, match="Attached: parts") as caught:
+            ask(name)
+        assert list(caught.value.data["known"]) == ["parts"]
+
+
+def test_a_batch_needs_one_name_an_image(backbone: Backbone, shaken: Shaken) -> None:
+    network = MixedNetwork(backbone)
+    network.attach(shaken(backbone))
+    for names in ([], ["parts"], ["parts"] * 3):
+        with pytest.raises(UsageError, match="2 images"):
+            network.logits(images(0, 2), names)
+    assert network.logits(images(0, 2)[:0], []) == []
+
+
+def test_an_adapter_of_another_backbone_is_not_attached(
+    backbone: Backbone, load: Load, shaken: Shaken
+) -> None:
+    network, broken = MixedNetwork(backbone), shaken(backbone)
+    broken.tensors["head.bias"][0] = float("nan")
+    for adapter in (shaken(load("resnet10t")), broken):
+        with pytest.raises(IntegrityBroken):
+            network.attach(adapter)
+    assert network.names == ()
+
+
+def test_threads_ask_while_others_attach_and_detach(backbone: Backbone, shaken: Shaken) -> None:
+    """Each batch is that of the adapters that were attached when it began, whole."""
+    network = MixedNetwork(backbone, ready_bytes=200_000)
+    kept = {str(seed): shaken(backbone, seed=seed) for seed in range(4)}
+    versions = [shaken(backbone, seed=seed) for seed in (10, 11)]
+    for name, adapter in kept.items():
+        network.attach(adapter, name)
+    network.attach(versions[0], "moving")
+    batch, names = images(7, 5), [*kept, "moving"]
+    allowed = []
+    for version in versions:
+        network.attach(version, "moving")
+        allowed.append(network.logits(batch, names))
+    stop = threading.Event()
+
+    def move() -> None:
+        while not stop.is_set():
+            for version in versions:
+                network.attach(version, "moving")
+                network.attach(version, "passing")
+                network.detach("passing")
+
+    def ask(_: int) -> bool:
+        found = network.logits(batch, names)
+        return any(
+            all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
+            for wanted in allowed
+        )
+
+    mover = threading.Thread(target=move)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        mover.start()
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(ask, range(40)))
+    finally:
+        stop.set()
+        mover.join()
+        sys.setswitchinterval(interval)
+    assert all(answers)
+    backbone.check()

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from clr.core.mixing.fold import Affine, Step
 
-LARGE = 1500
-"""Pixels a task from which a convolution of its own is quicker: a call takes about 45 µs, and
-nine multiply-adds about 30 ns a pixel more than it, whatever the channels."""
+LARGE = 500
+"""Pixels a task from which a convolution of its own is quicker: a call costs about 45 µs, and nine
+multiply-adds 30 ns or more a pixel, whatever the channels."""
 FEW = 2
 """Tasks up to which convolutions of their own are quicker than nine multiply-adds."""
 AT_ONCE = 600_000
