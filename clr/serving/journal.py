@@ -25,6 +25,9 @@ _ROWS = 500
 """In one transaction, at most."""
 
 _SWEEP_SECONDS = 3600.0
+_WRITE_SECONDS = 5.0
+"""How long answers wait for a file that somebody else has locked."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
     request_id TEXT PRIMARY KEY, time REAL NOT NULL, client TEXT NOT NULL,
@@ -232,7 +235,7 @@ class Journal:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=30, check_same_thread=False)
+    database = sqlite3.connect(path, timeout=_WRITE_SECONDS, check_same_thread=False)
     # after a kill nothing that was committed is lost; after a power failure the last moments are
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = NORMAL")

@@ -208,3 +208,23 @@ def test_batches_have_few_different_sizes(count: int, size: int) -> None:
     from clr.serving.batching import whole
 
     assert whole(count) == size
+
+
+def test_where_the_journal_cannot_be_written_answers_are_given(own: Served) -> None:
+    import sqlite3
+    from contextlib import closing
+
+    async def use(engine: Engine) -> Any:
+        path = journal.journal_path(own.state)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            (answer,) = await engine.predict([Item("a", picture(own), "red")])
+            troubled = engine.health()
+        (later,) = await engine.predict([Item("a", picture(own), "red")])
+        return answer, troubled, later, engine.health()
+
+    answer, troubled, later, healed = using(own, use)
+    assert isinstance(answer, Answer)
+    assert (troubled.ready, bool(troubled.journal), healed.journal) == (True, True, "")
+    assert journal.answer(own.state, answer.request_id) is None
+    assert journal.answer(own.state, later.request_id)
