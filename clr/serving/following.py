@@ -103,7 +103,8 @@ class Follower:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._nudged.wait(), self.poll_seconds)
             self._nudged.clear()
-            if self._looking is not None and not self._looking.done():
+            # one look at a time: who waited, too, may have begun the next one meanwhile
+            while self._looking is not None and not self._looking.done():
                 await asyncio.shield(self._looking)
             self._looking = asyncio.create_task(self._look(patient=True))
             await asyncio.shield(self._looking)

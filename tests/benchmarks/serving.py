@@ -4,7 +4,7 @@ A real server process with the default backbone and eight tasks; 64 callers, eac
 connection, ask for 1 or 2 images, half of them without naming the task; every ten seconds another
 release is put in force. `CLR_BENCH_SECONDS` (300) is how long, `CLR_BENCH_CALLERS` (64) how many,
 `CLR_BENCH_DEVICE` (cpu) where it computes, `CLR_WRITE_DOCS=1` puts the table into
-docs/serving-speed.md.
+docs/serving-load.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WARM_SECONDS = 30.0
 
 TASKS = tuple(f"task-{number}" for number in range(8))
 SIDE = 96
-DOCS = Path(__file__).parents[2] / "docs" / "serving-speed.md"
+DOCS = Path(__file__).parents[2] / "docs" / "serving-load.md"
 
 
 def main() -> None:
@@ -53,13 +53,17 @@ def measure(served: Served, log: Path) -> dict[str, str]:
     server.start()
     try:
         served.activate(served.second)
-        return _loaded(served, server)
+        return _loaded(served, server, log)
     finally:
         server.stop()
-        print(log.read_text()[-4000:], flush=True)
 
 
-def _loaded(served: Served, server: Server) -> dict[str, str]:
+def _given_up(log: Path) -> int:
+    """Return how often the server says that it followed the registry again."""
+    return log.read_text(encoding="utf-8").count("is followed again")
+
+
+def _loaded(served: Served, server: Server, log: Path) -> dict[str, str]:
     pictures = [Picture(task, one.read_bytes()) for task in TASKS[:-1]
                 for one in served.images(task)]  # fmt: skip
     moves, load = Moves(served.activate, served.second), os.getloadavg()[0]
@@ -79,6 +83,7 @@ def _loaded(served: Served, server: Server) -> dict[str, str]:
         **_figures(asked, callers.broken, moves, seconds),
         "memory at start, middle, end": ", ".join(f"{one:,} MB" for one in memory),
         "health at the end": str(health["status"]),
+        "times that the registry was given up": str(_given_up(log)),
         "load of the machine before, after": f"{load:.1f}, {os.getloadavg()[0]:.1f}",
     }
 
@@ -133,7 +138,7 @@ def as_table(rows: dict[str, str]) -> str:
 
 
 def write_docs(table: str) -> None:
-    """Write docs/serving-speed.md."""
+    """Write docs/serving-load.md."""
     where = f"{os.cpu_count()} cores ({platform.machine()}), {DEVICE}"
     DOCS.write_text(
         "# The prediction server under load\n\n"
