@@ -4,7 +4,7 @@ Images of one task lie side by side. Where a task has many pixels in a piece of 
 gets a convolution of its own; many tasks with few pixels each are done together, as nine shifted
 multiply-adds over all their images, each with the kernel of its task. Both work in the
 channels-last layout that the backbone computes in. One grouped convolution over images ×
-channels, the third way, has to change the layout twice and was slower everywhere
+channels, the third way, has to change the layout twice and was never the quickest
 (docs/serving-speed.md).
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from clr.core.mixing.fold import Affine, Step
 
-LARGE = 500
+LARGE = 1500
 """Pixels a task from which a convolution of its own is quicker: a call costs about 45 µs, and nine
 multiply-adds 30 ns or more a pixel, whatever the channels."""
 FEW = 2
