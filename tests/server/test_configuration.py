@@ -295,7 +295,7 @@ def test_one_postgresql_database_holds_registry_users_and_ledger(tmp_path, postg
         ensure_release_model(postgres)
         with open_logins(there) as logins:
             ensure_services(there, logins)
-            assert logins.names() == ("admin", "clr-release", "clr-trainer")
+            assert logins.names() == ("admin", "clr-release", "clr-server", "clr-trainer")
         subscribe(postgres, ())
     assert open_ledger(there.state, postgres).verify() == []
     assert not (there.state / "mlflow.db").exists()

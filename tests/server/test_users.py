@@ -103,6 +103,7 @@ def test_the_list_names_everybody_who_can_sign_in_or_has_a_role(workspace):
         {"name": "admin", "roles": ["admin"], "login": True},
         {"name": "alice", "roles": ["reviewer"], "login": True},
         {"name": "clr-release", "roles": ["release"], "login": True},
+        {"name": "clr-server", "roles": ["auditor"], "login": True},
         {"name": "clr-trainer", "roles": ["trainer"], "login": True},
         {"name": "nina", "roles": [], "login": True},
         {"name": "zoe", "roles": ["auditor"], "login": False},
@@ -134,7 +135,7 @@ def test_a_new_password_replaces_the_old_one(workspace):
 
 
 @pytest.mark.parametrize("command", [("add", "--role=admin"), ("remove",), ("passwd",)])
-@pytest.mark.parametrize("name", ["admin", "clr-release", "clr-trainer"])
+@pytest.mark.parametrize("name", ["admin", "clr-release", "clr-server", "clr-trainer"])
 def test_the_servers_own_users_are_not_touched(workspace, command, name):
     done = workspace.clr(command[0], name, *command[1:], password=PASSWORD)
     assert done.exit_code == UsageError.exit_code
@@ -196,7 +197,8 @@ def test_an_interrupted_add_leaves_nobody_with_a_role_and_is_completed_by_the_sa
 def test_service_users_get_the_passwords_of_their_files_and_follow_them(workspace, monkeypatch):
     settings = load_settings(workspace.root)
     with open_logins(settings) as logins:
-        assert set(ensure_services(settings, logins)) == {"admin", "clr-release", "clr-trainer"}
+        everybody = {"admin", "clr-release", "clr-server", "clr-trainer"}
+        assert set(ensure_services(settings, logins)) == everybody
         assert ensure_services(settings, logins) == ()
         held = (settings.state / "secrets" / "trainer.password").read_text().strip()
         assert logins.is_right("clr-trainer", held)
@@ -205,4 +207,4 @@ def test_service_users_get_the_passwords_of_their_files_and_follow_them(workspac
         assert logins.is_right("clr-trainer", "given by somebody")
         assert not logins.is_right("clr-trainer", held)
         flags = {one.username: one.is_admin for one in logins._store.list_users()}
-    assert flags == {"admin": True, "clr-release": False, "clr-trainer": False}
+    assert flags == {"admin": True} | dict.fromkeys(everybody - {"admin"}, False)

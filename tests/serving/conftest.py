@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,8 @@ def own(served: Served, copy_of: Callable[..., Any], tmp_path: Path) -> Served:
     """A copy, to be changed and broken at will."""
     root = tmp_path / "plant"
     copy_of(_Plant(served.root), root)
+    # what the original has answered meanwhile is none of the copy's history
+    shutil.rmtree(root / ".clr" / "serving", ignore_errors=True)
     return replace(served, root=root)
 
 
