@@ -90,7 +90,9 @@ class Settings(BaseSettings):
         0, ge=0, description="snapshots that clr backup removes when they are older; 0: none"
     )
 
-    serve_port: int = Field(8080, ge=1, le=65535, description="port of the prediction server")
+    serve_port: int = Field(
+        8080, ge=0, le=65535, description="port of the prediction server; 0: none in clr up"
+    )
     serve_host: str = Field(
         "127.0.0.1", description="address that the prediction server listens on"
     )

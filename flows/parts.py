@@ -52,7 +52,7 @@ class Addresses:
         prefect_port: on it.
         prefect: its address, without ``/api``.
         metrics_port: of the watcher, on the loopback address; 0: none.
-        serve_port: of the prediction server.
+        serve_port: of the prediction server; 0: none.
     """
 
     plan: Plan
@@ -133,9 +133,10 @@ def parts(at: Addresses) -> dict[str, Part]:
         address = f"http://127.0.0.1:{at.metrics_port}" if at.metrics_port else ""
         child = _child(settings, "watcher", command, common)
         made["watcher"] = Part(child, address, address and f"{address}/health", after=later)
-    child = serving(settings, plan.url, settings.serve_host, at.serve_port)
-    address = reachable_url(settings.serve_host, at.serve_port)
-    made["serving"] = Part(child, address, f"{address}/v2/health/live", after=("registry",))
+    if at.serve_port:
+        child = serving(settings, plan.url, settings.serve_host, at.serve_port)
+        address = reachable_url(settings.serve_host, at.serve_port)
+        made["serving"] = Part(child, address, f"{address}/v2/health/live", after=("registry",))
     return made
 
 

@@ -15,6 +15,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+from clr.errors import UsageError
 from clr.registry.server.config import reachable_url
 from clr.settings import Settings
 from flows import output
@@ -51,6 +52,10 @@ def run_server(settings: Settings, host: str, port: int, *, as_json: bool) -> No
     keep_freed_memory()
     # read when PyTorch is loaded: threads that wait for images leave the cores to others
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if not port:
+        raise UsageError(
+            "CLR_SERVE_PORT is 0: no prediction server is wanted here.", fix="clr serve --port P"
+        )
     see_port(host, port, "Choose another: clr serve --port P.")
     settings = settings.model_copy(update={"serve_host": host, "serve_port": port})
     with signed_in_as(settings, SERVER_USER, SERVER_PASSWORD):

@@ -34,6 +34,7 @@ SETTINGS = {
     "CLR_RECONCILE_SECONDS": "5",
     "CLR_LOG_FORMAT": "json",
     "CLR_PARALLEL": "2",
+    "CLR_SERVE_PORT": "0",  # a gigabyte and seconds of a core, which few tests look at
     # nothing of a schedule comes in between
     "CLR_REPLAY_CRON": "",
     "CLR_DRIFT_CRON": "",
@@ -200,7 +201,7 @@ def new_factory(
 @pytest.fixture(scope="session")
 def factory(new_factory: Callable[..., Factory], tmp_path_factory: Any) -> Iterator[Factory]:
     """The factory of this test session. Use task names of your own; stop and kill nothing."""
-    made = new_factory(tmp_path_factory.mktemp("factory") / "plant")
+    made = new_factory(tmp_path_factory.mktemp("factory") / "plant", CLR_SERVE_PORT="8080")
     yield made
     end(made)
 

@@ -19,7 +19,7 @@ from clr.core.export_formats import FORMS, Form
 from clr.core.exporting import standalone
 from clr.core.network import Program
 from clr.errors import IntegrityBroken
-from tests.core.test_network import ARCHITECTURES
+from tests.core.test_network import ARCHITECTURES, EXHAUSTIVE
 
 Load = Callable[[str], Backbone]
 Shaken = Callable[..., Adapter]
@@ -41,7 +41,7 @@ def agree(found: Tensor, wanted: Tensor) -> None:
     assert float((found - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max())
 
 
-@pytest.mark.parametrize("variant", ["reduced", "full", "mix"])
+@pytest.mark.parametrize("variant", ["reduced", *EXHAUSTIVE])
 @pytest.mark.parametrize("family", ARCHITECTURES)
 def test_a_network_by_itself_answers_as_the_adapter_in_the_shared_backbone(
     family: str, variant: str, load: Load, shaken: Shaken
@@ -55,7 +55,7 @@ def test_a_network_by_itself_answers_as_the_adapter_in_the_shared_backbone(
 
 
 @pytest.mark.parametrize("batch_norm", ["affine", "batch"])
-@pytest.mark.parametrize("variant", ["reduced", "full", "mix"])
+@pytest.mark.parametrize("variant", ["reduced", *EXHAUSTIVE])
 def test_batch_norms_of_the_task_s_own_go_with_it(
     variant: str, batch_norm: str, backbone: Backbone, shaken: Shaken
 ) -> None:

@@ -32,6 +32,9 @@ Shaken = Callable[..., Adapter]
 Fresh = Callable[[], Backbone]
 
 VARIANTS = ("reduced", "full", "mix")
+EXHAUSTIVE = tuple(pytest.param(name, marks=pytest.mark.soak) for name in VARIANTS[1:])
+"""Variants beside the usual one, where a test goes through all families of networks."""
+
 BATCH_NORMS = ("frozen", "affine", "batch")
 ARCHITECTURES = {
     "ResNet": "resnet10t",

@@ -56,7 +56,7 @@ def test_promotions_and_rollbacks_drop_and_mix_nothing(own: Served, server: Serv
             assert (entry.release, entry.label) == (answered.release, found["label"])
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_killed_under_load_it_comes_back_and_every_answer_is_known(
     own: Served, server: Server
 ) -> None:
@@ -78,7 +78,7 @@ def test_killed_under_load_it_comes_back_and_every_answer_is_known(
     assert server.stop() == 0
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_damaged_adapter_takes_its_own_task_away_until_it_is_whole(
     own: Served, server: Server
 ) -> None:
@@ -98,7 +98,7 @@ def test_a_damaged_adapter_takes_its_own_task_away_until_it_is_whole(
     assert answer["predictions"][0]["task"] == "green"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_without_its_registry_the_last_release_goes_on_and_starts_again(
     own: Served, server: Server
 ) -> None:

@@ -307,6 +307,7 @@ def sent(server: Server, served: Served, units: list[str]) -> list[dict[str, Any
     return told["predictions"]
 
 
+@pytest.mark.soak
 def test_from_start_to_report_by_the_commands_over_http_and_across_a_kill(own, tmp_path):
     number = str(challenge(own))
     environment = {**own.environment, "CLR_SERVE_POLL_SECONDS": "0.3"}
