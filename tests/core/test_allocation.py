@@ -33,4 +33,7 @@ def pages(how: str) -> int:
 
 
 def test_memory_that_was_freed_is_not_taken_page_by_page_again() -> None:
-    assert pages("keep") < pages("as-it-comes") / 10
+    usual = pages("as-it-comes")
+    if not usual:  # what lies above the blocks in the heap may keep them, too
+        pytest.skip("this process keeps what it frees by itself")
+    assert pages("keep") < usual / 10
