@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +15,7 @@ if TYPE_CHECKING:
 
     from clr.core.adapter import Adapter
     from clr.core.export_formats import Form
+    from clr.registry.release import ChampionRef
     from flows.session import Session
 
 EXPORTED = "adapter.exported"
@@ -25,16 +24,6 @@ LIMIT = 1e-4
 NOISE_IMAGES = 16
 Result = dict[str, Any]
 Logits = Callable[["Tensor"], "Tensor"]
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The version to export, as the registry has it."""
-
-    task: str
-    version: int
-    adapter: str
-    data: str
 
 
 def run_export(
@@ -81,7 +70,7 @@ def run_export(
             "format": form,
             "digest": digest,
             "bytes": sum(map(len, files.values())),
-            "adapter": chosen.adapter,
+            "adapter": chosen.adapter_digest,
             "backbone": session.backbone.digest,
             "compared": compared,
         }
@@ -98,31 +87,29 @@ def run_export(
     }
 
 
-def _choose(session: Session, task: str, version: int | None) -> Chosen:
+def _choose(session: Session, task: str, version: int | None) -> ChampionRef:
     from clr.registry.releases import current_release
-    from clr.registry.versions import get_version
+    from clr.registry.versions import champion_of, get_version
 
     if version is not None:
-        one = get_version(session.registry, task, version)
-        return Chosen(task, one.version, one.adapter_digest, one.data_digest)
+        return champion_of(get_version(session.registry, task, version))
     release = current_release(session.registry)
     if release is None or task not in release.tasks:
         raise UsageError(
             f"No version of {task} serves.", fix=f"Name one: clr export {task}@1 --format …"
         )
-    champion = release.tasks[task]
-    return Chosen(task, champion.version, champion.adapter_digest, champion.data_digest)
+    return release.tasks[task]
 
 
-def _adapter(session: Session, chosen: Chosen) -> Adapter:
+def _adapter(session: Session, chosen: ChampionRef) -> Adapter:
     from clr.core.adapter import load_adapter
     from clr.registry.fetch import adapter_path
 
-    path = adapter_path(session.registry, chosen.task, chosen.version, chosen.adapter)
-    return load_adapter(path, session.backbone, chosen.adapter)
+    path = adapter_path(session.registry, chosen.task, chosen.version, chosen.adapter_digest)
+    return load_adapter(path, session.backbone, chosen.adapter_digest)
 
 
-def _spec(session: Session, chosen: Chosen, adapter: Adapter) -> Result:
+def _spec(session: Session, chosen: ChampionRef, adapter: Adapter) -> Result:
     from dataclasses import asdict
 
     from clr import __version__
@@ -133,34 +120,34 @@ def _spec(session: Session, chosen: Chosen, adapter: Adapter) -> Result:
         "version": chosen.version,
         "labels": list(adapter.spec.labels),
         "preprocessing": asdict(adapter.spec.preprocessing),
-        "adapter": chosen.adapter,
+        "adapter": chosen.adapter_digest,
         "backbone": session.backbone.name,
         "backbone_digest": session.backbone.digest,
-        "data": chosen.data,
+        "data": chosen.data_digest,
         "library": __version__,
     }
 
 
-def compare(session: Session, chosen: Chosen, adapter: Adapter, exported: Logits) -> Result:
+def compare(session: Session, chosen: ChampionRef, adapter: Adapter, exported: Logits) -> Result:
     """Return how the exported network and the registered adapter differ on the same images.
 
     Raises:
-        IntegrityBroken: by more than `LIMIT`, or in a label.
+        IntegrityBroken: by more than `LIMIT`, or in a label, or a logit is no number.
     """
     import torch
 
-    session.network.attach(adapter, chosen.adapter)
-    differences, largest, same, count = 0.0, 0.0, 0, 0
-    with _images(session, chosen, adapter) as (kind, batches):
-        for batch in batches:
-            wanted = session.network.logits(batch, chosen.adapter).float().cpu()
-            with torch.inference_mode():
-                found = exported(batch.cpu().contiguous())
-            differences = max(differences, float((found - wanted).abs().max()))
-            largest = max(largest, float(wanted.abs().max()))
-            same += int((found.argmax(1) == wanted.argmax(1)).sum())
-            count += len(batch)
-    session.network.detach(chosen.adapter)
+    def both(batch: Tensor) -> Tensor:
+        wanted = session.network.logits(batch, chosen.adapter_digest).float().cpu()
+        return torch.stack((wanted, exported(batch.cpu().contiguous())), 1)
+
+    session.network.attach(adapter, chosen.adapter_digest)
+    try:
+        kind, logits = _answers(session, chosen, adapter, both)
+    finally:
+        session.network.detach(chosen.adapter_digest)
+    wanted, found = logits.unbind(1)
+    differences, largest = float((found - wanted).abs().max()), float(wanted.abs().max())
+    same, count = int((found.argmax(1) == wanted.argmax(1)).sum()), len(logits)
     told = {
         "on": kind,
         "images": count,
@@ -179,34 +166,33 @@ def compare(session: Session, chosen: Chosen, adapter: Adapter, exported: Logits
     return told
 
 
-@contextmanager
-def _images(
-    session: Session, chosen: Chosen, adapter: Adapter
-) -> Iterator[tuple[str, Iterator[Tensor]]]:
-    """Give prepared batches: the task's test images, or seeded noise where they are not here."""
+def _answers(
+    session: Session, chosen: ChampionRef, adapter: Adapter, function: Logits
+) -> tuple[str, Tensor]:
+    """Return what `function` says of the task's test images, or of noise where they are not here.
+
+    Returns:
+        a word for the images, and [images, …], its results.
+    """
     import torch
 
-    from clr.core.evaluate import EVALUATION_BATCH
+    from clr.core.evaluate import run
     from clr.core.images import prepare
     from flows.job import images_of
     from flows.replay import test_folder
 
-    way = adapter.spec.preprocessing
+    way, device = adapter.spec.preprocessing, session.backbone.device
     try:
-        with test_folder(session, chosen.task, chosen.data) as folder:
-            found = images_of(session, folder, "test", adapter.spec)
-            if not len(found):
-                raise DataRefused("There are no test images.")
-            starts = range(0, len(found), EVALUATION_BATCH)
-            rows = (torch.arange(n, min(n + EVALUATION_BATCH, len(found))) for n in starts)
-            yield "test images", (prepare(found.batch(some), way) for some in rows)
-            return
+        with test_folder(session, chosen.task, chosen.data_digest) as folder:
+            if len(found := images_of(session, folder, "test", adapter.spec)):
+                return "test images", run(function, found, way, device)
     except (DataRefused, UsageError):
-        pass
+        pass  # not here, or not readable
     generator = torch.Generator().manual_seed(0)
     shape = (NOISE_IMAGES, 3, way.size, way.size)
     noise = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    yield "seeded noise", iter([prepare(noise, way)])
+    with torch.inference_mode():
+        return "seeded noise", function(prepare(noise, way, device))
 
 
 def _digest(files: dict[str, bytes]) -> str:

@@ -14,7 +14,7 @@ import torch
 
 from clr.audit.ledger import open_ledger
 from clr.errors import IntegrityBroken
-from flows.export import Chosen, compare
+from flows.export import compare
 
 if TYPE_CHECKING:
     from tests.conftest import Plant
@@ -108,14 +108,14 @@ def test_what_answers_otherwise_is_refused(working: Plant) -> None:
     from clr.core.adapter import load_adapter
     from clr.core.exporting import standalone
     from clr.registry.fetch import adapter_path
-    from clr.registry.versions import get_version
+    from clr.registry.versions import champion_of, get_version
 
     found = {}
     for task in (TASK, "green-caps"):
         one = get_version(session.registry, task, 1)
         path = adapter_path(session.registry, task, 1, one.adapter_digest)
         adapter = load_adapter(path, session.backbone, one.adapter_digest)
-        found[task] = Chosen(task, 1, one.adapter_digest, one.data_digest), adapter
+        found[task] = champion_of(one), adapter
     other = standalone(session.backbone, found["green-caps"][1])
     with pytest.raises(IntegrityBroken, match="answers otherwise") as caught:
         compare(session, *found[TASK], other)
@@ -127,3 +127,16 @@ def test_what_answers_otherwise_is_refused(working: Plant) -> None:
         nearly.mul_(1.01)
     with pytest.raises(IntegrityBroken, match="answers otherwise"):
         compare(session, *found[TASK], right)
+    with pytest.raises(IntegrityBroken, match="logits by up to nan"):
+        compare(session, *found[TASK], lambda batch: torch.full((len(batch), 2), torch.nan))
+
+
+def test_where_a_test_image_cannot_be_read_it_is_compared_on_noise(
+    working: Plant, tmp_path: Path
+) -> None:
+    """Read one by one, since none fits into memory: the error comes in the middle."""
+    next((working.root / "data" / TASK / "test").rglob("*.png")).write_bytes(b"damaged")
+    out = ("--output", tmp_path, "--json")
+    told = working.clr("export", TASK, "--format", "torchscript", *out, CLR_IMAGE_CACHE_MB="0")
+    assert told.code == 0, told.err
+    assert told.json["compared"]["on"] == "seeded noise"
