@@ -97,7 +97,7 @@ class Recipe:
         kinds = get_type_hints(cls)
         own = dict(overrides)
         preset = own.pop("preset", "standard")
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             raise UsageError(
                 f"recipe.preset is {preset!r}.", fix=f"Use one of {', '.join(PRESETS)}."
             )
