@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from clr.core.adapter import Adapter, check_adapter
 from clr.core.backbone import Backbone
+from clr.core.finetune import copied
 from clr.core.folding import folded
 from clr.core.mixing.fold import Affine, Step, fold
 
@@ -40,8 +41,8 @@ def standalone(backbone: Backbone, adapter: Adapter) -> nn.Module:
     """
     check_adapter(adapter, backbone)
     ready, pairs = fold(adapter, backbone), folded(backbone)
-    module = _unprogrammed(backbone.module)
-    norms = {one: path for path, one in backbone.module.named_modules() if one not in pairs}
+    module = copied(backbone)
+    norms = {one: path for path, one in backbone.module.named_modules()}
     with torch.no_grad():
         for path, pair in pairs.items():
             step = ready.steps.get(path)
@@ -57,15 +58,6 @@ def standalone(backbone: Backbone, adapter: Adapter) -> nn.Module:
         head = _linear(*ready.head)
     whole = nn.Sequential(OrderedDict(backbone=module, head=head))
     return whole.cpu().eval().requires_grad_(False)
-
-
-def _unprogrammed(module: nn.Module) -> nn.Module:
-    """Return a copy in which no program can act (`clr.core.places`)."""
-    twin = copy.deepcopy(module)
-    for one in twin.modules():
-        vars(one).pop("forward", None)
-        one._forward_hooks.clear()
-    return twin
 
 
 def _fold_into(convolution: nn.Module, scale: Tensor, shift: Tensor) -> None:
