@@ -138,7 +138,6 @@ def judge_backbone(
             release,
             champion,
             session.evidence(champion),
-            None,
             predict=lambda batch, name: programs[name].logits(batch),
             backbone=backbone.digest,
         )

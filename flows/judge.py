@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clr.core.evidence import Evidence
     from clr.core.routing import Router
     from clr.core.tried import Drawn
-    from clr.gate.evidence import Bools, EarlierTask, Ints, Limits, Newcomer
+    from clr.gate.evidence import EarlierTask, Ints, Limits, Newcomer
     from clr.registry.release import ChampionRef, Release
 
 LOG = logging.getLogger("clr")
@@ -180,31 +180,23 @@ def earlier_task(
     release: Release,
     champion: ChampionRef,
     evidence: Evidence,
-    routers: tuple[Router, Router] | None,
     *,
     predict: Predict | None = None,
     backbone: str = "",
 ) -> EarlierTask:
-    """Return what the gate is shown of one earlier task.
+    """Return what the gate is shown of one earlier task, without routing.
 
     Args:
         session: the workspace.
         release: what serves now.
         champion: the task's entry in it.
         evidence: recorded with it.
-        routers: before and after the change; None without routing.
         predict: logits of (batch, task) in place of the network that serves.
         backbone: digest of the backbone behind `predict`.
     """
-    from clr.core.tried import untouched
-
     due = replay_is_due(session, release, champion.task)
     seen = look_through(session, Question(champion, due), evidence, predict)
-    sent = None
-    if routers:
-        was, will_be = (untouched(_found(router, evidence)) for router in routers)
-        sent = was, will_be
-    return shown(release, evidence, seen, sent, backbone)
+    return shown(release, evidence, seen, None, backbone)
 
 
 def shown(
@@ -258,13 +250,6 @@ def shown(
     )
 
 
-def _found(router: Router, evidence: Evidence) -> Bools:
-    """Say which test items reach their task."""
-    from clr.core.tried import found
-
-    return found(router, {evidence.task: evidence.features})[evidence.task]
-
-
 def _newcomer(
     session: Session,
     evidence: Evidence,
@@ -275,7 +260,9 @@ def _newcomer(
     from clr.gate.evidence import Newcomer
 
     about = evidence.about
-    sent = Counter(router.tasks[at] for at in router.route(evidence.features))
+    chosen = router.route(evidence.features)
+    sent = Counter(router.tasks[at] for at in chosen)
+    reached = chosen == router.tasks.index(evidence.task)
     return Newcomer(
         task=evidence.task,
         labels=evidence.labels,
@@ -285,7 +272,7 @@ def _newcomer(
         champion=_champion_answers(session, evidence, champion, release.tasks[evidence.task])
         if champion and release
         else None,
-        routed=_found(router, evidence) & (evidence.predicted == evidence.labels),
+        routed=reached & (evidence.predicted == evidence.labels),
         strayed={task: times for task, times in sent.items() if task != evidence.task},
         params_pct=about["params_pct"],
         adapter_bytes=about["adapter_bytes"],

@@ -55,7 +55,7 @@ def drawn(router: Router, features: Mapping[str, Floats], other: str) -> dict[st
         other: name of another task.
     """
     if other not in router.tasks:
-        return {name: untouched(reached) for name, reached in found(router, features).items()}
+        return {name: _untouched(reached) for name, reached in found(router, features).items()}
     own = {name: at for at, name in enumerate(router.tasks)}
     bound = router.doubt_limit(other)
     answers = {}
@@ -65,7 +65,7 @@ def drawn(router: Router, features: Mapping[str, Floats], other: str) -> dict[st
     return answers
 
 
-def untouched(reached: NDArray[np.bool_]) -> Drawn:
+def _untouched(reached: NDArray[np.bool_]) -> Drawn:
     """Return what is so where there is no other task.
 
     Args:
