@@ -24,6 +24,7 @@ def run_predict(session: Session, images: Sequence[Path], task: str | None) -> R
         UsageError: no release yet, or no such task in it.
         IntegrityBroken: backbone, adapter or router are not what the release names.
     """
+    from clr.registry.release import check_backbone
     from clr.registry.releases import current_release
 
     release = current_release(session.registry)
@@ -37,7 +38,7 @@ def run_predict(session: Session, images: Sequence[Path], task: str | None) -> R
             f"Task {task!r} is not in release {release.version}.",
             fix=f"It serves: {', '.join(sorted(release.tasks))}.",
         )
-    _check_backbone(session, release)
+    check_backbone(release, session.backbone.digest)
     if task is None and len(release.tasks) > 1:
         settings = session.settings
         session.router(release).calibrate(settings.router_doubt, settings.router_unknown)
@@ -46,17 +47,6 @@ def run_predict(session: Session, images: Sequence[Path], task: str | None) -> R
         "release_digest": release.digest,
         "predictions": [_predict(session, release, path, task) for path in images],
     }
-
-
-def _check_backbone(session: Session, release: Release) -> None:
-    from clr.errors import IntegrityBroken
-
-    if session.backbone.digest != release.backbone:
-        raise IntegrityBroken(
-            f"The backbone here has {session.backbone.digest}, "
-            f"release {release.version} needs {release.backbone}.",
-            fix="Set CLR_BACKBONE to the one that the release was made with.",
-        )
 
 
 def _predict(session: Session, release: Release, path: Path, task: str | None) -> Result:

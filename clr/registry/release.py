@@ -95,6 +95,23 @@ class Release:
         return sha256_bytes(canonical_json(self.to_dict()))
 
 
+def check_backbone(release: Release, digest: str) -> None:
+    """Refuse a release of another backbone than the one here.
+
+    Args:
+        release: what is to serve.
+        digest: of the backbone here.
+
+    Raises:
+        IntegrityBroken: it is another.
+    """
+    if digest != release.backbone:
+        raise IntegrityBroken(
+            f"The backbone here has {digest}, release {release.version} needs {release.backbone}.",
+            fix="Set CLR_BACKBONE to the one that the release was made with.",
+        )
+
+
 def parse_release(data: bytes, *, version: int = 0, expected_digest: str = "") -> Release:
     """Return the release that `data` (``release.json``) holds.
 

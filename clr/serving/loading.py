@@ -17,6 +17,7 @@ from clr.errors import ClrError, IntegrityBroken, ServiceUnavailable
 from clr.registry.alias import release_in_force
 from clr.registry.evidence import champion_evidence, copies_of_evidence, release_router
 from clr.registry.fetch import adapter_path, kept_adapter
+from clr.registry.release import check_backbone
 from clr.registry.releases import get_release
 from clr.registry.store import open_registry
 from clr.serving.remembered import remember, remembered
@@ -113,7 +114,7 @@ class Registered:
     def _verify(
         self, registry: Registry | None, release: Release, before: Snapshot | None
     ) -> Snapshot:
-        check_backbone(self._backbone, release)
+        check_backbone(release, self._backbone.digest)
         tasks: dict[str, Loaded] = {}
         refused: dict[str, str] = {}
         for task, ref in sorted(release.tasks.items()):
@@ -164,20 +165,6 @@ class Registered:
             return None, error.message
         router.calibrate(self._settings.router_doubt, self._settings.router_unknown)
         return router, ""
-
-
-def check_backbone(backbone: Backbone, release: Release) -> None:
-    """Refuse a release of another backbone.
-
-    Raises:
-        IntegrityBroken: it is.
-    """
-    if backbone.digest != release.backbone:
-        raise IntegrityBroken(
-            f"The backbone here has {backbone.digest}, "
-            f"release {release.version} needs {release.backbone}.",
-            fix="Set CLR_BACKBONE to the one that the release was made with.",
-        )
 
 
 def open_backbone(settings: Settings) -> Backbone:
