@@ -122,11 +122,12 @@ def _pair(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Folded:
         scale.to(convolution.weight),
         shift.to(convolution.weight),
         twin.forward,
-        _rest(norm),
+        rest_of(norm),
     )
 
 
-def _rest(norm: nn.BatchNorm2d) -> Function:
+def rest_of(norm: nn.BatchNorm2d) -> Function:
+    """Return what a batch norm's module does besides: its activation in timm's."""
     if isinstance(norm, BatchNormAct2d):
         return lambda x: norm.act(norm.drop(x))
     return lambda x: x

@@ -62,7 +62,7 @@ class Program:
         """
         self.backbone = backbone
         self.head = tensors["head.weight"], tensors["head.bias"]
-        steps, norms = _steps(backbone, tensors), _norms(backbone, tensors)
+        steps, norms = _steps(backbone, tensors), norms_of(backbone, tensors)
         if fold:
             self._places = dict.fromkeys((False, True), _folded_places(backbone, steps, norms))
             return
@@ -122,7 +122,10 @@ def _folded_places(
     return places
 
 
-def _norms(backbone: Backbone, tensors: Mapping[str, Tensor]) -> dict[nn.Module, dict[str, Tensor]]:
+def norms_of(
+    backbone: Backbone, tensors: Mapping[str, Tensor]
+) -> dict[nn.Module, dict[str, Tensor]]:
+    """Return the tensors of an adapter's own batch norms, by the backbone's module and name."""
     found: dict[nn.Module, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("bn."):

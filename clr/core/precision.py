@@ -8,7 +8,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor, nn
 
-from clr.core.places import Function
+from clr.core.places import Function, plain
 
 _MULTIPLIES = ("amx_bf16", "avx512_bf16")
 
@@ -49,7 +49,7 @@ def strided_in_float32(convolution: nn.Conv2d, forward: Function | None) -> Func
     """
     if convolution.groups == 1 or max(convolution.stride) == 1:
         return forward
-    return partial(_in_float32, forward or partial(type(convolution).forward, convolution))
+    return partial(_in_float32, forward or partial(plain, convolution))
 
 
 def _in_float32(forward: Function, x: Tensor) -> Tensor:

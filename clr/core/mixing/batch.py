@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from clr.core.backbone import Backbone
-from clr.core.folding import folded
-from clr.core.mixing.fold import Affine, FoldedAdapter, rest_of
+from clr.core.folding import folded, rest_of
+from clr.core.mixing.fold import Affine, FoldedAdapter
 from clr.core.mixing.steps import Steps, normalise
-from clr.core.places import Function, Places, prepare
+from clr.core.places import Function, Places, plain, prepare
 
 Instead = dict[nn.Module, Function]
 
@@ -81,19 +81,13 @@ def _section(backbone: Backbone, parts: Sequence[Part]) -> Instead:
 
 
 def _reprogrammed(convolution: nn.Conv2d, steps: Steps, x: Tensor) -> Tensor:
-    return steps(_plain(convolution, x))
+    return steps(plain(convolution, x))
 
 
 def _normalised(
     norm: nn.BatchNorm2d, norms: Sequence[Affine], images: Sequence[int], x: Tensor
 ) -> Tensor:
-    return rest_of(norm, normalise(x, norms, images))
-
-
-def _plain(module: nn.Module, x: Tensor) -> Tensor:
-    # the forward of the class, since that of the instance asks what acts instead
-    output: Tensor = type(module).forward(module, x)
-    return output
+    return rest_of(norm)(normalise(x, norms, images))
 
 
 def _same(x: Tensor) -> Tensor:
@@ -103,8 +97,8 @@ def _same(x: Tensor) -> Tensor:
 def _joined(
     module: nn.Module, acts: Sequence[Mapping[nn.Module, Function]], images: Sequence[int]
 ) -> Function:
-    plain = partial(_plain, module)
-    functions = [one.get(module, plain) for one in acts]
+    itself = partial(plain, module)
+    functions = [one.get(module, itself) for one in acts]
     if all(function is functions[0] for function in functions):
         return functions[0]
 

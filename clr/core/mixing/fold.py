@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
 from clr.core.adapter import Adapter
 from clr.core.backbone import Backbone
 from clr.core.folding import folded
+from clr.core.network import norms_of
 
 Structure = tuple[str, str, int]
 
@@ -102,23 +102,11 @@ def fold(adapter: Adapter, backbone: Backbone) -> FoldedAdapter:
 
 def _own_norms(backbone: Backbone, tensors: Mapping[str, Tensor]) -> dict[nn.BatchNorm2d, Affine]:
     found: dict[nn.BatchNorm2d, Affine] = {}
-    for name in tensors:
-        path, _, leaf = name.rpartition(".")
-        if not path.startswith("bn.") or leaf != "weight":
-            continue
-        module = backbone.module.get_submodule(path.removeprefix("bn."))
+    for module, own in norms_of(backbone, tensors).items():
         assert isinstance(module, nn.BatchNorm2d)  # as `check_adapter` found it
         weight, bias, mean, variance = (
-            tensors[f"{path}.{leaf}"].double()
-            for leaf in ("weight", "bias", "running_mean", "running_var")
+            own[leaf].double() for leaf in ("weight", "bias", "running_mean", "running_var")
         )
         scale = weight * torch.rsqrt(variance + module.eps)
         found[module] = Affine(scale.float(), (bias - mean * scale).float())
     return found
-
-
-def rest_of(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """Do what a batch norm's module does besides: its activation in timm's."""
-    if isinstance(norm, BatchNormAct2d):
-        x = norm.act(norm.drop(x))
-    return x
