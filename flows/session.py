@@ -124,15 +124,15 @@ class Session:
         Raises:
             IntegrityBroken: it is missing, or its bytes are not those that were recorded.
         """
-        from clr.registry.evidence import champion_evidence
+        from clr.registry.evidence import champion_evidence, copies_of_evidence
 
-        return champion_evidence(self.registry, self.cache("evidence"), champion)
+        return champion_evidence(self.registry, copies_of_evidence(self.settings.state), champion)
 
     def evidence_copy(self, digest: str) -> Path:
         """Return where the local copy of an evidence file is kept."""
-        from clr.registry.evidence import evidence_copy
+        from clr.registry.evidence import copies_of_evidence, evidence_copy
 
-        return evidence_copy(self.cache("evidence"), digest)
+        return evidence_copy(copies_of_evidence(self.settings.state), digest)
 
     def router(self, release: Release) -> Router:
         """Return the router of a release, made from its tasks' evidence; kept for the next call.
@@ -140,10 +140,10 @@ class Session:
         Raises:
             IntegrityBroken: its digest is not the one that the release names.
         """
-        from clr.registry.evidence import release_router
+        from clr.registry.evidence import copies_of_evidence, release_router
 
         if release.router not in self._routers:
-            router = release_router(self.registry, self.cache("evidence"), release)
+            router = release_router(self.registry, copies_of_evidence(self.settings.state), release)
             self.keep_router(release, router)
         return self._routers[release.router]
 

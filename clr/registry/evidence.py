@@ -66,7 +66,6 @@ def _fetch(registry: Registry, champion: ChampionRef, copy: Path) -> None:
 
     with scratch(registry) as folder:
         path = fetch(registry, champion.run_id, EVIDENCE_FILE, folder)
-        copy.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(copy, path.read_bytes())
 
 
