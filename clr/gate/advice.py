@@ -60,7 +60,7 @@ def next_steps(report: Mapping[str, Any]) -> list[str]:
         report: the report in its ``gate.json`` form.
     """
     name = report["newcomer"]
-    alike = [overlap_step(report)] if report.get("overlaps") else []
+    alike = list(filter(None, [overlap_step(report)]))
     if report["verdict"] == "pass":
         where = f" on its page in the registry, or by clr review {name} VERSION" if name else ""
         return [*alike, f"Review the candidate{where}; approving it puts it into service."]

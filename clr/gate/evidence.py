@@ -72,8 +72,8 @@ class EarlierTask:
         taken: bool [n], sent to the newcomer in the new release; None without routing.
         doubted: bool [n], sent to its own task in the new release, but doubtful on account
             of the newcomer; None without routing.
-        doubted_before: bool [n], the same with the newcomer's version in use; None where it
-            has none, or without routing.
+        doubted_before: bool [n], the same with the newcomer's version in use, nowhere where it
+            has none; None without routing.
 
     Raises:
         IntegrityBroken: an array has another length or type than it must have.
