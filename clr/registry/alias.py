@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from clr.registry.faults import calling
 from clr.registry.store import RELEASE_MODEL
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from clr.registry.store import Registry
 
 _PATH = "/api/2.0/mlflow/registered-models/alias"
+_QUERY = {"name": RELEASE_MODEL, "alias": CHAMPION}
+POLLED = f"{_PATH}?{urlencode(_QUERY)}"
+"""What is asked for with every batch of images, as the server's log has it."""
+
 _NOBODY = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -51,7 +56,7 @@ def _served(registry: Registry, seconds: float) -> int:
         login,
         _PATH,
         "GET",
-        params={"name": RELEASE_MODEL, "alias": CHAMPION},
+        params=_QUERY,
         max_retries=0,
         timeout=seconds,
         raise_on_status=False,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clr.errors import IntegrityBroken
+from clr.registry.fetch import copy_name, fetch
 
 if TYPE_CHECKING:
     from clr.core.evidence import Evidence
@@ -24,7 +25,7 @@ def copies_of_evidence(state: Path) -> Path:
 
 def evidence_copy(folder: Path, digest: str) -> Path:
     """Return where in `folder` the copy of an evidence file is kept."""
-    return folder / f"{digest.removeprefix('sha256:')}.safetensors"
+    return folder / copy_name(digest)
 
 
 def champion_evidence(registry: Registry | None, folder: Path, champion: ChampionRef) -> Evidence:
@@ -61,7 +62,6 @@ def champion_evidence(registry: Registry | None, folder: Path, champion: Champio
 
 def _fetch(registry: Registry, champion: ChampionRef, copy: Path) -> None:
     from clr.core.files import write_atomic
-    from clr.registry.fetch import fetch
     from clr.registry.local import scratch
 
     with scratch(registry) as folder:

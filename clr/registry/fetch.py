@@ -14,7 +14,7 @@ from clr.errors import IntegrityBroken
 from clr.registry.faults import calling
 from clr.registry.local import scratch
 from clr.registry.package import ADAPTER_FILE
-from clr.registry.store import Registry, as_default, model_name
+from clr.registry.store import Registry, as_default, copies_of_adapters, model_name
 
 
 def fetch_file(registry: Registry, name: str, version: int, path: str, folder: Path) -> Path:
@@ -104,7 +104,7 @@ def kept_adapter(state: Path, digest: str) -> Path:
 
     It is for when the registry cannot be opened; there may be nothing.
     """
-    return state / "cache" / "registry" / _file_name(digest)
+    return copies_of_adapters(state) / copy_name(digest)
 
 
 def remember_adapter(registry: Registry, path: Path, digest: str) -> bool:
@@ -133,10 +133,11 @@ def remember_adapter(registry: Registry, path: Path, digest: str) -> bool:
 
 
 def _kept(registry: Registry, digest: str) -> Path:
-    return registry.cache / _file_name(digest)
+    return registry.cache / copy_name(digest)
 
 
-def _file_name(digest: str) -> str:
+def copy_name(digest: str) -> str:
+    """Return the name of the local copy of a file with this digest."""
     return f"{digest.removeprefix('sha256:')}.safetensors"
 
 

@@ -110,6 +110,11 @@ def checked_key(key: str) -> str:
     return key
 
 
+def copies_of_adapters(state: Path) -> Path:
+    """Return the folder under ``CLR_HOME`` where copies of registered adapters are kept."""
+    return state / "cache" / "registry"
+
+
 def open_registry(settings: Settings) -> Registry:
     """Open the registry that `settings` name, creating the embedded one on first use.
 
@@ -121,7 +126,7 @@ def open_registry(settings: Settings) -> Registry:
         ServiceUnavailable: unreachable, not allowed, no space, not writable.
         IntegrityBroken: the embedded database file is not one.
     """
-    cache = settings.state / "cache" / "registry"
+    cache = copies_of_adapters(settings.state)
     quiet()
     if settings.registry:
         return _open_server(settings, cache)

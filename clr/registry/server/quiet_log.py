@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 
-POLLED = "/registered-models/alias?name=clr-release&alias=champion"
-"""The prediction server asks for the release in force with every batch of images."""
+from clr.registry.alias import POLLED
 
 
 def leave_out_polls() -> None:
