@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from clr.registry.release import ChampionRef
     from clr.registry.trial import Trial
     from clr.registry.versions import Version
-    from clr.serving.trials import Figures
+    from clr.serving.trials import Figures, Labelled
 
 LOG = logging.getLogger("clr")
 Result = dict[str, Any]
@@ -137,10 +137,11 @@ def end(session: Session, version: Version, trial: Trial, cause: str) -> Result:
         cause: why, a sentence.
     """
     from clr.registry.challenger import finish
-    from clr.serving.trials import figures, read_stop, sentence
+    from clr.serving.trials import figures, labelled, read_stop, sentence
 
-    stopped = read_stop(session.settings.state, trial)
-    found = figures(session.settings.state, trial)
+    state = session.settings.state
+    stopped, units = read_stop(state, trial), list(labelled(state, trial))
+    found = figures(state, trial, units)
     facts = {
         "trial": trial.id,
         "adapter": version.adapter_digest,
@@ -149,7 +150,8 @@ def end(session: Session, version: Version, trial: Trial, cause: str) -> Result:
     }
     entry = session.record(ENDED, _subject(version), facts, f"{ENDED}:{trial.id}")
     outcome = f"{entry.payload['cause']} {sentence(found.gain)}"
-    told = _reported(session, version, replace(trial, ended=entry.time, outcome=outcome), found)
+    ended = replace(trial, ended=entry.time, outcome=outcome)
+    told = _reported(session, version, ended, found, units)
     finish(session.registry, version, told)
     LOG.info("trial     %s version %d ended: %s", version.task, version.version, outcome)
     return {
@@ -211,12 +213,15 @@ def _decide(session: Session, version: Version, trial: Trial) -> None:
     """Write report and tag once a trial that goes on has shown something."""
     from clr.gate.sequential import Verdict
     from clr.registry.challenger import describe
-    from clr.serving.trials import figures, sentence
+    from clr.serving.trials import figures, labelled, sentence
 
-    found = figures(session.settings.state, trial)
-    if found.gain.verdict is Verdict.UNDECIDED or trial.outcome:
+    if trial.outcome:
         return
-    told = _reported(session, version, replace(trial, outcome=sentence(found.gain)), found)
+    units = list(labelled(session.settings.state, trial))
+    found = figures(session.settings.state, trial, units)
+    if found.gain.verdict is Verdict.UNDECIDED:
+        return
+    told = _reported(session, version, replace(trial, outcome=sentence(found.gain)), found, units)
     facts = {"trial": trial.id, "verdict": found.gain.verdict.value, "figures": found.as_dict()}
     session.record(DECIDED, _subject(version), facts, f"{DECIDED}:{trial.id}")
     describe(session.registry, version, told)
@@ -272,12 +277,14 @@ def _record_start(
     session.record(STARTED, _subject(version), facts, f"{STARTED}:{trial.id}")
 
 
-def _reported(session: Session, version: Version, trial: Trial, found: Figures) -> Trial:
+def _reported(
+    session: Session, version: Version, trial: Trial, found: Figures, units: Sequence[Labelled]
+) -> Trial:
     """Return the trial with the run that has its report; without MLflow's files it has none."""
     from flows.trial_report import write
 
     try:
-        return replace(trial, report=write(session, version, trial, found))
+        return replace(trial, report=write(session, version, trial, found, units))
     except ClrError as error:
         LOG.warning("trial     the report of %s is missing: %s", version.task, error)
         return trial

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flows.session import Session
@@ -10,16 +11,25 @@ from flows.session import Session
 if TYPE_CHECKING:
     from clr.registry.trial import Trial
     from clr.registry.versions import Version
-    from clr.serving.trials import Figures
+    from clr.serving.trials import Figures, Labelled
 
 FOLDER = "trial"
 
 
-def write(session: Session, version: Version, trial: Trial, found: Figures) -> str:
+def write(
+    session: Session, version: Version, trial: Trial, found: Figures, units: Sequence[Labelled]
+) -> str:
     """Write the report of a trial, over an earlier one of it; return its run.
 
     The run of a registered version is written once, so that a trial has a run of its own:
     ``trial/report.html``, ``trial/sequence.png`` and ``trial/trial.json`` in it.
+
+    Args:
+        session: the workspace.
+        version: the challenger.
+        trial: it.
+        found: its figures.
+        units: that they are of.
 
     Raises:
         ServiceUnavailable: the registry cannot be used.
@@ -29,10 +39,9 @@ def write(session: Session, version: Version, trial: Trial, found: Figures) -> s
     from clr.registry.plots import confidence_sequence
     from clr.registry.runs import find_or_start_run, finish, log_bytes, log_metrics
     from clr.serving.trial_page import render
-    from clr.serving.trials import labelled, sentence, stream
+    from clr.serving.trials import sentence, stream
     from flows.trial import about, champion_now
 
-    units = list(labelled(session.settings.state, trial))
     picture = confidence_sequence(path(stream(trial, units), ALPHA), WORTHWHILE)
     told = {
         **about(version, trial, champion_now(session, version.task)),

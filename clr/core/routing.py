@@ -196,6 +196,16 @@ class Router:
         white = projected @ self._whiten
         return choose(self.tasks, self._nearness(white), _lengths(white), self._limits)
 
+    def distances(self, projected: Floats) -> Floats:
+        """Return float32 [N]: squared Mahalanobis distance from the nearest class of any task.
+
+        Args:
+            projected: float32 [N, d], see `project`.
+        """
+        white = projected @ self._whiten
+        found: Floats = 2 * (_lengths(white) - self._nearness(white).max(1))
+        return found
+
     def doubt_limit(self, task: str, doubt: float = DOUBT) -> float:
         """Return the lead over `task` at or below which a choice is doubtful; see `calibrate`."""
         known = self._known(self.tasks.index(task))

@@ -152,6 +152,11 @@ def randomised(
     )
 
 
+def harms(stream: Stream, alpha: float = ALPHA) -> bool:
+    """Say whether a stream of gains is judged ``harm``, see `judge`: for who asks that alone."""
+    return e_value(stream, "down") >= 2 / alpha
+
+
 def judge(stream: Stream, alpha: float = ALPHA, worthwhile: float = WORTHWHILE) -> Judged:
     """Return what a stream of gains says; call it as often as you like.
 

@@ -26,7 +26,7 @@ def trials(registry: Registry) -> dict[str, tuple[Version, Trial]]:
     for task, aliases in tasks(registry).items():
         if CHALLENGER in aliases:
             try:
-                found[task] = _read(registry, task, aliases[CHALLENGER])
+                found[task] = trial_of(registry, task)
             except UsageError as error:
                 _LOG.warning("trial     %s: %s", task, error.message)
     return found
@@ -38,14 +38,12 @@ def trial_of(registry: Registry, task: str) -> tuple[Version, Trial]:
     Raises:
         UsageError: none is.
     """
-    number = tasks(registry).get(task, {}).get(CHALLENGER)
-    if number is None:
-        raise UsageError(f"No trial of {task} runs.", fix="`clr ab start TASK VERSION` starts one.")
-    return _read(registry, task, number)
-
-
-def _read(registry: Registry, task: str, number: int) -> tuple[Version, Trial]:
-    version = get_version(registry, task, number)
+    try:
+        version = get_version(registry, task, CHALLENGER)
+    except UsageError as error:
+        raise UsageError(
+            f"No trial of {task} runs.", fix="`clr ab start TASK VERSION` starts one."
+        ) from error
     return version, parse_trial(version.tags.get(TRIAL, ""))
 
 

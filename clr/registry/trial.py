@@ -8,7 +8,6 @@ share of 0 is shadow mode: the challenger answers, too, but nobody gets its answ
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -82,6 +81,8 @@ def parse_trial(text: str) -> Trial:
         raise _wrong("a field is no text")
     if not _ID.fullmatch(raw["id"]):
         raise _wrong("its id is not 32 hexadecimal digits")
+    if not 0 <= share <= MOST:  # an integer may be larger than any float
+        raise _wrong(f"the share is not a number from 0 to {MOST}")
     return Trial(**{**raw, "share": float(share)})
 
 
@@ -95,7 +96,7 @@ def read_max_share(raw: Any, reader: Reader) -> float:
     reader.only(place, {"max_share"}, "trials")
     value = place.get("max_share", MAX_SHARE)
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not 0 <= value <= MOST:
+    if not number or not 0 <= value <= MOST:  # neither nan nor infinity is
         fix = f"Write a number from 0, shadow mode only, to {MOST}."
         raise reader.wrong(place, "max_share", f"max_share is {value!r}.", fix)
     return float(value)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from clr.errors import ClrError
@@ -34,6 +35,7 @@ class Attached:
         self.network = network
         self._read, self._limit = read, limit
         self._order: OrderedDict[str, None] = OrderedDict()
+        self._batch: Mapping[str, ChampionRef] = {}
         self._lock = threading.Lock()
 
     def add(self, ref: ChampionRef, adapter: Adapter) -> None:
@@ -60,7 +62,7 @@ class Attached:
         """
         failed: dict[str, str] = {}
         with self._lock:
-            wanted = {ref.adapter_digest: ref for ref in refs}
+            wanted = self._batch = {ref.adapter_digest: ref for ref in refs}
             for digest, ref in wanted.items():
                 if digest in self._order:
                     self._order.move_to_end(digest)
@@ -69,7 +71,7 @@ class Attached:
                     self._add(digest, self._read(ref))
                 except ClrError as error:
                     failed[digest] = error.message
-            self._shrink(at_least=len(wanted))
+            self._shrink()
         return failed
 
     def _add(self, digest: str, adapter: Adapter) -> None:
@@ -78,7 +80,9 @@ class Attached:
         self._order[digest] = None
         self._order.move_to_end(digest)
 
-    def _shrink(self, at_least: int = 1) -> None:
-        while len(self._order) > max(self._limit, at_least):
-            digest, _ = self._order.popitem(last=False)
+    def _shrink(self) -> None:
+        over = len(self._order) - self._limit
+        idle = (one for one in self._order if one not in self._batch)
+        for digest in list(islice(idle, max(over, 0))):
+            del self._order[digest]
             self.network.detach(digest)

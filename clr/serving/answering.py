@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("clr")
 
+Decoded = dict[tuple[int, str], "asyncio.Task[Tensor]"]
+"""One image in each size and interpolation that it was wanted in."""
+
 
 class _NotAnswered(Exception):
     """Why an item has no answer."""
@@ -98,14 +101,15 @@ class Desk:
         """Answer one item by a release; whatever is wrong with it is in the result."""
         request_id, seen = uuid.uuid4().hex, None
         try:
-            how, task, pixels = _how(snapshot, item), item.task, None
+            how, task = _how(snapshot, item), item.task
+            decoded: Decoded = {}
             if how == "routed":
-                pixels, seen = await self._route(snapshot, item)
+                seen = await self._route(snapshot, item, decoded)
                 task = seen.routed.task
             elif how == "only":
                 task = next(iter(snapshot.release.tasks))
             loaded = _loaded(snapshot, task or "")
-            given = await self._arms(snapshot, item, loaded, pixels, request_id)
+            given = await self._arms(snapshot, item, loaded, decoded, request_id)
             return Found(_answer(snapshot, item, given, how, seen, request_id), seen, given.tried)
         except _NotAnswered as error:
             return Found(Failed(item.file, request_id, error.error, error.code), seen)
@@ -116,25 +120,25 @@ class Desk:
 
     async def look(self, snapshot: Snapshot, item: Item) -> Seen:
         """Return what the router sees of an image; the release has a router."""
-        return (await self._route(snapshot, item))[1]
+        return await self._route(snapshot, item, {})
 
-    async def _route(self, snapshot: Snapshot, item: Item) -> tuple[Tensor, Seen]:
+    async def _route(self, snapshot: Snapshot, item: Item, decoded: Decoded) -> Seen:
         if snapshot.router is None:
             raise _NotAnswered(
                 "routing-unavailable", f"The task has to be named: {snapshot.routing}"
             )
         way = preprocessing(self.backbone)
-        pixels = await self._decode(item.data, way)
+        pixels = await self._pixels(item, way, decoded)
         seen = await self.batcher.run(snapshot, way, pixels, None)
         assert isinstance(seen, Seen)
-        return pixels, seen
+        return seen
 
     async def _arms(
         self,
         snapshot: Snapshot,
         item: Item,
         loaded: Loaded,
-        pixels: Tensor | None,
+        decoded: Decoded,
         request_id: str,
     ) -> _Given:
         """Ask the champion, or whom a trial of the task says; a challenger's failure is nobody's.
@@ -143,43 +147,48 @@ class Desk:
         """
         running = self.challengers.of(snapshot, loaded.ref.task)
         if running is None:
-            return _Given(loaded, await self._classify(snapshot, item, loaded, pixels))
+            return _Given(loaded, await self._classify(snapshot, item, loaded, decoded))
         trial, other = running.trial, running.loaded
         unit = unit_of(trial, item.unit, request_id)
         tried = Tried(request_id, time.time(), trial.id, unit, trial.share, CHAMPION, "", "")
         if meets_challenger(trial, unit):
             with suppress(_NotAnswered):
-                given = _Given(other, await self._classify(snapshot, item, other, pixels))
+                given = _Given(other, await self._classify(snapshot, item, other, decoded))
                 told = replace(tried, arm=CHALLENGER, challenger=given.label)
                 return replace(given, arm="challenger", tried=told)
-            return _Given(loaded, await self._classify(snapshot, item, loaded, pixels))
-        asked = [loaded] if trial.share else [loaded, other]
-        first, *shadow = await asyncio.gather(
-            *(self._classify(snapshot, item, one, pixels) for one in asked),
+            return _Given(loaded, await self._classify(snapshot, item, loaded, decoded))
+        if trial.share:
+            given = _Given(loaded, await self._classify(snapshot, item, loaded, decoded))
+            return replace(given, tried=replace(tried, champion=given.label))
+        first, second = await asyncio.gather(
+            *(self._classify(snapshot, item, one, decoded) for one in (loaded, other)),
             return_exceptions=True,
         )
         if isinstance(first, BaseException):
             raise first
         given = _Given(loaded, first)
-        if any(isinstance(one, BaseException) for one in shadow):
+        if isinstance(second, BaseException):
             return given
-        second = [_Given(other, one).label for one in shadow if isinstance(one, list)]
-        told = replace(tried, champion=given.label, challenger="".join(second))
-        return replace(given, tried=told)
+        shadow = _Given(other, second).label
+        return replace(given, tried=replace(tried, champion=given.label, challenger=shadow))
 
     async def _classify(
-        self, snapshot: Snapshot, item: Item, loaded: Loaded, pixels: Tensor | None
+        self, snapshot: Snapshot, item: Item, loaded: Loaded, decoded: Decoded
     ) -> list[float]:
-        way, routers = loaded.spec.preprocessing, preprocessing(self.backbone)
-        same = (way.size, way.interpolation) == (routers.size, routers.interpolation)
-        if pixels is None or not same:
-            pixels = await self._decode(item.data, way)
+        way = loaded.spec.preprocessing
+        pixels = await self._pixels(item, way, decoded)
         try:
             probabilities = await self.batcher.run(snapshot, way, pixels, loaded)
         except Unavailable as error:
             raise _NotAnswered("unavailable-task", error.message) from error
         assert isinstance(probabilities, list)
         return probabilities
+
+    async def _pixels(self, item: Item, way: Preprocessing, decoded: Decoded) -> Tensor:
+        key = way.size, way.interpolation
+        if key not in decoded:
+            decoded[key] = asyncio.create_task(self._decode(item.data, way))
+        return await decoded[key]
 
     async def _decode(self, data: bytes, way: Preprocessing) -> Tensor:
         def work() -> Tensor:

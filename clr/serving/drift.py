@@ -27,14 +27,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from clr.core.files import canonical_json, write_atomic
 from clr.errors import ClrError
 from clr.gate.exchangeability import FALSE_ALARMS, Stream
 
 if TYPE_CHECKING:
-    from clr.core.described import TaskStatistics
     from clr.core.evidence import Evidence
     from clr.core.routing import Floats
     from clr.serving.values import Answer
@@ -49,34 +46,8 @@ _REFERENCE = 2000
 
 _WAITING = 256
 _KEEP_SECONDS = 5.0
-_SHRINKAGE = 0.1
 
 Evidenced = Callable[[str, str], "Evidence | None"]
-
-
-@dataclass(frozen=True, eq=False)
-class Distances:
-    """The score of an image: its squared Mahalanobis distance from the nearest class of a task."""
-
-    means: Floats
-    whiten: Floats
-
-    @classmethod
-    def of(cls, described: TaskStatistics) -> Distances:
-        """Return the score by a task's own statistics, its covariance shrunk as the router's."""
-        freedom = max(int(described.counts.sum()) - len(described.counts), 1)
-        covariance = np.asarray(described.scatter, dtype=np.float64) / freedom
-        d = len(covariance)
-        even = (np.trace(covariance) / d + 1e-9) * np.eye(d)
-        covariance = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * even
-        whiten = np.linalg.inv(np.linalg.cholesky(covariance)).T.astype(np.float32)
-        return cls(described.means @ whiten, whiten)
-
-    def __call__(self, projected: Floats) -> Floats:
-        """Return float32 [N] for features [N, d]."""
-        white = projected @ self.whiten
-        nearest: Floats = np.square(white[:, None] - self.means[None]).sum(-1).min(1)
-        return nearest
 
 
 @dataclass(eq=False)
@@ -85,7 +56,7 @@ class _Watched:
 
     adapter: str
     version: int
-    distances: Distances | None
+    distances: Callable[[Floats], Floats] | None
     streams: dict[str, Stream]
     alarms: dict[str, float] = field(default_factory=dict)
 
@@ -213,6 +184,8 @@ class Drift:
             self._keep()
 
     def _begin(self, answer: Answer) -> _Watched:
+        from clr.core.routing import Router
+
         streams = {"confidence": Stream(seed=self._seed, rate=FALSE_ALARMS / 2)}
         distances = None
         try:
@@ -221,8 +194,8 @@ class Drift:
             LOG.warning("drift     features of %s are not watched: %s", answer.task, error.message)
             evidence = None
         if evidence is not None:
-            distances = Distances.of(evidence.described)
-            reference = distances(evidence.features)[-_REFERENCE:].tolist()
+            distances = Router({answer.task: evidence.described}).distances
+            reference = distances(evidence.features[-_REFERENCE:]).tolist()
             streams["features"] = Stream(reference, seed=self._seed, rate=FALSE_ALARMS / 2)
         return _Watched(answer.adapter, answer.version, distances, streams)
 
@@ -230,7 +203,6 @@ class Drift:
         self._kept = time.monotonic()
         path = drift_path(self._state)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, canonical_json(self.told()))
         except OSError as error:
             LOG.warning("drift     %s cannot be written: %s", path, error)

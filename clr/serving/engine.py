@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -30,7 +30,6 @@ from clr.serving.values import (
 )
 
 if TYPE_CHECKING:
-    from clr.core.routing import Floats
     from clr.serving.answering import Desk, Found
     from clr.serving.following import Follower
     from clr.serving.watching import Watcher
@@ -40,9 +39,6 @@ MOST_DECODERS = 8
 _SHARE = 0.9
 """Of ``CLR_SERVE_SECONDS``: then each late image is told, before the whole request is late."""
 
-Observer = Callable[[Answer, "Floats | None"], None]
-"""Told of each answer, and of the image's features where the router saw them: float32 [d]."""
-
 
 class Engine:
     """Serves the release in force of one registry.
@@ -51,13 +47,11 @@ class Engine:
 
     Attributes:
         settings: of the workspace.
-        observers: told of each answer before it is given.
     """
 
     def __init__(self, settings: Settings) -> None:
         """Prepare; nothing is loaded yet."""
         self.settings = settings
-        self.observers: list[Observer] = []
         self._room = Room(settings.serve_queue_items, settings.serve_queue_mb * 1_000_000)
         self._stopping = False
         self._desk: Desk | None = None
@@ -177,13 +171,11 @@ class Engine:
         client: str,
         began: float,
     ) -> None:
-        """Tell the observers, and see that the answers are in the journal before they are given."""
+        """Show the watch what was answered; have it in the journal before it is given."""
         rows: list[Row] = []
         for item, one in zip(items, found, strict=True):
             if one is None or isinstance(one.result, Failed):
                 continue
-            for observe in self.observers:
-                observe(one.result, one.seen.projected if one.seen else None)
             if self._watcher is not None:
                 self._watcher.note(snapshot, item, one)
             rows.append(_entry(one.result, item, client, began))

@@ -1,7 +1,7 @@
 """Follow the release in force: whoever asks gets one that was in force after he asked.
 
-Under load the registry is asked once for all requests that came since it was asked last, while
-their images are decoded; at rest every few seconds. What is new is loaded and verified beside
+Under load the registry is asked once for all requests that came since it was asked last, at rest
+every few seconds. What is new is loaded and verified beside
 what serves, then takes its place in one step. Where the registry does not answer, or what it
 names cannot be trusted, the last release goes on.
 """
@@ -62,8 +62,7 @@ class Follower:
     async def start(self) -> None:
         """Load the release in force, or the last one where the registry cannot be asked.
 
-        Raises:
-            ClrError: neither can be.
+        Where neither can be, `problem` says why.
         """
         await self._look(patient=True)
         if self.snapshot is None and self.problem:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from clr.errors import ServiceUnavailable
@@ -109,7 +109,7 @@ class Tried:
 
     Attributes:
         request_id: of the image.
-        time: when its request came, seconds since 1970, UTC.
+        time: when its arm was chosen, seconds since 1970, UTC.
         trial: id of the trial.
         unit: keyed hash of what stays in one arm.
         share: probability with which a unit met the challenger.
@@ -211,6 +211,9 @@ class Journal:
             if not self.problem:
                 _LOG.warning("The journal %s cannot be written: %s.", self.path, error)
             self.problem = str(error)
+        except Exception as error:  # else nobody would be answered any more
+            _LOG.exception("journal   this should not happen; these answers are left out")
+            self.problem = str(error)
         else:
             self.problem = ""
 
@@ -222,7 +225,7 @@ class Journal:
                 self._database.execute(f"{_INSERT[type(row)]} ({places})", values)
 
     def _sweep(self) -> None:
-        """Delete what is too old, and answers beyond the limit, a bounded number at once."""
+        """Delete what is too old, and answers beyond the limit."""
         old = time.time() - self._keep_days * 86400
         with self._database:
             ((count,),) = self._database.execute("SELECT count(*) FROM answers")
@@ -245,61 +248,31 @@ def _open(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def reading(state: Path) -> Iterator[sqlite3.Connection]:
-    """Open the journal of ``CLR_HOME`` for reading; one that was never written is empty."""
+    """Open the journal of ``CLR_HOME`` for reading; one that was never written is empty.
+
+    Raises:
+        ServiceUnavailable: its file is damaged, or locked for too long.
+    """
     path = journal_path(state)
     address = f"{path.as_uri()}?mode=ro" if path.exists() else ":memory:"
-    with closing(sqlite3.connect(address, uri=True, timeout=30)) as database:
-        if not path.exists():
-            database.executescript(_SCHEMA)
-        yield database
+    try:
+        with closing(sqlite3.connect(address, uri=True, timeout=30)) as database:
+            if not path.exists():
+                database.executescript(_SCHEMA)
+            yield database
+    except sqlite3.Error as error:
+        raise ServiceUnavailable(
+            f"The journal {path} cannot be read: {error}.",
+            fix="Restore the file from a backup, or move it away: a new one is made.",
+        ) from error
 
 
 def answer(state: Path, request_id: str) -> Entry | None:
     """Return the answer with this request id; None: there is none, or it is too old."""
-    return next(_entries(state, "WHERE request_id = ?", (request_id,)), None)
-
-
-def answers(
-    state: Path, task: str = "", *, since: float = 0.0, until: float = float("inf")
-) -> Iterator[Entry]:
-    """Yield answers in the order of their time.
-
-    Args:
-        state: ``CLR_HOME``.
-        task: of this task alone; empty: of all.
-        since: seconds since 1970.
-        until: before then.
-    """
-    where, values = "WHERE time >= ? AND time < ?", (since, until)
-    if task:
-        yield from _entries(state, f"{where} AND task = ? ORDER BY time", (*values, task))
-    else:
-        yield from _entries(state, f"{where} ORDER BY time", values)
-
-
-def _entries(state: Path, where: str, values: Sequence[object]) -> Iterator[Entry]:
-    names = [one.name for one in fields(Entry)]
     with reading(state) as database:
-        query = f"SELECT {', '.join(names)} FROM answers {where}"  # noqa: S608
-        for row in database.execute(query, values):
-            known = dict(zip(names, row, strict=True))
-            yield Entry(**{**known, "unknown": bool(known["unknown"])})
-
-
-def feedback(state: Path, *, since: float = 0.0) -> Iterator[tuple[Entry, Told]]:
-    """Yield each answer that was labelled since then, and its newest label."""
-    names = [f"answers.{one.name}" for one in fields(Entry)]
-    query = f"""
-        SELECT {", ".join(names)}, f.request_id, f.time, f.client, f.label
-        FROM feedback f JOIN answers USING (request_id)
-        WHERE f.time >= ? AND f.rowid = (
-            SELECT max(rowid) FROM feedback WHERE request_id = f.request_id)
-        ORDER BY f.time
-    """  # noqa: S608
-    with reading(state) as database:
-        for row in database.execute(query, (since,)):
-            entry = Entry(*row[: len(names)])
-            yield entry, Told(*row[len(names) :])
+        query = "SELECT * FROM answers WHERE request_id = ?"
+        row = database.execute(query, (request_id,)).fetchone()
+    return Entry(*(*row[:-2], bool(row[-2]), row[-1])) if row else None
 
 
 def labelled(state: Path, request_id: str) -> list[Told]:
@@ -307,11 +280,3 @@ def labelled(state: Path, request_id: str) -> list[Told]:
     query = "SELECT * FROM feedback WHERE request_id = ? ORDER BY rowid"
     with reading(state) as database:
         return [Told(*row) for row in database.execute(query, (request_id,))]
-
-
-def counts(state: Path, *, since: float = 0.0) -> dict[tuple[str, str], int]:
-    """Return how many answers there were since then, by task and label."""
-    query = "SELECT task, label, count(*) FROM answers WHERE time >= ? GROUP BY task, label"
-    with reading(state) as database:
-        rows = database.execute(query, (since,)).fetchall()
-    return {(task, label): number for task, label, number in rows}

@@ -23,7 +23,6 @@ def _path(state: Path) -> Path:
 def remember(state: Path, release: Release) -> None:
     """Keep a release under ``CLR_HOME``."""
     kept = {"version": release.version, "digest": release.digest, "release": release.to_dict()}
-    _path(state).parent.mkdir(parents=True, exist_ok=True)
     write_atomic(_path(state), canonical_json(kept))
 
 

@@ -26,11 +26,6 @@ class Loaded:
     ref: ChampionRef
     spec: AdapterSpec
 
-    @property
-    def name(self) -> str:
-        """What the network calls the adapter: its digest, so that two releases can share it."""
-        return self.ref.adapter_digest
-
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:

@@ -16,7 +16,7 @@ import hmac
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ import numpy as np
 from clr.core.files import canonical_json, write_atomic
 from clr.errors import IntegrityBroken
 from clr.gate.betting import Stream, interval
-from clr.gate.sequential import ALPHA, Judged, Verdict, judge, paired, randomised, shares
+from clr.gate.sequential import ALPHA, Judged, Verdict, harms, judge, paired, randomised, shares
 from clr.registry.trial import Trial
 from clr.serving.journal import reading
 
@@ -132,7 +132,7 @@ def labelled(state: Path, trial: Trial) -> Iterator[Labelled]:
     """
     query = """
         SELECT t.unit, t.arm, t.share, t.champion, t.challenger, f.label, f.time
-        FROM tried t JOIN feedback f USING (request_id)
+        FROM feedback f CROSS JOIN tried t USING (request_id) -- in this order: labels are few
         WHERE t.trial = ? ORDER BY f.rowid
     """
     seen: set[str] = set()
@@ -214,11 +214,10 @@ class Stopped:
 def harmful(state: Path, trial: Trial) -> Stopped | None:
     """Return why a trial has to end now, if it does: its challenger is worse."""
     units = list(labelled(state, trial))
-    gain = judge(stream(trial, units))
-    if gain.verdict is not Verdict.HARM:
+    if not harms(stream(trial, units)):
         return None
     told = figures(state, trial, units)
-    return Stopped(trial.id, time.time(), sentence(gain), told.as_dict())
+    return Stopped(trial.id, time.time(), sentence(told.gain), told.as_dict())
 
 
 def sentence(gain: Judged) -> str:
@@ -243,8 +242,7 @@ def _stop_file(state: Path, trial_id: str) -> Path:
 def write_stop(state: Path, stopped: Stopped) -> None:
     """Keep that a trial was stopped, for the next start and for who ends it in the registry."""
     path = _stop_file(state, stopped.trial)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, canonical_json(asdict(replace(stopped, figures={**stopped.figures}))))
+    write_atomic(path, canonical_json(asdict(stopped)))
 
 
 def read_stop(state: Path, trial: Trial) -> Stopped | None:

@@ -73,7 +73,7 @@ def test_a_version_cannot_be_born_on_trial():
 def test_the_policy_says_the_greatest_share():
     assert Policy().max_share == parse_policy(SCHEMA).max_share == MAX_SHARE
     assert parse_policy(SCHEMA + "trials: {max_share: 0}\n").max_share == 0
-    for wrong in ("1", "-0.1", "yes", ".nan", "[]"):
+    for wrong in ("1", "-0.1", "yes", ".nan", "[]", "1" * 400):
         with pytest.raises(UsageError, match="line 2"):
             parse_policy(f"{SCHEMA}trials: {{max_share: {wrong}}}\n")
     with pytest.raises(UsageError, match="no field"):

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image, ImageFilter
 
 from clr.core.described import statistics
+from clr.core.routing import Router
 from clr.gate.exchangeability import FALSE_ALARMS
-from clr.serving.drift import Distances, Drift, read_drift
+from clr.serving.drift import Drift, read_drift
 from clr.serving.engine import Engine
 from clr.serving.observing import Observed
 from clr.serving.values import Answer, Item
@@ -31,7 +32,7 @@ def test_a_distance_is_mahalanobis_from_the_nearest_class():
     rows = (random.normal(size=(4000, 6)) @ spread).astype(np.float32)
     labels = random.integers(0, 2, 4000)
     rows[labels == 1] += 5
-    distances = Distances.of(statistics(rows, labels, 2))
+    distances = Router({"t": statistics(rows, labels, 2)}).distances
     assert distances(rows[:1000]).mean() == pytest.approx(6, rel=0.25)
     assert distances(rows[:100] + 40).min() > distances(rows[:1000]).max()
 
