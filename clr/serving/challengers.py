@@ -131,6 +131,9 @@ class Challengers:
                 found = self._one(task, ref, trial)
             except ClrError as error:
                 problems[task] = error.message
+            except Exception as error:  # else no trial would be looked at any more
+                LOG.exception("trial     this should not happen; that of %s does not run", task)
+                problems[task] = f"{type(error).__name__}: {error}"
             else:
                 if isinstance(found, Stopped):
                     problems[task] = f"Stopped by this server. {found.sentence}"

@@ -220,6 +220,19 @@ def test_without_the_registry_the_journal_is_shown(filled: Any) -> None:
     assert facts.tasks["red"].champion == 0
 
 
+def test_a_journal_that_cannot_be_read_is_named(own: Any) -> None:
+    from clr.serving.dashboard.facts import Reader
+    from clr.serving.journal import journal_path
+
+    path = journal_path(own.state)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"no database " * 512)
+    facts = Reader(own.settings()).facts()
+    (problem,) = facts.problems
+    assert problem.startswith(f"Journal: The journal {path} cannot be read: ")
+    assert facts.tasks["red"].champion
+
+
 # --- its parts
 
 

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from clr.errors import ReviewRefused, UsageError
 from clr.registry.trial import Trial
 from clr.serving.engine import Engine
+from clr.serving.journal import journal_path
 from clr.serving.trials import meets_challenger, unit_of
 from clr.serving.values import Answer, Item
 from flows import trial as flow
@@ -142,6 +143,25 @@ def test_harm_stops_the_trial_at_once_and_for_good(own):
     assert entry.payload["figures"]["gain"]["high"] < 0
     assert flow.status(session, None) == {"trials": []}
     assert flow.settle(session) == []
+
+
+def test_a_trial_whose_journal_cannot_be_read_pauses_and_goes_on_when_it_can(own):
+    flow.start(session_of(own), "red", challenge(own), 0.0, "")
+    path = journal_path(own.state)
+    aside = path.with_suffix(".aside")
+
+    async def use(engine):
+        await until(engine, "in shadow")
+        path.rename(aside)
+        path.mkdir()
+        await until(engine, "cannot be read")
+        (answer,) = await ask(engine, own, ["unit"])
+        path.rmdir()
+        aside.rename(path)
+        await until(engine, "in shadow")
+        return answer
+
+    assert using(own, use).arm == "champion"
 
 
 def test_a_gain_is_told_once_and_the_trial_goes_on_until_people_decide(own):
