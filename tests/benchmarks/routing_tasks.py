@@ -91,6 +91,17 @@ def folders(place: Path) -> list[Path]:
     return [*make_demo(place), *(Path(one) for one in named.split(":") if one)]
 
 
+def listed(place: Path, most: int) -> tuple[list[Path], list[int]]:
+    """Return at most so many files of each class below a split, and their labels."""
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(sorted(one for one in place.iterdir() if one.is_dir())):
+        found = sorted(one for one in name.iterdir() if one.is_file())[:most]
+        paths += found
+        labels += [label] * len(found)
+    return paths, labels
+
+
 class Features:
     """Computes features, or finds them where `CLR_BENCH_FEATURES` keeps them."""
 
@@ -106,6 +117,16 @@ class Features:
         return self._split(folder, "plain", "train", CLASS), self._split(
             folder, "plain", "test", CLASS
         )
+
+    def right(self, folder: Path) -> NDArray[np.bool_]:
+        """Return bool [n]: which test images of a task an adapter trained on it answers right."""
+        from tests.benchmarks.routing_adapters import answered_right
+
+        kept = self._place / f"{folder.name}.right.npy"
+        if not kept.is_file():
+            np.save(kept, answered_right(self._backbone, folder, CLASS))
+        found: NDArray[np.bool_] = np.load(kept)
+        return found
 
     def synthetic(self, sources: list[Path]) -> Iterator[tuple[str, Pair]]:
         """Yield a hundred tasks: two or three classes of a real one, under one look."""
@@ -148,12 +169,7 @@ class Features:
         from clr.core.routing import preprocessing
 
         way = preprocessing(self._backbone)
-        paths: list[Path] = []
-        labels: list[int] = []
-        for label, name in enumerate(sorted(one for one in place.iterdir() if one.is_dir())):
-            found = sorted(one for one in name.iterdir() if one.is_file())[:most]
-            paths += found
-            labels += [label] * len(found)
+        paths, labels = listed(place, most)
         module, device = self._backbone.module, self._backbone.device
         features = run(module, ImageSet(paths, labels, way), way, device, turn=look)
         return features.numpy(), np.array(labels)
