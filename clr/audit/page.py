@@ -21,6 +21,7 @@ from clr.audit.evidence import DIGEST, Evidence, audited, every_image, evidence,
 from clr.audit.graph import NARROW, WIDE, svg
 from clr.core.files import sha256_bytes
 from clr.gate.style import CSS
+from clr.pages import templates
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -68,27 +69,18 @@ def render(document: Document) -> str:
 
 @cache
 def _templates() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    found = Environment(
-        loader=PackageLoader("clr.audit"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return templates(
+        "clr.audit",
+        css=_css,
+        hashed=_hashed,
+        known=_known,
+        lasted=_lasted,
+        number=_number,
+        shown=_shown,
+        pretty=lambda value: json.dumps(value, indent=2, ensure_ascii=False),
+        short=lambda text: _LONG_HEX.sub(r"\1…", text),
+        when=_when,
     )
-    found.filters |= {
-        "css": _css,
-        "hashed": _hashed,
-        "known": _known,
-        "lasted": _lasted,
-        "number": _number,
-        "shown": _shown,
-        "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
-        "short": lambda text: _LONG_HEX.sub(r"\1…", text),
-        "when": _when,
-    }
-    return found
 
 
 def _answer_digest(document: Mapping[str, Any]) -> str:

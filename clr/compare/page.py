@@ -5,7 +5,6 @@ No scripts; names, titles and messages are escaped by the template engine.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from clr.compare import words
 from clr.compare.plots import spent
 from clr.gate.heatmap import accuracy_svg
 from clr.gate.style import CSS
+from clr.pages import picture, templates
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -48,10 +48,7 @@ def render(document: Document, pictures: Mapping[str, bytes]) -> str:
             ranked=ranked,
             shared_ones=[one for one in ranked if one["shared"]],
             heat=lambda matrix: Markup(accuracy_svg(matrix)),  # noqa: S704  # it escapes
-            pictures={
-                name: "data:image/png;base64," + base64.b64encode(data).decode()
-                for name, data in pictures.items()
-            },
+            pictures={name: picture(data) for name, data in pictures.items()},
         )
     )
 
@@ -65,24 +62,15 @@ def _badge(verdict: str) -> Markup:
 
 @cache
 def _templates() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    found = Environment(
-        loader=PackageLoader("clr.compare"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return templates(
+        "clr.compare",
+        percent=words.percent,
+        points=words.points,
+        interval=words.interval,
+        gained=words.gained,
+        size=words.size,
+        number=words.number,
+        seconds=words.seconds,
+        retained=words.retained,
+        spent=spent,
     )
-    found.filters |= {
-        "percent": words.percent,
-        "points": words.points,
-        "interval": words.interval,
-        "gained": words.gained,
-        "size": words.size,
-        "number": words.number,
-        "seconds": words.seconds,
-        "retained": words.retained,
-        "spent": spent,
-    }
-    return found

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from clr.gate.style import CSS
+from clr.pages import templates
 from clr.pilot import words
 from clr.pilot.figure import bars
 
@@ -121,12 +122,4 @@ def _value(field: Document, end: str, said: Mapping[str, str], language: str) ->
 
 @cache
 def _templates() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader("clr.pilot"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return templates("clr.pilot")

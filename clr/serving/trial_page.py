@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from clr.gate.style import CSS
+from clr.markdown import percent
+from clr.pages import picture, templates
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -22,12 +23,12 @@ ADVICE = {
 """What follows from each verdict of clr/gate/sequential.py; the review stays a person's."""
 
 
-def render(told: Mapping[str, Any], picture: bytes) -> str:
+def render(told: Mapping[str, Any], drawn: bytes) -> str:
     """Return the page of a trial, complete in one file.
 
     Args:
         told: as ``trial.json``: what `flows.trial.about` says, outcome, ended and figures.
-        picture: PNG of the confidence sequence.
+        drawn: PNG of the confidence sequence.
     """
     verdict = told["figures"]["gain"]["verdict"]
     return (
@@ -38,28 +39,14 @@ def render(told: Mapping[str, Any], picture: bytes) -> str:
             css=CSS,
             look=_LOOK[verdict],
             advice=ADVICE[verdict],
-            picture="data:image/png;base64," + base64.b64encode(picture).decode(),
+            picture=picture(drawn),
         )
     )
 
 
 @cache
 def _templates() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    found = Environment(
-        loader=PackageLoader("clr.serving"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    found.filters |= {"percent": _percent, "points": _points, "capital": _capital}
-    return found
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return templates("clr.serving", percent=percent, points=_points, capital=_capital)
 
 
 def _points(value: float) -> str:

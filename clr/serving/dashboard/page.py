@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from clr.gate.style import CSS
+from clr.pages import templates
 from clr.serving.dashboard.plots import plot, points
 
 if TYPE_CHECKING:
@@ -80,17 +81,7 @@ def policy() -> str:
 
 @cache
 def _templates() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    found = Environment(
-        loader=PackageLoader("clr.serving.dashboard"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    found.filters |= {"field": field, "when": _when, "ends": _ends, "words": _words}
-    return found
+    return templates("clr.serving.dashboard", field=field, when=_when, ends=_ends, words=_words)
 
 
 def field(one: Mapping[str, Any] | None, end: str = "") -> str:
