@@ -22,6 +22,7 @@ from clr.serving.engine import Engine
 from clr.serving.observing import Observed
 from clr.serving.values import Answer, Item
 from tests.serving.plants import Served
+from tests.waiting import until
 
 # --- the score
 
@@ -204,3 +205,19 @@ def test_the_flow_finds_what_the_server_kept(own):
     assert told["features"]["alarm"]
     older = {"red": own.second.tasks["green"]}
     assert _served(Session(own.settings()), replace(own.second, tasks=older)) == []
+
+
+def test_the_flow_tells_prefects_server_what_is_wanted(own, prefect_api, monkeypatch):
+    from flows.drift import EVENT, drift_check
+    from flows.prefect_api import send
+
+    observed(own, shown(own, darkened), "red")
+    for name, value in {**own.environment, "PREFECT_API_URL": prefect_api}.items():
+        monkeypatch.setenv(name, value)
+    state = drift_check(str(own.root), return_state=True)
+    assert state.name == "Drift"
+    assert "the features of its images are not as before" in state.message
+    wanted = {"filter": {"event": {"name": [EVENT]}, "resource": {"id": ["clr.task.red"]}}}
+    (event, *_) = until(lambda: send(prefect_api, "", "/events/filter", wanted)["events"])
+    assert (event["payload"]["task"], event["payload"]["kind"]) == ("red", "features")
+    assert "incoming/red/" in event["payload"]["wanted"]
