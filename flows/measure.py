@@ -45,7 +45,7 @@ def measure(job: Job, adapter_digest: str, probe_predictions: list[int]) -> Evid
         probe_predictions: the linear probe's, one a test image.
     """
     from clr.core.described import describe
-    from clr.core.evaluate import predicted, run
+    from clr.core.evaluate import confidences, predicted, run
     from clr.core.evidence import Evidence, canary_logits, preprocessing_digest
     from clr.core.latency import measure_latency
 
@@ -80,6 +80,7 @@ def measure(job: Job, adapter_digest: str, probe_predictions: list[int]) -> Evid
         features=test,
         statistics=describe(train, train_labels, len(job.spec.labels)),
         canary=canary_logits(network, adapter_digest),
+        confidence=confidences(logits),
     )
 
 

@@ -135,7 +135,7 @@ def evidence(session: Session, made: Any, digest: str, data: str = "") -> Any:
     import torch
 
     from clr.core.described import describe
-    from clr.core.evaluate import predicted
+    from clr.core.evaluate import confidences, predicted
     from clr.core.evidence import Evidence, canary_logits, preprocessing_digest
     from clr.core.images import prepare
     from clr.core.routing import project
@@ -176,7 +176,8 @@ def evidence(session: Session, made: Any, digest: str, data: str = "") -> Any:
     canary = canary_logits(session.network, digest)
     session.network.detach(digest)
     described = describe(features, labels, len(CLASSES))
-    return Evidence(about, labels, predicted(logits), probe, features, described, canary)
+    sure = confidences(logits)
+    return Evidence(about, labels, predicted(logits), probe, features, described, canary, sure)
 
 
 def register(session: Session, tasks: list[str], side: int = SIDE) -> list[Any]:

@@ -50,6 +50,12 @@ def predicted(logits: Tensor) -> Labels:
     return best
 
 
+def confidences(logits: Tensor) -> NDArray[np.float32]:
+    """Return the probability of each row's largest logit: float32 [N]."""
+    highest: NDArray[np.float32] = logits.float().softmax(1).amax(1).numpy()
+    return highest
+
+
 def confusion(labels: Labels, predictions: Labels, classes: int) -> NDArray[np.int64]:
     """Return counts [classes, classes]: row the true label, column the predicted one."""
     matrix = np.zeros((classes, classes), dtype=np.int64)

@@ -48,6 +48,8 @@ class Evidence:
         features: float32 [n, d], projected features of the test items for the router.
         statistics: of the training items, for the router; None in what is `slim`.
         canary: float32 [CANARIES, classes], logits of `canary_logits`.
+        confidence: float32 [n], probability of the label in `predicted`; None in evidence of
+            earlier versions of this project.
     """
 
     about: Mapping[str, Any]
@@ -57,11 +59,15 @@ class Evidence:
     features: Floats
     statistics: TaskStatistics | None
     canary: Floats
+    confidence: Floats | None = None
 
     def __post_init__(self) -> None:
         n = len(self.labels)
         if not n == len(self.predicted) == len(self.probe) == len(self.features):
             raise IntegrityBroken("The evidence's arrays have different lengths.")
+        sure = self.confidence
+        if sure is not None and (sure.shape != (n,) or not ((sure >= 0) & (sure <= 1)).all()):
+            raise IntegrityBroken("The evidence's confidences are not one probability an item.")
 
     @property
     def task(self) -> str:
@@ -102,6 +108,8 @@ class Evidence:
         }
         if self.described.calibration is not None:
             arrays["calibration"] = self.described.calibration
+        if self.confidence is not None:
+            arrays["confidence"] = self.confidence
         about = canonical_json({"schema": SCHEMA, **self.about}).decode()
         data: bytes = safetensors.numpy.save(
             {name: np.ascontiguousarray(array) for name, array in arrays.items()}, {"about": about}
@@ -131,7 +139,7 @@ def parse_evidence(data: bytes, expected_digest: str) -> Evidence:
         )
         return Evidence(
             about, one["labels"], one["predicted"], one["probe"],
-            one["features"], statistics, one["canary"],
+            one["features"], statistics, one["canary"], one.get("confidence"),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityBroken(f"A task's evidence is not of the form {SCHEMA}: {error}.") from error

@@ -5,8 +5,9 @@ like those before, at a stated rate of false alarms:
 
 - ``features``: the squared Mahalanobis distance of the image's features, as the router sees them,
   from the nearest class of the task; compared with the test images in the task's evidence.
-- ``confidence``: the probability of the answer; evidence keeps none, so that it is compared with
-  what this adapter said here at first.
+- ``confidence``: the probability of the answer; compared with those of the test images in the
+  task's evidence, or, where evidence of an earlier version of this project has none, with what the
+  adapter said here at first.
 
 Both are ranks of values that need not have any distribution. What they need is that images come
 as if drawn from one lot: many frames of one scene, or another mix of classes, are a change, too.
@@ -43,6 +44,9 @@ PAUSE = 0.2
 
 _REFERENCE = 2000
 """Test images that a task is compared with, at most."""
+
+_DIGITS = 4
+"""Of a probability: one image has the same in a batch and by itself, to more digits than these."""
 
 _WAITING = 256
 _KEEP_SECONDS = 5.0
@@ -172,7 +176,7 @@ class Drift:
         if known is None or known.adapter != answer.adapter:
             known = self._watched[answer.task] = self._begin(answer)
         found = []
-        if confidence and known.add("confidence", answer.probability):
+        if confidence and known.add("confidence", round(answer.probability, _DIGITS)):
             found.append("confidence")
         if features is not None and known.distances is not None:
             score = float(known.distances(features[None])[0])
@@ -186,7 +190,7 @@ class Drift:
     def _begin(self, answer: Answer) -> _Watched:
         from clr.core.routing import Router
 
-        streams = {"confidence": Stream(seed=self._seed, rate=FALSE_ALARMS / 2)}
+        references: dict[str, list[float]] = {"confidence": []}
         distances = None
         try:
             evidence = self._evidence(answer.task, answer.adapter)
@@ -195,8 +199,14 @@ class Drift:
             evidence = None
         if evidence is not None:
             distances = Router({answer.task: evidence.described}).distances
-            reference = distances(evidence.features[-_REFERENCE:]).tolist()
-            streams["features"] = Stream(reference, seed=self._seed, rate=FALSE_ALARMS / 2)
+            references["features"] = distances(evidence.features[-_REFERENCE:]).tolist()
+            if evidence.confidence is not None:
+                sure = evidence.confidence[-_REFERENCE:]
+                references["confidence"] = sure.round(_DIGITS).tolist()
+        streams = {
+            kind: Stream(reference, seed=self._seed, rate=FALSE_ALARMS / 2)
+            for kind, reference in references.items()
+        }
         return _Watched(answer.adapter, answer.version, distances, streams)
 
     def _keep(self) -> None:

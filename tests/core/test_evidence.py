@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from clr.core.described import describe
 from clr.core.evidence import Evidence, attached_digest, parse_evidence
 from clr.core.files import sha256_bytes
 from clr.core.network import ReprogrammedNetwork
+from clr.errors import IntegrityBroken
 from tests.core.test_adapter import KINDS
 
 Shaken = Callable[..., Adapter]
@@ -66,3 +68,19 @@ def test_an_evidence_file_holds_what_the_router_calibrates_by(images: int) -> No
     assert (read.described.calibration is None) == (images == 60)
     assert (b"calibration" in data) == (images == 200)
     assert read.to_bytes() == data
+    assert read.confidence is None
+    assert b"confidence" not in data
+    sure = np.array([0.5, 1.0, 0.25], np.float32)
+    data = replace(made, confidence=sure).to_bytes()
+    assert (parse_evidence(data, sha256_bytes(data)).confidence == sure).all()
+
+
+@pytest.mark.parametrize("wrong", [[0.5, 1.0], [0.5, 1.0, 1.1], [0.5, -0.1, 1.0], [np.nan] * 3])
+def test_confidences_are_a_probability_an_item(wrong: list[float]) -> None:
+    answers = np.zeros(3, dtype=np.int64)
+    nothing = np.zeros((3, 8), np.float32)
+    with pytest.raises(IntegrityBroken, match="one probability an item"):
+        Evidence(
+            {"task": "parts"}, answers, answers, answers, nothing, None,
+            np.zeros((2, 2), np.float32), np.array(wrong, np.float32),
+        )  # fmt: skip

@@ -52,6 +52,7 @@ class Evidence:
         self.described = statistics(train.astype(np.float32), labels, 2)
         self.means, self.random = means, random
         self.features = self.images(60)
+        self.confidence = random.beta(5, 1, 60).astype(np.float32)
 
     def images(self, n: int) -> Any:
         rows = self.means[self.random.integers(0, 2, n)] + self.random.normal(size=(n, 8))
@@ -100,6 +101,25 @@ def test_a_shift_is_found_and_kept_for_the_flow_that_reads_it(tmp_path, kind):
     assert told[kind]["alarm"] == pytest.approx(time.time(), abs=60)
     assert told[kind]["capital"] > told[kind]["limit"] == 2 / FALSE_ALARMS
     assert told[other]["alarm"] is None
+
+
+def test_confidence_that_was_lower_from_the_first_image_on_is_found(tmp_path):
+    evidence = Evidence(7)
+    drift = watched(tmp_path, evidence)
+    feed(drift, evidence.images(150), evidence.random.beta(1, 3, 150))
+    drift.close()
+    assert drift.told()["task"]["confidence"]["alarm"]
+
+
+def test_confidence_is_compared_with_its_own_past_where_evidence_has_none(tmp_path):
+    evidence = Evidence(7)
+    evidence.confidence = None
+    for later, alarm in ((0, False), (150, True)):
+        drift = watched(tmp_path, evidence)
+        feed(drift, evidence.images(150), evidence.random.beta(1, 3, 150))
+        feed(drift, evidence.images(later), evidence.random.beta(5, 1, later))
+        drift.close()
+        assert (drift.told()["task"]["confidence"]["alarm"] is not None) == alarm
 
 
 def test_another_adapter_begins_anew_and_a_challenger_is_not_watched(tmp_path):
@@ -191,6 +211,7 @@ def test_images_of_the_test_raise_no_alarm(own):
     told, metrics = observed(own, [path.read_bytes() for path in drawn], None)
     assert told["features"]["values"] == told["confidence"]["values"] == 40
     assert told["features"]["alarm"] is None
+    assert told["confidence"]["alarm"] is None
     assert re.search(r'clr_drift_capital\{kind="features",task="red"\} \d', metrics)
 
 
@@ -218,6 +239,7 @@ def test_the_flow_tells_prefects_server_what_is_wanted(own, prefect_api, monkeyp
     assert state.name == "Drift"
     assert "the features of its images are not as before" in state.message
     wanted = {"filter": {"event": {"name": [EVENT]}, "resource": {"id": ["clr.task.red"]}}}
-    (event, *_) = until(lambda: send(prefect_api, "", "/events/filter", wanted)["events"])
-    assert (event["payload"]["task"], event["payload"]["kind"]) == ("red", "features")
-    assert "incoming/red/" in event["payload"]["wanted"]
+    events = until(lambda: send(prefect_api, "", "/events/filter", wanted)["events"])
+    told = {one["payload"]["kind"]: one["payload"] for one in events}
+    assert told["features"]["task"] == "red"
+    assert "incoming/red/" in told["features"]["wanted"]
