@@ -78,11 +78,21 @@ def business_case(measured: Mapping[str, Any], assumptions: Mapping[str, Any]) -
 
 def derive(case: Case) -> Case:
     """Add to a case what follows from its measured and assumed fields; return it."""
-    money = case["currency"]["value"] if "currency" in case else "currency units"
+    money = currency(case)
     _add_costs(case, money)
     _add_benefit(case, money)
     _add_returns(case, money)
     return case
+
+
+def currency(case: Case) -> str:
+    """Return the unit of a case's money."""
+    return str(case["currency"]["value"]) if "currency" in case else "currency units"
+
+
+def derived(unit: str, formula: str, value: float) -> Field:
+    """Return a field that follows from others by a formula."""
+    return {"kind": "derived", "unit": unit, "formula": formula, "value": value}
 
 
 def payback_curve(case: Case, months: int | None = None) -> list[dict[str, float]]:
@@ -175,7 +185,7 @@ def _add_costs(case: Case, money: str) -> None:
     known = _values(case, "images_labelled label_cost_per_image training_seconds", *_PRICES)
     if known is not None:
         images, label, seconds, compute, hours, rate = known
-        case["adoption_cost"] = _derived(
+        case["adoption_cost"] = derived(
             money,
             "images_labelled × label_cost_per_image + training_seconds / 3600 × "
             "compute_cost_per_hour + engineer_hours × hourly_rate",
@@ -190,7 +200,7 @@ def _add_costs(case: Case, money: str) -> None:
             cost += items * latency / 3_600_000 * compute
             formula += " + items_per_year × latency_p50_after_ms / 3,600,000 × "
             formula += "compute_cost_per_hour"
-        case["annual_running_cost"] = _derived(f"{money}/year", formula, cost)
+        case["annual_running_cost"] = derived(f"{money}/year", formula, cost)
 
 
 def _add_benefit(case: Case, money: str) -> None:
@@ -262,10 +272,6 @@ def _values(case: Case, *names: str) -> list[float] | None:
     """Return the values of the named fields, or None where one is absent."""
     wanted = " ".join(names).split()
     return [case[name]["value"] for name in wanted] if set(wanted) <= case.keys() else None
-
-
-def _derived(unit: str, formula: str, value: float) -> Field:
-    return {"kind": "derived", "unit": unit, "formula": formula, "value": value}
 
 
 def _derived_ends(

@@ -28,8 +28,8 @@ def check_request(session: Session, path: Path | str, name: str | None) -> TaskF
     from clr.roi import parse_business
 
     Recipe.of(folder.recipe)
-    assumptions = {**session.settings.business(), **folder.business}
-    parse_business(assumptions, f"business in {folder.name}'s task.yaml", classes=folder.classes)
+    place = f"business in {folder.name}'s task.yaml"
+    parse_business(session.assumptions(folder), place, classes=folder.classes)
     wanted = folder.backbone
     if wanted and wanted != session.settings.backbone:
         raise UsageError(

@@ -33,6 +33,9 @@ def roi(task: str | None, as_csv: bool, as_json: bool) -> None:
     if as_csv and as_json:
         raise UsageError("--csv and --json exclude each other.", fix="Give one of them.")
     result = cases.read_roi(open_session(), task)
+    if as_csv:  # a sheet has no place for them
+        for one in result.get("notes", ()):
+            output.note(one)
     output.emit(result, as_json, cases.as_csv if as_csv else cases.told)
 
 

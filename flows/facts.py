@@ -44,9 +44,8 @@ def business(
     """
     from clr.roi import business_case
 
-    assumptions = {**job.session.settings.business(), **job.task.business}
     measured = {**measurements(job, evidence, before, trained), "known": known or {}}
-    case: Result = business_case(measured, assumptions)
+    case: Result = business_case(measured, job.session.assumptions(job.task))
     return case
 
 

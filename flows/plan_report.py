@@ -26,7 +26,7 @@ def worth(pilot: Pilot, curve: Curve, probe: Curve, target: float) -> list[Resul
     """
     from clr.roi import business_case
 
-    assumed = {**pilot.session.settings.business(), **pilot.task.business}
+    assumed = pilot.session.assumptions(pilot.task)
     if not assumed:
         return []
     rows = []

@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clr.errors import ClrError, UsageError
 from flows.session import Session
 from flows.status import has_registry
 from flows.text import table
+
+if TYPE_CHECKING:
+    from clr.registry.versions import Version
 
 Result = dict[str, Any]
 COLUMNS = (
@@ -31,28 +34,18 @@ def read_roi(session: Session, task: str | None) -> Result:
     Raises:
         UsageError: no such task.
     """
-    from clr.data.folder import task_name
     from clr.registry.fetch import fetch
     from clr.registry.local import scratch
-    from clr.registry.versions import get_version, tasks, versions
     from clr.serving.production import produced, read_production
 
     cases: Result = {}
-    if task is None and not has_registry(session):
-        return {"tasks": cases}
+    there = _onboarded(session)
+    names = [_checked(task, there)] if task else list(there)
     upkeep, notes = _upkeep(session)
     production = read_production(session.settings.state, upkeep)
-    names = [task_name(task)] if task else list(tasks(session.registry))
     for name in names:
-        found = versions(session.registry, name)
-        if not found:
-            raise UsageError(
-                f"Task {name} has never been onboarded here.",
-                fix=f"Onboarded: {', '.join(tasks(session.registry)) or 'none'}.",
-            )
-        aliases = {alias: one.version for one in found for alias in one.aliases}
-        number = aliases.get("champion") or found[-1].version
-        version = get_version(session.registry, name, number)
+        known = there[name]
+        version = next((one for one in known if "champion" in one.aliases), known[-1])
         with scratch(session.registry) as folder:
             path = fetch(session.registry, version.run_id, "roi.json", folder)
             case = json.loads(path.read_bytes())
@@ -83,7 +76,7 @@ def record_upkeep(
     from clr.serving.upkeep import LOGGED, logged_payload
 
     payload = logged_payload(hours, incident, on, datetime.now(UTC).date())
-    entry = session.record(LOGGED, f"clr-{_onboarded(session, task)}", payload)
+    entry = session.record(LOGGED, f"clr-{_checked(task, _onboarded(session))}", payload)
     return {"task": task, "entry": entry.seq, "recorded": entry.time, "by": entry.actor, **payload}
 
 
@@ -95,23 +88,30 @@ def draw_items(session: Session, task: str, count: int, days: float) -> Result:
     """
     from clr.serving.upkeep import DRAWN, Upkeep, draw, read_upkeep
 
-    name = _onboarded(session, task)
+    name = _checked(task, _onboarded(session))
     taken = read_upkeep(session.ledger).get(name, Upkeep()).drawn
     payload = draw(session.settings.state, name, count, days, taken)
     entry = session.record(DRAWN, f"clr-{name}", payload)
     return {"task": name, "entry": entry.seq, **payload}
 
 
-def _onboarded(session: Session, task: str) -> str:
+def _onboarded(session: Session) -> dict[str, Sequence[Version]]:
+    """Return the versions of every task that has any, oldest first."""
+    from clr.registry.overview import overview
+
+    if not has_registry(session):
+        return {}
+    return {name: known for name, known in overview(session.registry).versions.items() if known}
+
+
+def _checked(task: str, there: Mapping[str, Any]) -> str:
     from clr.data.folder import task_name
-    from clr.registry.versions import tasks
 
     name = task_name(task)
-    known = list(tasks(session.registry)) if has_registry(session) else []
-    if name not in known:
+    if name not in there:
         raise UsageError(
             f"Task {name} has never been onboarded here.",
-            fix=f"Onboarded: {', '.join(known) or 'none'}.",
+            fix=f"Onboarded: {', '.join(there) or 'none'}.",
         )
     return name
 

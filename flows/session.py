@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from clr.core.evidence import Evidence
     from clr.core.network import ReprogrammedNetwork
     from clr.core.routing import Router
+    from clr.data.folder import TaskFolder
     from clr.registry.release import ChampionRef, Release
     from clr.registry.store import Registry
 
@@ -88,6 +89,10 @@ class Session:
         return self.ledger.append(
             action, subject, payload, actor=actor, authentication=authentication, key=key
         )
+
+    def assumptions(self, task: TaskFolder) -> dict[str, Any]:
+        """Return what is assumed of a task's business, unchecked: by itself, else by settings."""
+        return {**self.settings.business(), **task.business}
 
     @cached_property
     def network(self) -> ReprogrammedNetwork:

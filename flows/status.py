@@ -49,7 +49,7 @@ def watch_status(
     show: Callable[[Result], str],
     seconds: float = 2.0,
     rounds: int = 0,
-    read: Callable[[Session], Result] | None = None,
+    read: Callable[[Session], Result] = read_status,
 ) -> None:
     """Show the status on the terminal, again and again.
 
@@ -58,16 +58,16 @@ def watch_status(
         show: draws what `read` returns.
         seconds: pause between two looks.
         rounds: how many; 0: until Ctrl-C.
-        read: what is looked at; default: `read_status`.
+        read: what is looked at.
     """
     from rich.live import Live
     from rich.text import Text
 
-    left, look = rounds, read or read_status
+    left = rounds
     with Live(auto_refresh=False, vertical_overflow="visible") as live:
         try:
             while True:
-                live.update(Text(show(look(session))), refresh=True)
+                live.update(Text(show(read(session))), refresh=True)
                 left -= 1
                 if left == 0:
                     return
@@ -151,7 +151,7 @@ def _task(
         "champion": serving,
         "candidate": aliases.get("candidate"),
         "versions": len(known),
-        "accuracy": _accuracy(shown),
+        "accuracy": shown.accuracy if shown else None,
         "verdict": last.tags.get("clr.verdict") if last else None,
     }
 
@@ -223,11 +223,6 @@ def _warnings(session: Session, policy: Policy) -> list[str]:
         return list(warnings(policy))
     # without a server there are no users that a policy could speak of
     return [one for one in warnings(policy) if not policy.four_eyes and "FOUR EYES" in one]
-
-
-def _accuracy(version: Version | None) -> float | None:
-    text = version.tags.get("clr.accuracy", "") if version else ""
-    return float(text.split()[0]) if text else None
 
 
 def has_registry(session: Session) -> bool:

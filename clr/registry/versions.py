@@ -75,6 +75,12 @@ class Version:
         """What a person said: ``pending``, ``approved``, ``rejected`` or whatever they wrote."""
         return self.tags.get("review", PENDING)
 
+    @property
+    def accuracy(self) -> float | None:
+        """Share of its test images that it labels right; None: nobody wrote it down."""
+        text = self.tags.get("clr.accuracy", "")
+        return float(text.split()[0]) if text else None
+
 
 def register_adapter(
     registry: Registry,

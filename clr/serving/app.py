@@ -10,6 +10,7 @@ from clr.serving import errors
 from clr.serving.api import bodies, pages, predict, v2, watch
 from clr.serving.api.answers import ProblemDocument
 from clr.serving.dashboard import routes as dashboard
+from clr.serving.dashboard.facts import Reader
 from clr.serving.outside import Outside
 from clr.serving.service import Service
 
@@ -47,7 +48,7 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
         redirect_slashes=False,
         dependencies=[Depends(_mark)],
     )
-    app.state.service = served
+    app.state.service, app.state.dashboard = served, Reader(settings)
     for module in (predict, v2, watch, pages, dashboard):
         app.include_router(module.router)
     errors.install(app)

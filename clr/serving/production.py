@@ -123,8 +123,13 @@ def _window(
         drawn_wrong=sum(predicted != true for predicted, true in known),
         hours=worked,
         incidents=incidents,
-        logged_days=max(0.0, end - first_day(upkeep.logged)) / DAY if upkeep.logged else 0.0,
+        logged_days=_logged_seconds(upkeep, begin, end) / DAY,
     )
+
+
+def _logged_seconds(upkeep: Upkeep, begin: float, end: float) -> float:
+    """Return how much of a window people kept records in; `within` counts the hours of no more."""
+    return max(0.0, end - max(begin, first_day(upkeep.logged))) if upkeep.logged else 0.0
 
 
 def _labelled(

@@ -13,7 +13,7 @@ from typing import Any
 
 from clr.errors import UsageError
 from clr.gate.statistics import wilson_interval
-from clr.roi import Case, Field, derive, replace
+from clr.roi import Case, Field, currency, derive, derived, replace
 from clr.roi_errors import mean_cost
 
 YEAR_DAYS, MONTH_DAYS = 365.25, 30.4375
@@ -53,7 +53,7 @@ class Served:
         drawn_wrong: of these.
         hours: of upkeep, as people recorded them; None: nobody did.
         incidents: as people recorded them.
-        logged_days: since the first record of upkeep.
+        logged_days: of the window since the first record of upkeep, which may be older than it.
     """
 
     days: float
@@ -114,7 +114,7 @@ def window_fields(served: Served, defects: Mapping[str, Any] | None = None) -> C
         "active_hours": _measured("hours", served.active_hours),
     }
     if served.items:
-        found["items_per_hour"] = _derived(
+        found["items_per_hour"] = derived(
             "items/hour", "items / active_hours", served.items / served.active_hours
         )
     if served.latency_ms is not None:
@@ -122,7 +122,7 @@ def window_fields(served: Served, defects: Mapping[str, Any] | None = None) -> C
         found["latency_p95_served_ms"] = _measured("ms", round(served.latency_ms[1], 3))
     if defects is not None and served.items:
         count = sum(served.labels.get(label, 0) for label in defects["value"])
-        found["defect_rate"] = _derived(
+        found["defect_rate"] = derived(
             "share", "answers with a label of defects / items", count / served.items
         )
     rate = error_rate(served)
@@ -135,7 +135,7 @@ def window_fields(served: Served, defects: Mapping[str, Any] | None = None) -> C
         found["maintenance_hours"] = _measured("hours", served.hours, source)
         found["incidents"] = _measured("incidents", served.incidents, source)
         if served.items:
-            found["maintenance_hours_per_1000_items"] = _derived(
+            found["maintenance_hours_per_1000_items"] = derived(
                 "hours/1000 items", "1000 × maintenance_hours / items",
                 1000 * served.hours / served.items,
             )  # fmt: skip
@@ -155,8 +155,7 @@ def served_case(case: Mapping[str, Field], served: Served, version: Served) -> C
         for name, one in case.items()
         if one["kind"] != "derived" or name in ("error_cost_before", "error_cost_after")
     }
-    money = kept["currency"]["value"] if "currency" in kept else "currency units"
-    replace(kept, _known(served), money)
+    replace(kept, _known(served), currency(kept))
     rate = error_rate(version)
     if rate is not None and rate["sampling"] != "sent" and "accuracy" in kept:
         kept["accuracy"] = _accuracy(rate, kept["accuracy"])
@@ -180,8 +179,9 @@ def _known(served: Served) -> dict[str, Field]:
         known["maintenance_hours_per_month"] = {
             "kind": "derived",
             "value": served.hours * MONTH_DAYS / served.logged_days,
-            "formula": f"{MONTH_DAYS} × maintenance_hours / days since the first record = "
-            f"{MONTH_DAYS} × {served.hours:g} / {served.logged_days:.1f}",
+            "formula": f"{MONTH_DAYS} × maintenance_hours / days since the first record, or since "
+            f"the first answer where that came later = {MONTH_DAYS} × {served.hours:g} / "
+            f"{served.logged_days:.1f}",
         }
     return known
 
@@ -230,7 +230,3 @@ def _measured(unit: str, value: float, source: str = "") -> Field:
     return {"kind": "measured", "unit": unit, "value": value} | (
         {"source": source} if source else {}
     )
-
-
-def _derived(unit: str, formula: str, value: float) -> Field:
-    return {"kind": "derived", "unit": unit, "formula": formula, "value": value}

@@ -100,6 +100,15 @@ def test_before_the_first_record_hours_are_unknown(journal: Path) -> None:
     assert [one.hours for one in months.values()] == [None, 1.0, 0]
 
 
+def test_records_from_before_the_first_answer_are_no_days_without_hours(journal: Path) -> None:
+    ledger = open_ledger(journal)
+    for day in (date(2026, 9, 1), date(2027, 2, 20)):
+        payload = logged_payload(1.0, "", day, date(2027, 2, 20))
+        ledger.append(LOGGED, "clr-red-caps", payload, actor="olga", authentication="local-os-user")
+    total = read_production(journal, read_upkeep(ledger), NOW)["red-caps"].total
+    assert (total.hours, total.logged_days) == (1.0, pytest.approx(50.0))
+
+
 @pytest.mark.parametrize(
     ("hours", "incident", "on"), [(0.0, "", None), (1.0, "", date(2027, 2, 11))]
 )

@@ -64,6 +64,16 @@ def test_csv_has_one_line_a_field_and_window(plant: Plant) -> None:
     assert row["assumed"] == "20000.0"
 
 
+def test_a_sheet_without_upkeep_says_so_beside_it(plant: Plant) -> None:
+    for file in (plant.state / "ledger").glob("ledger.db*"):
+        file.unlink()
+    (plant.state / "ledger" / "ledger.db").write_bytes(b"no database" * 100)
+    done = plant.clr("roi", "--csv")
+    assert done.code == 0, done.err
+    assert "Upkeep is not in these figures" in done.err
+    assert "Upkeep" not in done.out
+
+
 def test_a_person_reads_months_and_how_labels_were_sampled(plant: Plant) -> None:
     out = plant.clr("roi", "red").out
     assert "red in production since" in out

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from clr.errors import ClrError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clr.audit.chain import Entry
+    from clr.audit.ledger import Ledger
     from clr.registry.overview import Overview
     from clr.registry.release import Release
     from clr.registry.store import Registry
@@ -106,7 +108,7 @@ class Reader:
         problems: list[str] = []
         state = self._settings.state
         upkeep: dict[str, Upkeep] = self._try(
-            lambda: read_upkeep(self._ledger()), {}, "Upkeep", problems
+            lambda: read_upkeep(self._ledger), {}, "Upkeep", problems
         )
         production: dict[str, Production] = self._try(
             lambda: read_production(state, upkeep), {}, "Journal", problems
@@ -140,7 +142,8 @@ class Reader:
             problems.append(f"{what}: {error.message}")
             return nothing
 
-    def _ledger(self) -> Any:
+    @cached_property
+    def _ledger(self) -> Ledger:
         from clr.audit.ledger import open_ledger
 
         return open_ledger(self._settings.state, self._settings.ledger_url)
@@ -154,7 +157,7 @@ class Reader:
         return registry, overview(registry), current_release(registry)
 
     def _moves(self) -> list[dict[str, Any]]:
-        entries: list[Entry] = [one for act in MOVES for one in self._ledger().entries(action=act)]
+        entries: list[Entry] = [one for act in MOVES for one in self._ledger.entries(action=act)]
         return [_move(one) for one in sorted(entries, key=lambda one: -one.seq)]
 
     def _task(
@@ -182,7 +185,7 @@ class Reader:
         return Task(
             name=name,
             champion=champion,
-            accuracy=_accuracy(shown) if shown else None,
+            accuracy=shown.accuracy if shown else None,
             versions=tuple(_version(one) for one in reversed(known)),
             case=case,
             told=told,
@@ -201,11 +204,6 @@ class Reader:
                 path = fetch(registry, run, "roi.json", folder)
                 self._cases[run] = json.loads(path.read_bytes())
         return self._cases[run]
-
-
-def _accuracy(version: Version) -> float | None:
-    text = version.tags.get("clr.accuracy", "")
-    return float(text.split()[0]) if text else None
 
 
 def _version(one: Version) -> dict[str, Any]:

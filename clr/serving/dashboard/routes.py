@@ -26,7 +26,7 @@ Reading = Annotated[Key, Depends(needs("metrics"))]
 @router.get("/dashboard")
 async def dashboard(request: Request, key: Reading, served: Served) -> HTMLResponse:
     """Show every task that the key is for."""
-    facts = await _facts(request, served)
+    facts = await _facts(request)
     return _answer(overview(facts, served.engine.health(), key.tasks))
 
 
@@ -34,17 +34,14 @@ async def dashboard(request: Request, key: Reading, served: Served) -> HTMLRespo
 async def one_task(request: Request, task: str, key: Reading, served: Served) -> HTMLResponse:
     """Show one task."""
     refuse_task(key, task)
-    facts = await _facts(request, served)
+    facts = await _facts(request)
     if task not in facts.tasks:
         raise Problem("unknown-task", f"There is no task {shown(task)}.")
     return _answer(task_page(facts, served.engine.health(), facts.tasks[task]))
 
 
-async def _facts(request: Request, served: Service) -> Facts:
-    state = request.app.state
-    if not hasattr(state, "dashboard"):
-        state.dashboard = Reader(served.settings)
-    reader: Reader = state.dashboard
+async def _facts(request: Request) -> Facts:
+    reader: Reader = request.app.state.dashboard
     return await run_in_threadpool(reader.facts)
 
 
