@@ -24,7 +24,7 @@ from clr.pilot.criteria import Pairs, Today
 from flows import output, prefect_api, tracking
 from flows.asked import check_request
 from flows.job import Job, Result
-from flows.pilot_stages import enough_data, judge_pilot, measure_site, pairs_of, pilot_folder
+from flows.pilot_stages import enough_data, judge_pilot, measure_site, pilot_folder
 from flows.session import Session
 from flows.stages import measure_adapter, measure_before, train_adapter, validate_images
 
@@ -127,9 +127,9 @@ def _document(
 
     evidence = read_evidence(job.folder / "evidence.safetensors", measured["evidence"])
     today = _today(job, asked)
-    pairs = pairs_of(evidence.labels, evidence.probe, evidence.predicted)
+    pairs = Pairs.of(evidence.labels, evidence.probe, evidence.predicted)
     gained = criteria.gain("gain", pairs, today)
-    case = business(job, evidence, before, trained, _known(today))
+    case = business(job, evidence, before, trained, _known(asked, today))
     target = asked.target or min(
         0.999, max(0.01, 1 - today.error if today else pairs.before / pairs.n)
     )
@@ -182,23 +182,18 @@ def _document(
     }
 
 
-def _target(accuracy: float) -> float:
-    """Return what exists as a target that a learning curve can have."""
-    return min(0.999, max(0.01, accuracy))
-
-
 def _today(job: Job, asked: Request) -> Today | None:
     if asked.wrong is not None and asked.of is not None:
         return Today.sample(asked.wrong, asked.of)
     if asked.today is not None:
         return Today(asked.today)
-    assumed = {**job.session.settings.business(), **job.task.business}.get("current_error_rate")
+    assumed = job.session.assumptions(job.task).get("current_error_rate")
     return None if assumed is None else Today(float(assumed))
 
 
-def _known(today: Today | None) -> dict[str, Result]:
-    """Return today's error rate for the business case."""
-    if today is None:
+def _known(asked: Request, today: Today | None) -> dict[str, Result]:
+    """Return the error rate that the pilot was given; one that is assumed is in the case anyway."""
+    if today is None or (asked.wrong is None and asked.today is None):
         return {}
     field: Result = {"kind": "assumed", "value": today.error, "source": "given for the pilot"}
     if today.wrong is not None:

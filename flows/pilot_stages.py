@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clr.core.files import sha256_file
 from clr.errors import DataRefused, IntegrityBroken, UsageError
@@ -91,8 +90,6 @@ def enough_data(job: Job, path: str, target: float, minutes: float) -> Criterion
     """Draw the learning curve of the folder, as `clr plan` does, and ask it."""
     from flows.plan import run_plan
 
-    images = len(job.train_images)
-
     def compute() -> Result:
         try:
             plan = run_plan(job.session, Path(path), target, EPOCHS, minutes, job.folder / "plan")
@@ -106,7 +103,7 @@ def enough_data(job: Job, path: str, target: float, minutes: float) -> Criterion
 
     inputs = {"training": job.training_key, "target": target, "minutes": minutes}
     drawn = once(job.folder, "pilot-curve", inputs, compute)
-    return criteria.data(drawn["curve"], target, images, drawn["reason"])
+    return criteria.data(drawn["curve"], target, job.manifest.train, drawn["reason"])
 
 
 def measure_site(job: Job, folder: Path, adapter: str) -> Result:
@@ -147,7 +144,7 @@ def measure_site(job: Job, folder: Path, adapter: str) -> Result:
             lambda batch: network.logits(batch, adapter), images, job.preprocessing, backbone.device
         )
         probe = predicted(job.baseline.probe.logits(features))
-        pairs = pairs_of(labels, probe, predicted(logits))
+        pairs = Pairs.of(labels, probe, predicted(logits))
         counts = {name: int((labels == at).sum()) for at, name in enumerate(job.spec.labels)}
         return {"classes": counts, "pairs": asdict(pairs)}
 
@@ -185,8 +182,3 @@ def _site_files(job: Job, folder: Path) -> list[tuple[str, Path]]:
     if not files:
         raise UsageError(f"{folder} has no images.", fix="Give --site FOLDER/CLASS/IMAGES.")
     return sorted(files)
-
-
-def pairs_of(labels: Iterable[Any], before: Iterable[Any], after: Iterable[Any]) -> Pairs:
-    """Count pairs of answers; arrays are as good as sequences."""
-    return Pairs.of(*(list(map(int, one)) for one in (labels, before, after)))

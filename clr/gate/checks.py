@@ -179,5 +179,11 @@ def points(share: float) -> str:
     return f"{value:.{digits}f} points"
 
 
+def signed(difference: float) -> str:
+    """Return a difference of shares in percentage points with its sign, ``+1.2``."""
+    value = round(100 * difference, 1)
+    return f"{value:+.1f}".replace("-", "−") if value else "0.0"
+
+
 def _finite(value: float | None) -> float | None:
     return round(value, 6) if value is not None and isfinite(value) else None

@@ -15,6 +15,7 @@ from clr.gate.checks import (
     count,
     percent,
     points,
+    signed,
 )
 from clr.gate.evidence import PROVENANCE, Ints, Limits, Newcomer, evidence_digest
 from clr.gate.statistics import paired_interval, wilson_interval
@@ -37,8 +38,8 @@ def _improvement(one: Newcomer, limits: Limits) -> Check:
     message = (
         f"{one.task}: {percent(probe.after)} of {count(one.n, 'test image')} right, the linear "
         f"probe {percent(probe.before)}, the majority class {percent(majority.before)}. "
-        f"{_signed(-probe.drop)} points over the probe ({percent(1 - 2 * limits.alpha, 0)} "
-        f"interval {_signed(low)} to {_signed(high)}): {judgement}"
+        f"{signed(-probe.drop)} points over the probe ({percent(1 - 2 * limits.alpha, 0)} "
+        f"interval {signed(low)} to {signed(high)}): {judgement}"
     )
     facts = {
         "accuracy": round(probe.after, 6),
@@ -199,8 +200,3 @@ def _ratio(value: float, base: float) -> float:
 
 def _accuracy_interval(pairs: Pairs) -> tuple[float, float]:
     return wilson_interval(round(pairs.after * pairs.n), pairs.n)
-
-
-def _signed(share: float) -> str:
-    value = round(100 * share, 1)
-    return f"{value:+.1f}".replace("-", "−") if value else "0.0"

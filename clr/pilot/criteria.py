@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from clr.errors import UsageError
+from clr.gate.evidence import Ints
 from clr.gate.statistics import paired_interval, wilson_interval
 
 Answer = Literal["met", "not met", "unknown"]
@@ -107,14 +108,14 @@ class Pairs:
         return self.before - self.regressed + self.repaired
 
     @classmethod
-    def of(cls, labels: Sequence[int], before: Sequence[int], after: Sequence[int]) -> Pairs:
-        """Count the pairs of answers `before` and `after` against `labels`."""
-        rows = [(b == one, a == one) for one, b, a in zip(labels, before, after, strict=True)]
+    def of(cls, labels: Ints, before: Ints, after: Ints) -> Pairs:
+        """Count the pairs of answers `before` and `after` against `labels`, int [n] each."""
+        was, now = before == labels, after == labels
         return cls(
-            n=len(rows),
-            before=sum(b for b, _ in rows),
-            regressed=sum(b and not a for b, a in rows),
-            repaired=sum(a and not b for b, a in rows),
+            n=len(labels),
+            before=int(was.sum()),
+            regressed=int((was & ~now).sum()),
+            repaired=int((now & ~was).sum()),
         )
 
 

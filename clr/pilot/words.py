@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from clr.gate.checks import signed
 from clr.pilot.labels import WORDS
 
 __all__ = [
@@ -32,12 +33,7 @@ def percent(share: float, language: str) -> str:
 
 def points(difference: float, language: str) -> str:
     """Return a difference of shares in percentage points, with its sign."""
-    return f"{_signed(difference)}{' points' if language == 'en' else 'ポイント'}"
-
-
-def _signed(difference: float) -> str:
-    value = round(100 * difference, 1)
-    return f"{value:+.1f}".replace("-", "−") if value else "0.0"
+    return f"{signed(difference)}{' points' if language == 'en' else 'ポイント'}"
 
 
 def count(number: float, language: str, thing: str = "image") -> str:
@@ -112,8 +108,8 @@ def _gain(one: Facts, language: str) -> str:
         return words["site:needed"].format(images=count(needed, language))
     text = words["gained"].format(
         gain=points(one["gain"]["middle"], language),
-        low=_signed(one["gain"]["low"]),
-        high=_signed(one["gain"]["high"]),
+        low=signed(one["gain"]["low"]),
+        high=signed(one["gain"]["high"]),
         against=words[f"against:{one['against']}"],
         images=count(one["n"], language),
     )

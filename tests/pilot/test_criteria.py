@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -61,7 +62,8 @@ def test_a_rate_that_was_given_has_no_width(one: Pairs, error: float) -> None:
 
 
 def test_pairs_are_counted_from_answers() -> None:
-    assert Pairs.of([0, 0, 1, 1, 1], [0, 1, 1, 0, 0], [1, 0, 1, 1, 0]) == Pairs(5, 2, 1, 2)
+    labels, before, after = np.array([[0, 0, 1, 1, 1], [0, 1, 1, 0, 0], [1, 0, 1, 1, 0]])
+    assert Pairs.of(labels, before, after) == Pairs(5, 2, 1, 2)
     assert Pairs(5, 2, 1, 2).after == 3
 
 

@@ -148,6 +148,15 @@ def test_a_sample_of_decisions_is_measured_not_assumed(
     assert done.json["roi"]["current_error_rate"]["kind"] == "measured"
 
 
+def test_a_rate_out_of_the_assumptions_is_not_said_to_be_given(plant: Plant, caps: Path) -> None:
+    done = plant.clr(
+        "pilot", caps, "--minutes", "0", "--json", CLR_BUSINESS_CURRENT_ERROR_RATE="0.4"
+    )
+    assert done.json["criteria"][0]["against"] == "today"
+    rate = done.json["roi"]["current_error_rate"]
+    assert rate == {"kind": "assumed", "unit": "share", "value": 0.4}
+
+
 def test_a_no_go_is_an_answer_and_ends_with_0(plant: Plant, caps: Path) -> None:
     done = plant.clr("pilot", caps, "--today", "0", "--minutes", "0", "--target", "0.5")
     assert done.code == 0
