@@ -105,9 +105,19 @@ class Thresholds:
     temperature: float
 
 
+def lead_limit(known: Calibrated | None, doubt: float) -> float:
+    """Return the lead over a task at or below which a choice is doubtful; none is without images.
+
+    Args:
+        known: its calibration images; None where it has none.
+        doubt: share of its images that may be given to another task without a word.
+    """
+    return -np.inf if known is None else limit(known.margins, doubt)
+
+
 def thresholds(known: Sequence[Calibrated | None], doubt: float, unknown: float) -> Thresholds:
     """Return the conformal limits of every task; none where it has no calibration images."""
-    leads = [-np.inf if one is None else limit(one.margins, doubt) for one in known]
+    leads = [lead_limit(one, doubt) for one in known]
     distances = [np.inf if one is None else limit(one.distances, unknown) for one in known]
     return Thresholds(
         np.array(leads, dtype=np.float32),

@@ -20,8 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clr.core.backbone import Backbone
-from clr.core.choosing import Calibrated, Routed, Thresholds, calibrated, choose, thresholds
-from clr.core.conformal import limit
+from clr.core.choosing import (
+    Calibrated,
+    Routed,
+    Thresholds,
+    calibrated,
+    choose,
+    lead_limit,
+    thresholds,
+)
 from clr.core.described import TaskStatistics
 from clr.core.images import Preprocessing
 from clr.errors import IntegrityBroken
@@ -206,10 +213,9 @@ class Router:
         found: Floats = 2 * (_lengths(white) - self._nearness(white).max(1))
         return found
 
-    def doubt_limit(self, task: str, doubt: float = DOUBT) -> float:
-        """Return the lead over `task` at or below which a choice is doubtful; see `calibrate`."""
-        known = self._known(self.tasks.index(task))
-        return -np.inf if known is None else limit(known.margins, doubt)
+    def doubt_limit(self, task: str) -> float:
+        """Return the lead over `task` at or below which `DOUBT` says that a choice is doubtful."""
+        return lead_limit(self._known(self.tasks.index(task)), DOUBT)
 
     def _known(self, at: int) -> Calibrated | None:
         """Return how a task's calibration images are seen; computed once."""

@@ -30,6 +30,9 @@ from clr.errors import UsageError
 Floats = npt.NDArray[np.float64]
 Side = Literal["up", "down"]
 
+POINTS = 60
+"""Of a picture of the confidence sequence over time."""
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -75,14 +78,14 @@ def log_capital(stream: Stream, mean: float, side: Side) -> Floats:
     return summed
 
 
-def e_value(stream: Stream, side: Side, mean: float = 0.0) -> float:
-    """Return the greatest capital so far, 1 at least; P(it reaches 1/a) <= a without an effect.
+def e_value(stream: Stream, side: Side) -> float:
+    """Return the greatest capital so far at m = 0, 1 at least; P(it reaches 1/a) <= a if mu = 0.
 
     As a running maximum it is what Ville's inequality bounds, no longer an e-value by itself.
     """
     if not len(stream):
         return 1.0
-    return float(np.exp(min(700.0, max(0.0, float(log_capital(stream, mean, side).max())))))
+    return float(np.exp(min(700.0, max(0.0, float(log_capital(stream, 0.0, side).max())))))
 
 
 def interval(stream: Stream, alpha: float) -> tuple[float, float]:
@@ -104,8 +107,8 @@ def interval(stream: Stream, alpha: float) -> tuple[float, float]:
     )
 
 
-def path(stream: Stream, alpha: float, points: int = 60) -> list[tuple[int, float, float]]:
-    """Return the confidence sequence over time, for a picture: (n, low, high) at most `points`.
+def path(stream: Stream, alpha: float) -> list[tuple[int, float, float]]:
+    """Return the confidence sequence over time, for a picture: (n, low, high) at most `POINTS`.
 
     Ends lie on a grid that is fine around 0 and coarse far away (0.0002 there, 0.02 at 1), the
     wider value each.
@@ -117,7 +120,7 @@ def path(stream: Stream, alpha: float, points: int = 60) -> list[tuple[int, floa
     first, last = _range(stream)
     ticks = np.linspace(-1, 1, 201)
     grid = np.unique(np.clip(ticks * np.abs(ticks), first + 1e-6, last - 1e-6))
-    at = np.unique(np.linspace(1, n, min(points, n)).astype(int)) - 1
+    at = np.unique(np.linspace(1, n, min(POINTS, n)).astype(int)) - 1
     limit = float(np.log(2 / alpha))
     lows, highs = np.full(len(at), first), np.full(len(at), last)
     for m in grid:

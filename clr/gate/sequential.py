@@ -108,30 +108,24 @@ def paired(champion: npt.ArrayLike, challenger: npt.ArrayLike) -> Stream:
     return Stream(now - before, -np.ones(1), np.ones(1), nodes, nodes, weights)
 
 
-def randomised(
-    challenger: npt.ArrayLike,
-    right: npt.ArrayLike,
-    share: npt.ArrayLike,
-    effect: float = EFFECT,
-) -> Stream:
+def randomised(challenger: npt.ArrayLike, right: npt.ArrayLike, share: npt.ArrayLike) -> Stream:
     """Return the stream of scores of items that one arm each answered.
 
     The guess g is the running success rate of both arms. A bet stakes what would be best (in
-    expected log capital) if the rates differed by a multiple of `effect`.
+    expected log capital) if the rates differed by a multiple of `EFFECT`.
 
     Args:
         challenger: whether the challenger answered, [..., n].
         right: whether that answer was right, [..., n]; anything from 0 to 1.
         share: probability that the item went to the challenger, [..., n] or one number, set
             before the item came, in (0, 1).
-        effect: difference that the bets are tuned to.
 
     Raises:
         UsageError: shapes differ, or a share is not between 0 and 1.
     """
     arm, values = _checked(challenger), _checked(right)
     s = np.broadcast_to(np.asarray(share, dtype=np.float64), arm.shape)
-    if arm.shape != values.shape or not (np.all(s > 0) and np.all(s < 1)) or not 0 < effect < 1:
+    if arm.shape != values.shape or not (np.all(s > 0) and np.all(s < 1)):
         raise UsageError(
             "A randomised trial has an arm, an answer and a share between 0 and 1 for each item.",
             fix="Give three arrays of one shape.",
@@ -141,7 +135,7 @@ def randomised(
     score = (arm - s) * (values - guess) / (s * (1 - s))
     low = np.minimum(-guess / s, -(1 - guess) / (1 - s))
     high = np.maximum((1 - guess) / s, guess / (1 - s))
-    best = effect * _MULTIPLES * (s * (1 - s) / (guess * (1 - guess)))[..., None]
+    best = EFFECT * _MULTIPLES * (s * (1 - s) / (guess * (1 - guess)))[..., None]
     return Stream(
         score,
         low,
@@ -152,39 +146,34 @@ def randomised(
     )
 
 
-def harms(stream: Stream, alpha: float = ALPHA) -> bool:
+def harms(stream: Stream) -> bool:
     """Say whether a stream of gains is judged ``harm``, see `judge`: for who asks that alone."""
-    return e_value(stream, "down") >= 2 / alpha
+    return e_value(stream, "down") >= 2 / ALPHA
 
 
-def judge(stream: Stream, alpha: float = ALPHA, worthwhile: float = WORTHWHILE) -> Judged:
+def judge(stream: Stream) -> Judged:
     """Return what a stream of gains says; call it as often as you like.
 
-    ``harm`` and ``better``: the bets on a loss, or on a gain, have reached 2/alpha once, so
-    each has probability alpha/2 at most where there is no such thing. ``futile``: the whole
-    confidence sequence lies below `worthwhile`, so that going on cannot show what one hopes
-    for; it errs with probability alpha/2 at most, too.
+    ``harm`` and ``better``: the bets on a loss, or on a gain, have reached 2/`ALPHA` once, so
+    each has probability `ALPHA`/2 at most where there is no such thing. ``futile``: the whole
+    confidence sequence lies below `WORTHWHILE`, so that going on cannot show what one hopes
+    for; it errs with probability `ALPHA`/2 at most, too.
 
     Args:
         stream: `paired` or `randomised`.
-        alpha: chance of a false ``harm`` or ``better``, ever.
-        worthwhile: smallest gain that one would change the champion for.
-
-    Raises:
-        UsageError: `alpha` is no error rate.
     """
-    low, high = interval(stream, alpha)
+    low, high = interval(stream, ALPHA)
     better, harm = e_value(stream, "up"), e_value(stream, "down")
     estimate = float(stream.values.mean()) if len(stream) else 0.0
     verdict = Verdict.UNDECIDED
-    if harm >= 2 / alpha:  # of both, as after a change in the world, the careful one
+    if harm >= 2 / ALPHA:  # of both, as after a change in the world, the careful one
         verdict = Verdict.HARM
-    elif better >= 2 / alpha:
+    elif better >= 2 / ALPHA:
         verdict = Verdict.BETTER
-    elif high < worthwhile:
+    elif high < WORTHWHILE:
         verdict = Verdict.FUTILE
     p = min(1.0, 2 / max(better, harm))
-    return Judged(verdict, len(stream), estimate, low, high, better, harm, p, alpha)
+    return Judged(verdict, len(stream), estimate, low, high, better, harm, p, ALPHA)
 
 
 def _checked(values: npt.ArrayLike) -> Floats:
