@@ -221,9 +221,19 @@ def write_quickly(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def _register_one(
-    session: Session, task: str, path: Path, digest: str, data: str, seen: str
-) -> Names:
+def register_version(
+    session: Session, task: str, path: Path, digest: str, data: str, tags: dict[str, str]
+) -> tuple[Any, Any]:
+    """Register an adapter as an onboarding does; return its run and its version.
+
+    Args:
+        session: its workspace.
+        task: name.
+        path: of the adapter's file.
+        digest: of that file.
+        data: digest of the task's data.
+        tags: of the version.
+    """
     from clr.registry.package import BackboneReference
     from clr.registry.runs import find_or_start_run, finish
     from clr.registry.versions import register_adapter
@@ -241,12 +251,16 @@ def _register_one(
         ),
         data_digest=data,
         card="",
-        tags={
-            "clr.evidence_digest": seen,
-            "clr.verdict": "passed",
-            "clr.accuracy": "0.5",
-        },
+        tags=tags,
     )
+    return run, version
+
+
+def _register_one(
+    session: Session, task: str, path: Path, digest: str, data: str, seen: str
+) -> Names:
+    tags = {"clr.evidence_digest": seen, "clr.verdict": "passed", "clr.accuracy": "0.5"}
+    run, version = register_version(session, task, path, digest, data, tags)
     session.registry.client.set_registered_model_alias(f"clr-{task}", "champion", "1")
     return Names(task, run.id, version.model_id, digest, data, seen, run.experiment_id)
 
@@ -324,8 +338,14 @@ def _clone_files(session: Session, known: list[Names], files: dict[str, bytes]) 
         os.link(session.evidence_copy(one.evidence), shown)
 
 
-def release(session: Session, champions: list[Any]) -> Any:
-    """Return a release of these champions, which serves."""
+def release(session: Session, champions: list[Any], before: Any = None) -> Any:
+    """Return a release of these champions, which serves.
+
+    Args:
+        session: its workspace.
+        champions: of its tasks.
+        before: release that it follows; None: it is the first.
+    """
     from clr.core.files import canonical_json, sha256_bytes
     from clr.core.routing import Router
     from clr.registry.release import Release
@@ -334,8 +354,9 @@ def release(session: Session, champions: list[Any]) -> Any:
     report = canonical_json({"matrix": None})
     router = Router({one.task: session.evidence(one).statistics for one in champions})
     tasks = {one.task: one for one in champions}
-    first = Release(session.backbone.digest, tasks, router.digest, sha256_bytes(report))
-    written = write_release(session.registry, first, {"gate.json": report})
+    previous = before.digest if before else ""
+    made = Release(session.backbone.digest, tasks, router.digest, sha256_bytes(report), previous)
+    written = write_release(session.registry, made, {"gate.json": report})
     activate(session.registry, written)
     return written
 

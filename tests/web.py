@@ -84,23 +84,31 @@ class Web:
 @contextmanager
 def serving(plant: Any, **settings: Any) -> Iterator[Web]:
     """Serve a plant in this process, with settings of its own."""
+    with running(plant.session().settings.model_copy(update=settings)) as (port, app):
+        found = Web(plant, port, app)
+        assert until(lambda: found.call("GET", "/v2/health/ready").status_code == 200, 60)
+        yield found
+
+
+@contextmanager
+def running(settings: Any) -> Iterator[tuple[int, Any]]:
+    """Run a prediction server in this process; yield its port and its app."""
     from uvicorn import Server
 
     from clr.serving.app import create_app
     from clr.serving.engine import Engine
     from clr.serving.listening import configuration
 
-    chosen = plant.session().settings.model_copy(update=settings)
     listening = socket.create_server((HOST, 0))
     port = listening.getsockname()[1]
     failed: list[BaseException] = []
     there: list[Any] = []
 
     async def run() -> None:
-        engine = Engine(chosen)
+        engine = Engine(settings)
         await engine.start()
         try:
-            app = create_app(engine, chosen)
+            app = create_app(engine, settings)
             there.append((Server(configuration(app)), app))
             await there[0][0].serve(sockets=[listening])
         finally:
@@ -118,9 +126,7 @@ def serving(plant: Any, **settings: Any) -> Iterator[Web]:
         assert until(lambda: failed or (there and there[0][0].started), 60)
         if failed:
             raise failed[0]
-        found = Web(plant, port, there[0][1])
-        assert until(lambda: found.call("GET", "/v2/health/ready").status_code == 200, 60)
-        yield found
+        yield port, there[0][1]
     finally:
         if there:
             there[0][0].should_exit = True

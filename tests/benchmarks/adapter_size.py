@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.benchmarks.pages import DOCS, write_docs
+
 if TYPE_CHECKING:
     from clr.core.adapter import Adapter
     from clr.core.baseline import Baseline
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 
 SPARSITIES = (0.0, 0.5)
 IMAGES, SIDE, EPOCHS = 600, 96, 8
-DOCS = Path(__file__).parents[2] / "docs"
 TICKS = (10, 30, 100, 300)
 PICTURE = "![Test accuracy against kilobytes, a panel a task](images/adapter-size.png)"
 COLOURS = {0.0: "#1b5e9c", 0.5: "#b34700"}
@@ -62,7 +63,8 @@ def main() -> None:
     table = as_table(rows)
     print(f"\n{table}\n  {time.process_time() - started:.0f} s of processor time", flush=True)
     if os.environ.get("CLR_WRITE_DOCS"):
-        write_docs(table, picture(rows))
+        (DOCS / "images" / "adapter-size.png").write_bytes(picture(rows))
+        write_docs("adapter-size.md", {"sizes": f"{_machine()}\n\n{table}\n\n{PICTURE}"})
 
 
 def _folders(scratch: Path) -> list[Path]:
@@ -204,15 +206,6 @@ def picture(rows: list[Row]) -> bytes:
     return file.getvalue()
 
 
-def write_docs(table: str, image: bytes) -> None:
-    """Put the table between the marks in docs/adapter-size.md, and the picture beside it."""
-    path = DOCS / "adapter-size.md"
-    (DOCS / "images" / "adapter-size.png").write_bytes(image)
-    head, _, rest = path.read_text(encoding="utf-8").partition("<!-- sizes -->\n")
-    _, _, tail = rest.partition("<!-- /sizes -->")
+def _machine() -> str:
     today = datetime.now(UTC).date().isoformat()
-    about = f"{today}, one thread of a {os.cpu_count()}-core {platform.machine()} machine, no GPU."
-    path.write_text(
-        f"{head}<!-- sizes -->\n{about}\n\n{table}\n\n{PICTURE}\n<!-- /sizes -->{tail}",
-        encoding="utf-8",
-    )
+    return f"{today}, one thread of a {os.cpu_count()}-core {platform.machine()} machine, no GPU."

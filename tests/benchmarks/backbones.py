@@ -8,11 +8,11 @@ them. `CLR_WRITE_DOCS=1` puts the table into docs/backbones.md.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any, get_args
 
 from clr.core.backbone import Backbone
 from clr.core.sites import Variant
+from tests.benchmarks.pages import write_docs
 
 NAMES = (
     "tf_efficientnet_lite0", "tf_efficientnet_lite1", "efficientnet_b0", "mobilenetv3_large_100",
@@ -35,7 +35,7 @@ def main() -> None:
         lines.append(as_row(measure(name)))
         print(lines[-1], flush=True)
     if os.environ.get("CLR_WRITE_DOCS"):
-        write_docs("\n".join(lines))
+        write_docs("backbones.md", {"table": "\n".join(lines)})
 
 
 def measure(name: str) -> Facts:
@@ -122,12 +122,3 @@ def as_row(facts: Facts) -> str:
         "identical, every kernel acts" if facts["identical"] and facts["alive"] else "**broken**",
     ]
     return "| " + " | ".join(cells) + " |"
-
-
-def write_docs(table: str) -> None:
-    """Put the table between the marks in docs/backbones.md."""
-    path = Path(__file__).parents[2] / "docs" / "backbones.md"
-    text = path.read_text(encoding="utf-8")
-    head, _, rest = text.partition("<!-- table -->\n")
-    _, _, tail = rest.partition("<!-- /table -->")
-    path.write_text(f"{head}<!-- table -->\n{table}\n<!-- /table -->{tail}", encoding="utf-8")

@@ -22,6 +22,7 @@ from typing import Any
 
 from flows.session import Session
 from tests import synthetic
+from tests.benchmarks.pages import write_docs
 
 SIZES = tuple(int(one) for one in os.environ.get("CLR_BENCH_TASKS", "10,100,1000").split(","))
 LARGE = 1000
@@ -57,7 +58,7 @@ def main() -> None:
     table = as_table(found)
     print("\n" + table, flush=True)
     if os.environ.get("CLR_WRITE_DOCS"):
-        write_docs(table)
+        write_docs("scale.md", {"growth": table})
 
 
 def measure(folder: Path, size: int) -> Figures:
@@ -252,12 +253,3 @@ def _exponent(sizes: list[int], values: list[float | None]) -> str:
         return "–"
     (small, before), (large, after) = known[-2:]
     return f"{math.log(after / before) / math.log(large / small):.2f}"
-
-
-def write_docs(table: str) -> None:
-    """Put the table between the marks in docs/scale.md."""
-    path = Path(__file__).parents[2] / "docs" / "scale.md"
-    text = path.read_text(encoding="utf-8")
-    head, _, rest = text.partition("<!-- growth -->\n")
-    _, _, tail = rest.partition("<!-- /growth -->")
-    path.write_text(f"{head}<!-- growth -->\n{table}\n<!-- /growth -->{tail}", encoding="utf-8")

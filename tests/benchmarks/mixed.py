@@ -17,6 +17,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from tests.benchmarks.pages import write_docs
+
 THREADS = int(os.environ.get("CLR_BENCH_THREADS", "1"))
 ROUNDS = int(os.environ.get("CLR_BENCH_ROUNDS", "15"))
 IMAGES, SIDE, CLASSES = 32, 96, 10
@@ -43,7 +45,7 @@ def main() -> None:
     for table in tables.values():
         print(table + "\n", flush=True)
     if os.environ.get("CLR_WRITE_DOCS"):
-        write_docs(tables)
+        write_docs("serving-speed.md", tables)
 
 
 def adapter(backbone: Any, seed: int) -> Any:
@@ -187,7 +189,8 @@ def resident() -> int:
 
 def interleaved(calls: Calls, rounds: int) -> dict[str, float]:
     """Return the median seconds of each call, called in turns, after two rounds to warm up."""
-    clock, found = _clock(), {name: [0.0] * 0 for name in calls}
+    clock = _clock()
+    found: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 2):
         for name, call in calls.items():
             begin = clock()
@@ -199,14 +202,3 @@ def interleaved(calls: Calls, rounds: int) -> dict[str, float]:
 
 def _clock() -> Callable[[], float]:
     return time.thread_time if THREADS == 1 else time.perf_counter
-
-
-def write_docs(tables: dict[str, str]) -> None:
-    """Put each table between its marks in docs/serving-speed.md."""
-    path = Path(__file__).parents[2] / "docs" / "serving-speed.md"
-    text = path.read_text(encoding="utf-8")
-    for name, table in tables.items():
-        head, _, rest = text.partition(f"<!-- {name} -->\n")
-        _, _, tail = rest.partition(f"<!-- /{name} -->")
-        text = f"{head}<!-- {name} -->\n{table}\n<!-- /{name} -->{tail}"
-    path.write_text(text, encoding="utf-8")

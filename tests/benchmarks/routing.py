@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clr.core.choosing import Routed
-from clr.core.described import Floats, TaskStatistics, held_out, statistics
+from clr.core.described import Floats, TaskStatistics, describe, held_out
 from clr.core.routing import Router, project
+from tests.benchmarks.pages import write_docs
 from tests.benchmarks.routers import ROUTERS, Known
 from tests.benchmarks.routing_tasks import Features, Pair, Split, folders
 from tests.benchmarks.routing_times import timed
@@ -93,7 +94,7 @@ def main() -> None:
     for table in tables.values():
         print(table + "\n", flush=True)
     if os.environ.get("CLR_WRITE_DOCS"):
-        write_docs(tables)
+        write_docs("routing.md", tables)
 
 
 def task(pair: Pair) -> Task:
@@ -102,18 +103,11 @@ def task(pair: Pair) -> Task:
     held = held_out(train.labels)
     fitted = Split(train.features[~held], train.labels[~held])
     probe = probed(fitted, Split(train.features[held], train.labels[held]))
-    known = Known(project(fitted.features), fitted.labels)
-    classes = int(train.labels.max()) + 1
-    described = TaskStatistics(
-        *_arrays(statistics(known.features, known.labels, classes)),
-        project(train.features[held]).astype(np.float16),
-    )
+    projected = project(train.features)
+    known = Known(projected[~held], fitted.labels)
+    described = describe(projected, train.labels, int(train.labels.max()) + 1)
     right = probe.log_probabilities(test.features).argmax(1) == test.labels
     return Task(known, described, project(test.features), right, test.features, probe)
-
-
-def _arrays(one: TaskStatistics) -> tuple[NDArray[np.int64], Floats, Floats]:
-    return one.counts, one.means, one.scatter
 
 
 def probed(train: Split, held: Split) -> Probed:
@@ -160,12 +154,7 @@ def compared(groups: Mapping[str, Mapping[str, Task]]) -> str:
                 _mean([found[group][one].mean() for one in tasks]),
                 _mean([*map(np.mean, right)]),
             ]
-        label = (
-            f"two-stage: best {TOP} of the first, then their probes"
-            if name == "two-stage"
-            else name
-        )
-        lines.append(f"| {label} | {' | '.join(map(_percent, cells))} |")
+        lines.append(f"| {name} | {' | '.join(map(_percent, cells))} |")
     return "\n".join(lines)
 
 
@@ -271,14 +260,3 @@ def _mean(values: list[float] | list[bool]) -> float:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
-
-
-def write_docs(tables: Mapping[str, str]) -> None:
-    """Put each table between its marks in docs/routing.md."""
-    path = Path(__file__).parents[2] / "docs" / "routing.md"
-    text = path.read_text(encoding="utf-8")
-    for name, table in tables.items():
-        head, _, rest = text.partition(f"<!-- {name} -->\n")
-        _, _, tail = rest.partition(f"<!-- /{name} -->")
-        text = f"{head}<!-- {name} -->\n{table}\n<!-- /{name} -->{tail}"
-    path.write_text(text, encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests import synthetic
 from tests.serving.plants import Served
 
 
@@ -20,9 +21,6 @@ def challenge(
     """
     from clr.core.adapter import Adapter, adapter_bytes, load_adapter
     from clr.core.files import sha256_bytes
-    from clr.registry.package import BackboneReference
-    from clr.registry.runs import find_or_start_run, finish
-    from clr.registry.versions import register_adapter
     from flows.session import Session
 
     session = Session(served.settings())
@@ -35,23 +33,10 @@ def challenge(
     data = adapter_bytes(Adapter(elder.spec, tensors))
     path = served.state / "challenger.safetensors"
     path.write_bytes(data)
-    key = sha256_bytes(data)
-    run = find_or_start_run(session.registry, task, key)
-    finish(session.registry, run)
-    backbone = session.backbone
-    version = register_adapter(
-        session.registry,
-        run,
-        path,
-        key=key,
-        backbone=BackboneReference(
-            backbone.name, backbone.digest, architecture=backbone.architecture
-        ),
-        data_digest=champion.data_digest,
-        card="",
-        tags={
-            "clr.evidence_digest": champion.evidence_digest,
-            "clr.verdict": "passed" if passed else "refused",
-        },
-    )
-    return version.version
+    tags = {
+        "clr.evidence_digest": champion.evidence_digest,
+        "clr.verdict": "passed" if passed else "refused",
+    }
+    digest = sha256_bytes(data)
+    _, version = synthetic.register_version(session, task, path, digest, champion.data_digest, tags)
+    return int(version.version)

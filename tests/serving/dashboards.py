@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tests import web
 from tests.serving.journals import DAY, answers, told, write
 
 TASK = "red"
@@ -68,33 +65,5 @@ def _record(served: Any, now: datetime, days: int) -> None:
 @contextmanager
 def running(settings: Any) -> Iterator[str]:
     """Run a prediction server in this process; yield its address."""
-    import uvicorn
-
-    from clr.serving.app import create_app
-    from clr.serving.engine import Engine
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    ready = threading.Event()
-    engine = Engine(settings)
-    config = uvicorn.Config(
-        create_app(engine, settings), host="127.0.0.1", port=port, log_level="warning",
-        lifespan="off",
-    )  # fmt: skip
-    server = uvicorn.Server(config)
-
-    async def serve() -> None:
-        await engine.start()
-        ready.set()
-        await server.serve()
-        await engine.close()
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
-    thread.start()
-    assert ready.wait(240)
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(60)
+    with web.running(settings) as (port, _):
+        yield f"http://{web.HOST}:{port}"

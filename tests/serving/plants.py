@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,7 +84,7 @@ def build(
     synthetic.pin(session)
     champions = synthetic.register(session, list(tasks), side)
     first = synthetic.release(session, champions[:-1])
-    second = _follow(session, first, champions)
+    second = synthetic.release(session, champions, first)
     for one in champions:  # by hand: MLflow would write where it knows a run of this id from before
         run = session.settings.state / "artifacts" / f"clr-{one.task}" / one.run_id / "artifacts"
         (run / "roi.json").write_text(json.dumps(business()), encoding="utf-8")
@@ -95,6 +96,18 @@ def build(
         "CLR_THREADS": "1",
     }
     return Served(folder, environment, first, second)
+
+
+def copied(served: Served, root: Path) -> Served:
+    """Return a copy of a workspace at `root`, to be changed and broken at will.
+
+    What the original has answered meanwhile is none of the copy's history.
+    """
+    from tests.conftest import Plant, copy_plant
+
+    copy_plant(Plant(served.root, served.environment), root)
+    shutil.rmtree(root / ".clr" / "serving", ignore_errors=True)
+    return replace(served, root=root)
 
 
 def business() -> dict[str, Any]:
@@ -112,23 +125,3 @@ def business() -> dict[str, Any]:
         "discount_rate": 0.08,
     }  # fmt: skip
     return business_case(measured, assumed)
-
-
-def _follow(session: Any, before: Any, champions: list[Any]) -> Any:
-    from clr.core.files import canonical_json
-    from clr.core.routing import Router
-    from clr.registry.releases import activate, write_release
-
-    router = Router({one.task: session.evidence(one).statistics for one in champions})
-    release = replace(
-        before,
-        tasks={one.task: one for one in champions},
-        router=router.digest,
-        previous=before.digest,
-        version=0,
-    )
-    written = write_release(
-        session.registry, release, {"gate.json": canonical_json({"matrix": None})}
-    )
-    activate(session.registry, written)
-    return written

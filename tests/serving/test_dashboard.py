@@ -15,20 +15,15 @@ from clr.serving.dashboard.page import field, policy, style
 from clr.serving.dashboard.plots import plot
 from clr.serving.keys import add_key, keys_path, make_key
 from tests.serving import dashboards
+from tests.serving.plants import copied
 
 NOW = datetime(2027, 3, 20, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-def filled(served: Any, copy_of: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def filled(served: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A workspace with half a year of answers behind it."""
-    from dataclasses import replace
-
-    from tests.serving.conftest import _Plant
-
-    root = tmp_path_factory.mktemp("dashboard") / "plant"
-    copy_of(_Plant(served.root), root)
-    made = replace(served, root=root)
+    made = copied(served, tmp_path_factory.mktemp("dashboard") / "plant")
     dashboards.fill(made, NOW)
     return made
 
