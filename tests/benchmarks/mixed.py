@@ -160,12 +160,13 @@ def memory(backbone: Any) -> str:
     before, seconds = resident(), []
     for number in range(300, 300 + MANY):
         begin = _clock()()
-        network.attach(made[number % len(made)], f"task-{number}")
+        last = f"task-{number}"
+        network.attach(made[number % len(made)], last)
         seconds.append(_clock()() - begin)
     grown = resident() - before
     numbers = iter(range(MANY))  # each is asked for once, and so is not ready
     calls: Calls = {
-        "ready": lambda: network.logits(batch, ["task-1299"]),
+        "ready": lambda: network.logits(batch, [last]),
         "packed": lambda: network.logits(batch, [f"task-{next(numbers)}"]),
     }
     took = interleaved(calls, 3 * ROUNDS)
