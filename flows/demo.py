@@ -126,7 +126,8 @@ def judge_backbone(
     from clr.core.network import Program
     from clr.gate.evidence import Offer
     from clr.gate.verdict import decide
-    from flows.judge import earlier_task, limits
+    from flows.judge import limits
+    from flows.offered import earlier_task
 
     programs = {
         task: Program(backbone, session.champion_network(champion).adapter(task).tensors)

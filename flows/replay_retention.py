@@ -117,7 +117,8 @@ def examine(session: Session, release: Release, *, everything: bool) -> Result:
     """
     from clr.gate.evidence import Offer
     from clr.gate.verdict import decide
-    from flows.judge import limits, shown
+    from flows.judge import limits
+    from flows.offered import shown
     from flows.replay import Question
     from flows.runners import fan_out
 
