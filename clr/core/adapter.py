@@ -10,12 +10,8 @@ In memory all tensors are float32 and of full shape; what the file makes of them
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
 
 import numpy as np
 import safetensors.numpy
@@ -23,93 +19,15 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from clr import __version__
+from clr.core.adapter_spec import DENSE_SCHEMA, SCHEMA, parse_spec, spec_fields
+from clr.core.adapter_spec import AdapterSpec as AdapterSpec
 from clr.core.backbone import Backbone
-from clr.core.compress import STORAGES, Storage, check_arrays, compress, kernels_kept, pack, unpack
+from clr.core.compress import check_arrays, compress, kernels_kept, pack, unpack
 from clr.core.files import canonical_json, sha256_bytes, write_atomic
-from clr.core.images import Preprocessing
-from clr.core.sites import (
-    BATCH_NORMS,
-    BatchNorm,
-    Variant,
-    batch_norm_sites,
-    kernel_sites,
-    mixing_sites,
-)
+from clr.core.sites import batch_norm_sites, kernel_sites, mixing_sites
 from clr.errors import IntegrityBroken, UsageError
 
-SCHEMA = "clr.adapter/2"
-DENSE_SCHEMA = "clr.adapter/1"
-"""Of files that hold each tensor in full and as float32; read for ever, not written anew."""
-_TASK = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _BN_TENSORS = ("weight", "bias", "running_mean", "running_var")
-
-
-@dataclass(frozen=True)
-class AdapterSpec:
-    """What an adapter is for; stored in its file and part of its identity.
-
-    Attributes:
-        task: task name.
-        labels: class names in the order of the head's rows.
-        backbone: name of the backbone.
-        backbone_digest: of its state.
-        preprocessing: from image file to input.
-        variant: ``reduced`` (k×k convolutions), ``full`` (1×1 too) or ``mix`` (reduced and a
-            low-rank 1×1 mixing of channels once a block).
-        batch_norm: ``frozen`` (the backbone's, nothing stored), ``affine`` (weight and bias
-            trained) or ``batch`` (statistics too).
-        rank: of the channel mixing; used by ``mix`` only.
-        recipe: how it was trained; for the record.
-        storage: how the file holds its tensors, see `clr.core.compress`.
-        library: version of this package.
-        schema: version of the file's form.
-    """
-
-    task: str
-    labels: tuple[str, ...]
-    backbone: str
-    backbone_digest: str
-    preprocessing: Preprocessing
-    variant: Variant = "reduced"
-    batch_norm: BatchNorm = "frozen"
-    rank: int = 4
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    storage: Storage = "float32"
-    library: str = __version__
-    schema: str = SCHEMA
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.labels, list | tuple):
-            raise UsageError("The labels must be a list of names.")
-        object.__setattr__(self, "labels", tuple(self.labels))
-        if isinstance(self.preprocessing, Mapping):
-            object.__setattr__(self, "preprocessing", Preprocessing(**self.preprocessing))
-        texts = (self.task, self.backbone, self.backbone_digest, self.library, *self.labels)
-        if not all(isinstance(text, str) for text in texts):
-            raise UsageError("Task, labels, backbone, digest and library must be text.")
-        if not isinstance(self.preprocessing, Preprocessing):
-            raise UsageError("The preprocessing is missing.")
-        if not isinstance(self.recipe, Mapping):
-            raise UsageError("The recipe must be a mapping of settings.")
-        if not _TASK.fullmatch(self.task):
-            raise UsageError(f"{self.task!r} is not a task name.", fix="Use a-z, 0-9 and dashes.")
-        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
-            raise UsageError(f"Task {self.task} needs two different labels or more.")
-        if self.variant not in get_args(Variant) or self.batch_norm not in BATCH_NORMS:
-            raise UsageError(
-                f"Unknown variant {self.variant!r} or batch norm {self.batch_norm!r}.",
-                fix="Variants: reduced, full, mix; batch norm: frozen, affine, batch.",
-            )
-        if self.storage not in STORAGES or self.schema not in (SCHEMA, DENSE_SCHEMA):
-            raise UsageError(
-                f"Unknown storage {self.storage!r} or schema {self.schema!r}.",
-                fix=f"Storages: {', '.join(STORAGES)}.",
-            )
-        if self.schema == DENSE_SCHEMA and self.storage != "float32":
-            raise UsageError(f"A file of schema {DENSE_SCHEMA} holds float32, not {self.storage}.")
-        if type(self.rank) is not int or not 1 <= self.rank <= 64:
-            raise UsageError(f"The rank {self.rank!r} is not a whole number between 1 and 64.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,7 +165,7 @@ def adapter_bytes(adapter: Adapter) -> bytes:
         IntegrityBroken: its storage does not hold its values exactly: it was never
             compressed, or changed in memory.
     """
-    spec = canonical_json(_spec_fields(adapter.spec)).decode()
+    spec = canonical_json(spec_fields(adapter.spec)).decode()
     # as arrays, which share memory with the tensors: a gate does this for every earlier task
     arrays = (
         {name: np.ascontiguousarray(t.numpy(force=True)) for name, t in adapter.tensors.items()}
@@ -257,14 +175,6 @@ def adapter_bytes(adapter: Adapter) -> bytes:
     ordered = {name: arrays[name] for name in sorted(arrays)}
     data: bytes = safetensors.numpy.save(ordered, metadata={"spec": spec})
     return data
-
-
-def _spec_fields(spec: AdapterSpec) -> dict[str, Any]:
-    """Return what `dataclasses.asdict` does, without its deep copies."""
-    fields = {**vars(spec), "preprocessing": vars(spec.preprocessing)}
-    if spec.schema == DENSE_SCHEMA:
-        del fields["storage"]
-    return fields
 
 
 def save_adapter(adapter: Adapter, path: Path) -> str:
@@ -312,7 +222,7 @@ def parse_adapter(
             f"{where} has {digest}, not {expected_digest}.",
             fix="Restore it from the registry or from a backup.",
         )
-    spec = _parse_spec(data, where)
+    spec = parse_spec(data, where)
     _require_backbone(spec, backbone, where)
     dense = spec.schema == DENSE_SCHEMA
     try:
@@ -346,7 +256,7 @@ def adapter_digest(adapter: Adapter) -> str:
 
 def _values_digest(adapter: Adapter) -> bytes:
     """Return the sha256 of spec and tensors, which is quicker than encoding them."""
-    hasher = hashlib.sha256(canonical_json(_spec_fields(adapter.spec)))
+    hasher = hashlib.sha256(canonical_json(spec_fields(adapter.spec)))
     for name in sorted(adapter.tensors):
         hasher.update(name.encode())
         hasher.update(np.ascontiguousarray(adapter.tensors[name].numpy(force=True)).data)
@@ -358,25 +268,3 @@ def _is_bytes_of(adapter: Adapter, data: bytes) -> bool:
         return adapter_bytes(adapter) == data
     except IntegrityBroken:  # scales or codes that this package does not choose
         return False
-
-
-def _parse_spec(data: bytes, where: str) -> AdapterSpec:
-    try:
-        length = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + length])
-        fields = json.loads(header["__metadata__"]["spec"])
-        if fields["schema"] not in (SCHEMA, DENSE_SCHEMA):
-            raise IntegrityBroken(
-                f"{where} has the schema {fields['schema']!r}; this version reads "
-                f"{DENSE_SCHEMA} and {SCHEMA}.",
-                fix="Use the version of clr that wrote it, or a newer one.",
-            )
-        if ("storage" in fields) != (fields["schema"] == SCHEMA):
-            raise ValueError("the storage is missing, or not of its schema")
-        return AdapterSpec(**fields)
-    except IntegrityBroken:
-        raise
-    except Exception as error:  # a hostile header can fail in any of these steps
-        raise IntegrityBroken(
-            f"{where} does not say what it is for: {error!s:.300}", fix="Fetch it again."
-        ) from error
