@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import configparser
 import io
-import os
 import re
-import secrets as random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from clr.core.files import write_atomic
 from clr.errors import UsageError
 from clr.registry.acts import RELEASE_USER
 from clr.registry.faults import redact
@@ -162,7 +161,8 @@ def write_auth(settings: Settings) -> Path:
     out = io.StringIO()
     parser.write(out)
     path = server_folder(settings.state) / "auth.ini"
-    _write_private(path, out.getvalue())
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_atomic(path, out.getvalue().encode(), 0o600)
     return path
 
 
@@ -179,18 +179,6 @@ def _read_auth(source: Path) -> configparser.ConfigParser:
     if "mlflow" not in parser:
         raise UsageError(f"{source} has no section [mlflow].", fix="Add the line [mlflow].")
     return parser
-
-
-def _write_private(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.parent / f".{random.token_hex(8)}.tmp"
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def common_environment(settings: Settings, given: Mapping[str, str]) -> dict[str, str]:
