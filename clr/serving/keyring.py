@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 
-from clr.errors import ClrError, UsageError
+from clr.errors import ClrError, ServiceUnavailable, UsageError
 from clr.serving.errors import Problem
 from clr.serving.keys import (
     METRICS_KEY,
@@ -57,7 +57,8 @@ class KeyRing:
         """
         self._path, self._now, self._more = path, now, tuple(more)
         self._seen = self._signature()
-        self._keys = {one.id: one for one in (*read_keys(path), *more)}
+        self._keys = self._read()
+        self._problem = ""
 
     def find(self, written: str) -> Key:
         """Return the key that somebody shows.
@@ -85,11 +86,18 @@ class KeyRing:
         seen = self._signature()
         if seen == self._seen:
             return
-        self._seen = seen
         try:
-            self._keys = {one.id: one for one in (*read_keys(self._path), *self._more)}
+            self._keys, self._seen, problem = self._read(), seen, ""
+        except ServiceUnavailable as error:  # too many open files, say: the next request tries
+            problem = str(error)
         except ClrError as error:
-            LOG.error("keys      unchanged: %s", error)
+            self._seen, problem = seen, str(error)
+        if problem and problem != self._problem:
+            LOG.error("keys      unchanged: %s", problem)
+        self._problem = problem
+
+    def _read(self) -> dict[str, Key]:
+        return {one.id: one for one in (*read_keys(self._path), *self._more)}
 
     def _signature(self) -> tuple[int, ...]:
         try:

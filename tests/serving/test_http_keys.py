@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import socket
+import resource
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -22,6 +22,7 @@ from clr.serving.keys import (
     revoke_key,
 )
 from clr.settings import Settings
+from flows.supervise import free_port
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 
@@ -144,6 +145,22 @@ def test_a_broken_file_changes_nothing_for_a_running_server(tmp_path):
         KeyRing(path)
 
 
+def test_a_file_that_could_not_be_read_for_a_moment_is_read_by_the_next_request(tmp_path, caplog):
+    path = tmp_path / "keys.json"
+    key, written = made(path)
+    ring = KeyRing(path)
+    revoke_key(path, key.id, NOW)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))  # no file can be opened
+    try:
+        found = [ring.find(written) for _ in range(3)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found == [key] * 3
+    assert len(caplog.records) == 1
+    assert refusal(ring, written) == "key-refused"
+
+
 def test_without_keys_only_this_machine_is_served(tmp_path):
     def opened(host, keys=True):
         return open_keys(Settings(workspace=tmp_path, serve_keys=keys), host)
@@ -171,11 +188,6 @@ def test_a_server_for_others_does_not_start_without_a_key_that_works(plant):
         told = plant.clr("serve", "--host", address, *port, **settings)
         assert told.code == UsageError.exit_code, told
         assert said in told.err
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 def test_commands_make_list_and_revoke_and_the_ledger_knows(plant):
@@ -229,6 +241,8 @@ def test_what_a_key_may_not_do(web, pictures):
     assert web.predict(red, key=limited, task="red-caps").status_code == 200
     assert code(web.predict(red, key=limited, task="blue-caps")) == (403, "task-not-allowed")
     assert code(web.predict(red, key=limited)) == (403, "task-not-allowed")
+    odd = web.call("GET", "/v2/models/a%0Ab%1B%C3%A9/ready", key=limited)
+    assert "not for 'a\\nb\\x1b\\xe9'." in odd.json()["detail"]
     listed = web.call("GET", "/v1/tasks", key=limited).json()["tasks"]
     assert [one["name"] for one in listed] == ["red-caps"]
     assert code(web.call("GET", "/v2/models/blue-caps", key=limited)) == (403, "task-not-allowed")
