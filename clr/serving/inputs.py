@@ -31,11 +31,13 @@ _ERRORS_SHOWN = 20
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """JSON that has exactly the fields and types that it may have."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Instance(_Strict):
+class Instance(Strict):
     """One image."""
 
     image: Annotated[
@@ -47,20 +49,20 @@ class Instance(_Strict):
     name: FileName | None = Field(None, description="Comes back as file; default: its index.")
 
 
-class PredictRequest(_Strict):
+class PredictRequest(Strict):
     """Images in JSON."""
 
     instances: Annotated[list[Instance], Field(min_length=1)]
 
 
-class FeedbackRequest(_Strict):
+class FeedbackRequest(Strict):
     """What an image really was."""
 
     request_id: RequestId = Field(description="Of the answer that it is about.")
     label: Label = Field(description="A class of the answer's task.")
 
 
-class _Fields(_Strict):
+class _Fields(Strict):
     task: list[TaskName]
     unit: list[Unit]
     names: list[FileName]
@@ -83,7 +85,13 @@ def read_items(body: bytes, content_type: str, max_files: int) -> list[Item]:
 
 
 def wrong_type(given: str, *accepted: str) -> Problem:
-    """Return the problem of a body of another type than those that are accepted."""
+    """Return the problem of a body of another type than those that are accepted.
+
+    Args:
+        given: its type; empty: the request names none.
+        *accepted: an empty one: none has to be named.
+    """
+    accepted = tuple(filter(None, accepted))
     known = " or ".join(accepted)
     return Problem(
         "unsupported-media-type",
@@ -110,30 +118,26 @@ def read_json(body: bytes) -> Any:
     try:
         return json.loads(body.decode(), object_pairs_hook=_once, parse_constant=_constant)
     except UnicodeDecodeError as error:
-        raise _malformed("The body is not UTF-8.") from error
+        raise Problem("malformed", "The body is not UTF-8.") from error
     except RecursionError as error:
-        raise _malformed("The JSON is nested too deep.") from error
+        raise Problem("malformed", "The JSON is nested too deep.") from error
     except json.JSONDecodeError as error:
-        raise _malformed(
-            f"The body is not JSON: line {error.lineno}, column {error.colno}."
+        raise Problem(
+            "malformed", f"The body is not JSON: line {error.lineno}, column {error.colno}."
         ) from error
     except ValueError as error:  # an integer of thousands of digits
-        raise _malformed("The JSON has a number that is too long.") from error
+        raise Problem("malformed", "The JSON has a number that is too long.") from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        raise _malformed("The JSON has a name twice in one object.")
+        raise Problem("malformed", "The JSON has a name twice in one object.")
     return made
 
 
 def _constant(name: str) -> Any:
-    raise _malformed(f"{name} is no JSON.")
-
-
-def _malformed(message: str) -> Problem:
-    return Problem("malformed", message)
+    raise Problem("malformed", f"{name} is no JSON.")
 
 
 def parse(model: type[Model], value: Any) -> Model:

@@ -59,7 +59,7 @@ def read_form(body: bytes, content_type: str, max_files: int) -> list[Part]:
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
     if not boundary:
-        raise _malformed("The header Content-Type names no boundary.")
+        raise Problem("malformed", "The header Content-Type names no boundary.")
     reader = _Reader(max_files)
     try:
         parser = MultipartParser(
@@ -80,9 +80,9 @@ def read_form(body: bytes, content_type: str, max_files: int) -> list[Part]:
         parser.write(body)
         parser.finalize()
     except FormParserError as error:
-        raise _malformed("The body is not multipart/form-data.") from error
+        raise Problem("malformed", "The body is not multipart/form-data.") from error
     if not reader.complete:
-        raise _malformed("The body ends before its last boundary: it was cut off.")
+        raise Problem("malformed", "The body ends before its last boundary: it was cut off.")
     return reader.parts
 
 
@@ -92,7 +92,7 @@ class _Reader:
     def __init__(self, max_files: int) -> None:
         self.parts: list[Part] = []
         self.complete = False
-        self._max_files, self._files = max_files, 0
+        self._max_files, self._files, self._fields = max_files, 0, 0
 
     def begin(self) -> None:
         self._name: bytes = b""
@@ -109,7 +109,7 @@ class _Reader:
     def header_end(self) -> None:
         if self._name.lower() == b"content-disposition":
             if self._disposition:
-                raise _malformed("A part of the form says twice what it is.")
+                raise Problem("malformed", "A part of the form says twice what it is.")
             self._disposition = self._value
         self._name = self._value = b""
 
@@ -118,15 +118,17 @@ class _Reader:
 
         kind, options = parse_options_header(self._disposition)
         if kind != b"form-data" or b"name" not in options:
-            raise _malformed("A part of the form has no name.")
+            raise Problem("malformed", "A part of the form has no name.")
         self._field = _text(options[b"name"], "The name of a field")
         self._filename = None
         if b"filename" in options:
             self._filename = _text(options[b"filename"], "The name of a file")
             self._files += 1
+        else:
+            self._fields += 1
         if self._files > self._max_files:
             raise too_many(self._max_files)
-        if len(self.parts) - self._files > MAX_FIELDS:
+        if self._fields > MAX_FIELDS:
             raise Problem("too-large", f"A form may have {MAX_FIELDS} fields.")
 
     def take(self, data: bytes, start: int, end: int) -> None:
@@ -154,12 +156,8 @@ def too_many(limit: int) -> Problem:
     )
 
 
-def _malformed(message: str) -> Problem:
-    return Problem("malformed", message)
-
-
 def _text(data: bytes, what: str) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise _malformed(f"{what} is not UTF-8.") from error
+        raise Problem("malformed", f"{what} is not UTF-8.") from error

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from clr.serving.errors import Problem
-from clr.serving.inputs import TEXT, Unit, decode_base64, invalid, parse, read_json
+from clr.serving.inputs import TEXT, Strict, Unit, decode_base64, invalid, parse, read_json
 from clr.serving.multipart import too_many
 from clr.serving.values import Item
 
@@ -43,34 +43,30 @@ Parameters = dict[str, bool | int | float | str]
 Name = Annotated[str, Field(pattern=TEXT, min_length=1, max_length=256)]
 
 
-class _Tensor(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class InferInput(_Tensor):
+class InferInput(Strict):
     """One tensor."""
 
     name: Name
     shape: Annotated[list[Annotated[int, Field(ge=1, le=2**31)]], Field(min_length=1, max_length=4)]
     datatype: Literal["BYTES", "UINT8", "FP32"]
-    parameters: Parameters = {}
+    parameters: Parameters = Field({})
     data: list[Any] | None = None
 
 
-class InferOutput(_Tensor):
+class InferOutput(Strict):
     """A tensor that is asked for."""
 
     name: Name
-    parameters: Parameters = {}
+    parameters: Parameters = Field({})
 
 
-class InferRequest(_Tensor):
+class InferRequest(Strict):
     """The JSON of a request."""
 
     id: Annotated[str, Field(pattern=TEXT, max_length=256)] | None = None
-    parameters: Parameters = {}
+    parameters: Parameters = Field({})
     inputs: Annotated[list[InferInput], Field(min_length=1, max_length=1)]
-    outputs: list[InferOutput] = []
+    outputs: list[InferOutput] = Field([])
 
 
 class _Unit(BaseModel):

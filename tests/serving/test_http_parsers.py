@@ -17,7 +17,7 @@ from clr.core.images import open_image
 from clr.serving.errors import Problem
 from clr.serving.inputs import PredictRequest, parse, read_items, read_json
 from clr.serving.limits import Bucket, Held
-from clr.serving.multipart import read_form
+from clr.serving.multipart import MAX_FIELDS, read_form
 from clr.serving.openinference import Limits, read_request
 from clr.serving.openinference_answers import write_response
 from clr.serving.values import Answer, Failed
@@ -69,6 +69,14 @@ def test_a_form_that_was_cut_off_is_never_taken_for_a_shorter_one(parts, data):
     with pytest.raises(Problem) as caught:
         read_form(whole[:cut], FORM, max_files=6)
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_form_may_have_so_many_fields_and_not_one_more(first):
+    file, fields = [("files", "a.png", b"a")], [("task", None, b"a")] * MAX_FIELDS
+    whole = file + fields if first else fields + file
+    assert len(read_form(written(whole), FORM, max_files=1)) == MAX_FIELDS + 1
+    assert status(read_form, written([*whole, fields[0]]), FORM, 1) == 413
 
 
 @given(st.binary(max_size=400), st.sampled_from([FORM, "multipart/form-data", "application/json"]))

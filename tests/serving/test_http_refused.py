@@ -232,6 +232,8 @@ OTHERS = (
     Bad("no content type", 415, "unsupported-media-type", data=b"x"),
     Bad("another content type", 415, "unsupported-media-type", data=b"x",
         headers={"Content-Type": "text/plain"}),
+    Bad("another content type of tensors", 415, "unsupported-media-type", path=INFER, data=b"x",
+        headers={"Content-Type": "text/plain"}),
     Bad("an image as the body", 415, "unsupported-media-type", data=png(1, 1),
         headers={"Content-Type": "image/png"}),
     Bad("a form for feedback", 415, "unsupported-media-type", path=FEEDBACK, headers=FORM,
@@ -319,6 +321,14 @@ def test_a_hostile_image_is_an_error_of_its_own(
     bomb, good = answer.json()["predictions"]
     assert (bomb["code"], good["label"]) in (("unreadable", "dark"), ("too-large", "dark"))
     assert not INTERNALS.search(bomb["error"]), bomb
+
+
+def test_whoever_sends_another_type_is_told_which_ones_there_are(web):
+    plain = {"Content-Type": "text/plain"}
+    answer = web.call("POST", INFER, headers=plain, data=b"x")
+    known = "application/json or application/octet-stream"
+    assert answer.json()["detail"] == f"The content type 'text/plain' is not {known}."
+    assert answer.headers["Accept"] == "application/json, application/octet-stream"
 
 
 def test_an_expired_key_is_told_so(web, pictures):
