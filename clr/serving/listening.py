@@ -48,6 +48,12 @@ class Patient(H11Protocol):
         if self.cycle.response_complete:
             self._wait()
 
+    def shutdown(self) -> None:
+        """End after the answer in work, which says so: nobody sends a request behind it."""
+        super().shutdown()
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.default_headers = [*self.cycle.default_headers, (b"Connection", b"close")]
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         self._wait_no_more()

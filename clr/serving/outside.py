@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import MutableHeaders
 
-from clr.serving.errors import as_problem, respond
+from clr.serving.errors import as_problem, later, respond
 from clr.serving.limits import CallerGone
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ HEADERS = {
 _METHODS = ("GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
 _GONE = 499
 """As nginx counts callers who did not wait; nobody gets it as an answer."""
+
+_CUT_OFF = later("not-ready", "The server is stopping.", 5)
+"""Only a server that stops cancels what is in work, when the time for it is over."""
 
 
 class Outside:
@@ -64,10 +68,10 @@ class Outside:
             await self._app(scope, receive, told)
         except CallerGone:
             pass
-        except Exception as error:
-            problem = as_problem(error)
+        except (Exception, asyncio.CancelledError) as error:
             if status != _GONE:
                 raise  # the answer has begun: all that is left is to cut the connection
+            problem = _CUT_OFF if isinstance(error, asyncio.CancelledError) else as_problem(error)
             self._observed.refused(problem.code)
             await respond(problem)(scope, receive, told)
         finally:
