@@ -152,6 +152,7 @@ def sentence(failed: Failed) -> str:
 _OURS = {
     "unavailable-task": "The task of this image is not served now; see /health.",
     "routing-unavailable": "The task has to be named: it cannot be found now; see /health.",
+    "time-out": "It took too long.",
     "internal": "The server failed on this image.",
 }
 
@@ -167,20 +168,31 @@ def none_served(failed: Sequence[Failed]) -> Problem | None:
     if codes and codes <= _NOT_SERVED:
         return later("unavailable-task", sentence(failed[0]), _LATER)
     if codes == {"time-out"}:
-        return later("out-of-time", failed[0].error, 1)
-    return internal() if codes == {"internal"} else None
+        return later("out-of-time", sentence(failed[0]), 1)
+    if codes == {"internal"}:  # the log has each error under the request id of its image
+        return internal(f"no answer for {', '.join(one.request_id for one in failed)}")
+    return None
 
 
 def none_read(failed: Sequence[Failed]) -> Problem:
-    """Return the problem of a request none of whose images has an answer."""
-    return none_served(failed) or Problem("unreadable", failed[0].error)
+    """Return the problem of a request none of whose images has an answer.
+
+    Where some have none because of us, that is told: they may have one later.
+    """
+    ours = [one for one in failed if one.code in _OURS]
+    same = [one for one in ours if one.code == ours[0].code]
+    return none_served(same or failed) or Problem("unreadable", failed[0].error)
 
 
-def internal(error: BaseException | None = None) -> Problem:
-    """Return the problem of an error that is ours; the log has it under the id of `instance`."""
+def internal(what: str, error: BaseException | None = None) -> Problem:
+    """Return the problem of an error that is ours; the log has it under the id of `instance`.
+
+    Args:
+        what: went wrong, for the log alone.
+        error: that it was, if one was raised.
+    """
     incident = f"urn:uuid:{uuid.uuid4()}"
-    if error is not None:
-        LOG.error("serving: %s", incident, exc_info=error)
+    LOG.error("serving   %s: %s", incident, what, exc_info=error)
     return _Incident(incident)
 
 
@@ -205,7 +217,7 @@ def as_problem(error: BaseException) -> Problem:
         case UnknownRequest():
             return Problem("unknown-request", error.message, fix=error.fix)
         case _:
-            return internal(error)
+            return internal("this should not happen", error)
 
 
 def respond(problem: Problem) -> Response:
