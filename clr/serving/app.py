@@ -57,7 +57,7 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
     return app
 
 
-def _mark(request: Request) -> None:
+async def _mark(request: Request) -> None:  # async: else FastAPI asks a thread for it
     """Note the address as it is written in the code, for the metrics."""
     request.state.endpoint = request.scope["route"].path
 

@@ -102,7 +102,7 @@ class Rates:
     rate: float
     _buckets: dict[str, Bucket] = field(default_factory=dict)
 
-    def spend(self, client: str, now: float | None = None) -> None:
+    def spend(self, client: str) -> None:
         """Count a request of `client`, of whom there are as many as keys.
 
         Raises:
@@ -111,7 +111,7 @@ class Rates:
         if not self.rate:
             return
         bucket = self._buckets.setdefault(client, Bucket(self.rate))
-        seconds = bucket.take(time.monotonic() if now is None else now)
+        seconds = bucket.take(time.monotonic())
         if seconds:
             raise later(
                 "rate-limited", f"This key may send {self.rate:g} requests a second.", seconds

@@ -27,50 +27,49 @@ _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
 
 class Observed:
-    """Counters of one app.
-
-    Attributes:
-        registry: others may register collectors of their own.
-    """
+    """Counters of one app."""
 
     def __init__(self, engine: Engine) -> None:
         """Start at zero."""
-        self.registry = CollectorRegistry()
+        self._registry = CollectorRegistry()
         self._requests = Counter(
             "clr_serve_requests",
             "Requests by address and status.",
             ["endpoint", "method", "status"],
-            registry=self.registry,
+            registry=self._registry,
         )
         self._seconds = Histogram(
             "clr_serve_request_seconds",
             "Time from the first byte of a request to the last of its answer.",
             ["endpoint"],
             buckets=_SECONDS,
-            registry=self.registry,
+            registry=self._registry,
         )
         self._images = Counter(
             "clr_serve_images",
             "Images by task and how it was chosen.",
             ["task", "how"],
-            registry=self.registry,
+            registry=self._registry,
         )
         self._odd = Counter(
             "clr_serve_odd_images",
             "Images whose task is doubtful, or that look like none, by the task that answered.",
             ["task", "why"],
-            registry=self.registry,
+            registry=self._registry,
         )
         self._failed = Counter(
-            "clr_serve_failed_images", "Images without an answer.", ["code"], registry=self.registry
+            "clr_serve_failed_images",
+            "Images without an answer.",
+            ["code"],
+            registry=self._registry,
         )
         self._refused = Counter(
             "clr_serve_refused_requests",
             "Requests that were refused, by the code of the problem.",
             ["code"],
-            registry=self.registry,
+            registry=self._registry,
         )
-        self.registry.register(_State(engine))
+        self._registry.register(_State(engine))
 
     def requested(self, endpoint: str, method: str, status: int, seconds: float) -> None:
         """Count a request; `endpoint` is a template, so that there are few."""
@@ -94,7 +93,7 @@ class Observed:
 
     def text(self) -> bytes:
         """Return all in Prometheus' text format."""
-        return generate_latest(self.registry)
+        return generate_latest(self._registry)
 
 
 class _State(Collector):

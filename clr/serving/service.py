@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from fastapi import Request
+from fastapi import Depends, Request
 
 from clr.errors import UsageError
 from clr.serving import journal
-from clr.serving.errors import Problem, later
+from clr.serving.errors import Problem, later, shown
 from clr.serving.inputs import media_type, wrong_type
 from clr.serving.keyring import LOCAL, is_loopback, open_keys
 from clr.serving.keys import Key
@@ -68,7 +67,7 @@ class Service:
                 f"The key {key.name} has no scope {scope}; it has {', '.join(key.scopes)}.",
                 fix=f"Use a key with it: clr keys add NAME --scope {scope}",
             )
-        self._rates.spend(key.id, time.monotonic())
+        self._rates.spend(key.id)
         return key
 
     def known(self, request: Request) -> Key:
@@ -80,7 +79,7 @@ class Service:
         if self._keys is None:
             _refuse_pages(request)
             return LOCAL
-        written = _shown(request)
+        written = _key_of(request)
         if not written:
             raise Problem("key-missing", "There is no API key.")
         return self._keys.find(written)
@@ -120,7 +119,7 @@ class Service:
         for item in items:
             refuse_task(key, item.task)
         try:
-            answers = await self.within(lambda: self.engine.predict(items, client=key.name))
+            answers = await self.within(self.engine.predict(items, client=key.name))
         except UsageError as error:
             raise Problem("too-large", error.message, fix=error.fix) from error
         self.observed.answered(answers)
@@ -138,16 +137,14 @@ class Service:
             given = await asyncio.to_thread(journal.answer, self.settings.state, request_id)
             refuse_task(key, given.task if given else key.tasks[0])
         try:
-            return await self.within(
-                lambda: self.engine.feedback(request_id, label, client=key.name)
-            )
+            return await self.within(self.engine.feedback(request_id, label, client=key.name))
         except UnknownRequest:
             raise
         except UsageError as error:
             raise Problem("invalid", error.message, fix=error.fix) from error
 
-    async def within(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Return what `work` returns, in time.
+    async def within(self, work: Awaitable[T]) -> T:
+        """Return what `work` comes to, in time.
 
         Raises:
             Problem: it takes too long.
@@ -155,7 +152,7 @@ class Service:
         seconds = self.settings.serve_seconds + _GRACE
         try:
             async with asyncio.timeout(seconds):
-                return await work()
+                return await work
         except TimeoutError as error:
             raise later("out-of-time", f"There was no answer within {seconds:g} s.", 1) from error
 
@@ -173,27 +170,33 @@ def refuse_task(key: Key, task: str | None) -> None:
     raise Problem(
         "task-not-allowed",
         f"The key {key.name} is for {allowed}"
-        + ("; the request names no task." if task is None else f", not for {task}."),
+        + ("; the request names no task." if task is None else f", not for {shown(task)}."),
         fix="Name one of these tasks, or use another key.",
     )
 
 
-def service(request: Request) -> Service:
+async def service(request: Request) -> Service:
     """Return the service of the app that a request came to."""
-    found: Service = request.app.state.service
+    found: Service = request.app.state.service  # in a thread if this were not async
     return found
 
 
-def needs(scope: str) -> Callable[[Request], Awaitable[Key]]:
+Served = Annotated[Service, Depends(service)]
+
+
+def needs(scope: str) -> Callable[[Request, Service], Awaitable[Key]]:
     """Return a dependency of FastAPI: the key of whoever asks, which has to have a scope."""
 
-    async def admitted(request: Request) -> Key:
-        return service(request).admit(request, scope)
+    async def admitted(request: Request, served: Served) -> Key:
+        return served.admit(request, scope)
 
     return admitted
 
 
-def _shown(request: Request) -> str:
+Predicting = Annotated[Key, Depends(needs("predict"))]
+
+
+def _key_of(request: Request) -> str:
     """Return the key in a request; a browser, which knows passwords alone, sends it as one.
 
     It sends it with whatever any page asks for, so that counts for reading only.

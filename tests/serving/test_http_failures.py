@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import http.client
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
+from anyio.to_thread import current_default_thread_limiter
+from httpx import ASGITransport, AsyncClient
 
+from clr.serving.app import create_app
+from clr.serving.engine import Engine
+from clr.serving.errors import none_read, none_served
+from clr.serving.values import Failed
+from clr.settings import Settings
+from tests.serving.load import Picture, Server
 from tests.serving.test_http_refused import INTERNALS, check
 from tests.waiting import until
 from tests.web import serving
@@ -101,6 +105,50 @@ def test_an_error_of_ours_is_told_by_its_id_alone(new_web, pictures, caplog):
     assert web.call("GET", "/v2/health/live").status_code == 200
 
 
+def failed(code):
+    return Failed("a.png", f"id-of-{code}", "/srv/adapter.safetensors is gone (OSError).", code)
+
+
+def test_images_that_failed_inside_are_found_in_the_log(caplog):
+    problem = none_served([failed("internal"), failed("internal")])
+    (record,) = caplog.records
+    assert problem.document()["instance"] in record.getMessage()
+    assert "id-of-internal" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("codes", "told"),
+    [
+        (("internal", "unreadable"), "internal"),
+        (("unreadable", "unavailable-task"), "unavailable-task"),
+        (("unreadable", "time-out", "internal"), "out-of-time"),
+        (("unreadable", "too-large"), "unreadable"),
+    ],
+)
+def test_what_failed_because_of_us_is_never_told_as_a_bad_image(codes, told):
+    problem = none_read([failed(code) for code in codes])
+    assert problem.code == told
+    assert ("/srv" in json.dumps(problem.document())) == (told == "unreadable")
+
+
+def test_that_the_server_lives_is_said_while_every_thread_is_busy(tmp_path):
+    settings = Settings(workspace=tmp_path, serve_keys=False)
+
+    async def ask():
+        threads = current_default_thread_limiter()
+        threads.total_tokens = 1
+        await threads.acquire()
+        app = ASGITransport(create_app(Engine(settings), settings))
+        async with AsyncClient(transport=app, base_url="http://localhost") as client:
+            asking = asyncio.gather(
+                *(client.get(f"/{one}") for one in ("v2/health/live", "health"))
+            )
+            return await asyncio.wait_for(asking, 20)
+
+    live, health = asyncio.run(ask())
+    assert (live.json(), health.json()["status"]) == ({"live": True}, "starting")
+
+
 def test_a_caller_who_hangs_up_leaves_nothing_behind(new_web):
     web = new_web(serve_seconds=20.0)
     connection = http.client.HTTPConnection("127.0.0.1", web.port)
@@ -114,35 +162,34 @@ def test_a_caller_who_hangs_up_leaves_nothing_behind(new_web):
     assert until(lambda: gone in web.call("GET", "/metrics").text)
 
 
-def test_a_request_in_work_is_answered_when_the_server_is_told_to_stop(
-    template, copy_of, tmp_path, pictures
-):
-    plant = copy_of(template.plant, tmp_path / "plant")
-    root = str(Path(__file__).parents[2])
-    environment = {**os.environ, **plant.settings, "PYTHONPATH": root, "CLR_SERVE_KEYS": "false"}
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = int(found.getsockname()[1])
-    command = [sys.executable, "-m", "flows.cli", "serve", "--port", str(port), "--json"]
-    process = subprocess.Popen(command, cwd=plant.root, env=environment, stdout=subprocess.PIPE)
+def test_a_request_in_work_is_answered_when_the_server_is_told_to_stop(own, tmp_path):
+    settings = {**own.environment, "CLR_SERVE_DRAIN_SECONDS": "3"}
+    server = Server(own.root, settings, tmp_path / "log")
     try:
-        assert json.loads(process.stdout.readline())["release"] == 3
-        body = b'--B\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
-        body += pictures["red-caps/dark"] + b"\r\n--B--\r\n"
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        connection.putrequest("POST", "/v1/predict")
-        connection.putheader("Content-Type", "multipart/form-data; boundary=B")
-        connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders(body[:100])
-        time.sleep(0.5)
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
-        connection.send(body[100:])
-        answer = connection.getresponse()
-        assert (answer.status, json.loads(answer.read())["predictions"][0]["label"]) == (
-            200,
-            "dark",
+        assert server.start()["release"] == own.second.version
+        picture = Picture("red", own.images("red")[0].read_bytes())
+        body = json.dumps({"instances": [picture.instance(named=True)]}).encode()
+        begun, slow, idle = (
+            http.client.HTTPConnection("127.0.0.1", server.port, timeout=30) for _ in range(3)
         )
-        assert process.wait(30) == 0
+        idle.connect()
+        for connection in (begun, slow):
+            connection.putrequest("POST", "/v1/predict")
+            connection.putheader("Content-Type", "application/json")
+            connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders(body[:100])
+        time.sleep(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        assert idle.sock.recv(1) == b"", "a connection without a request is closed"
+        with pytest.raises(ConnectionRefusedError):
+            server.ask("GET", "/v2/health/live")
+        begun.send(body[100:])
+        answer, late = begun.getresponse(), slow.getresponse()
+        assert (answer.status, late.status) == (200, 503)
+        assert [one.headers["Connection"] for one in (answer, late)] == ["close"] * 2
+        assert "label" in json.loads(answer.read())["predictions"][0]
+        assert json.loads(late.read())["code"] == "not-ready"
+        assert server.process.wait(30) == 0
+        assert "Traceback" not in server.log.read_text()
     finally:
-        process.kill()
-        process.wait()
+        server.stop()

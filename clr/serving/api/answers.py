@@ -112,12 +112,12 @@ def prediction(one: Answer | Failed) -> dict[str, Any]:
     return told | {"routed": one.how != "named", "probabilities": dict(one.probabilities)}
 
 
-def release_of(answers: Sequence[Answer | Failed], otherwise: tuple[int, str]) -> tuple[int, str]:
-    """Return number and digest of the release that answered."""
+def release_of(answers: Sequence[Answer | Failed]) -> tuple[int, str] | None:
+    """Return number and digest of the release that answered; None: no image has an answer."""
     for one in answers:
         if isinstance(one, Answer):
             return one.release, one.release_digest
-    return otherwise
+    return None
 
 
 def answered(description: str, example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:

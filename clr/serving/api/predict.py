@@ -24,12 +24,10 @@ from clr.serving.api.answers import (
 from clr.serving.errors import none_served
 from clr.serving.inputs import FORM, JSON, FeedbackRequest, parse, read_items, read_json
 from clr.serving.keys import Key
-from clr.serving.service import Service, needs, service
+from clr.serving.service import Predicting, Served, Service, needs
 from clr.serving.values import Failed
 
 router = APIRouter(prefix="/v1")
-Predicting = Annotated[Key, Depends(needs("predict"))]
-Served = Annotated[Service, Depends(service)]
 
 
 @router.post(
@@ -50,18 +48,22 @@ async def predict(request: Request, key: Predicting, served: Served) -> JSONResp
     async with served.body(request, FORM, JSON) as body:
         kind = request.headers["content-type"]
         items = await run_in_threadpool(read_items, body, kind, served.settings.serve_images)
-        now = served.engine.health()
         answers = await served.predict(items, key)
     failed = [one for one in answers if isinstance(one, Failed)]
     problem = none_served(failed) if len(failed) == len(answers) else None
     if problem is not None:
         raise problem
-    release, digest = release_of(answers, (now.release, now.release_digest))
+    release, digest = release_of(answers) or _in_force(served)
     headers = {"X-Request-Id": answers[0].request_id} if len(answers) == 1 else None
     told = [prediction(one) for one in answers]
     return JSONResponse(
         {"release": release, "release_digest": digest, "predictions": told}, headers=headers
     )
+
+
+def _in_force(served: Service) -> tuple[int, str]:
+    now = served.engine.health()
+    return now.release, now.release_digest
 
 
 @router.post(

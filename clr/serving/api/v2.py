@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi import Path as InPath
 from starlette.concurrency import run_in_threadpool
 
@@ -16,15 +16,13 @@ from clr.serving.inputs import BINARY, JSON
 from clr.serving.keys import Key
 from clr.serving.openinference import HEADER, IMAGE, OUTPUTS, PIXELS, Limits, read_request
 from clr.serving.openinference_answers import write_response
-from clr.serving.service import Service, needs, refuse_task, service
+from clr.serving.service import Predicting, Served, Service, refuse_task
 from clr.serving.values import Failed, ServedTask
 
 EXTENSIONS = ["binary_tensor_data"]
 VERSION = "/versions/{version}"
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
-Predicting = Annotated[Key, Depends(needs("predict"))]
-Served = Annotated[Service, Depends(service)]
 TaskPath = Annotated[str, InPath(description="Name of a task.")]
 
 

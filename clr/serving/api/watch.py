@@ -11,10 +11,9 @@ from clr.serving.api.answers import KEY, Status, refusals
 from clr.serving.errors import Problem
 from clr.serving.keys import Key
 from clr.serving.observing import MEDIA_TYPE
-from clr.serving.service import Service, needs, service
+from clr.serving.service import Served, Service, needs
 
 router = APIRouter(tags=["watch"])
-Served = Annotated[Service, Depends(service)]
 
 
 @router.get("/health", summary="See how the server is", response_model=Status)

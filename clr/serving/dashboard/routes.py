@@ -16,10 +16,9 @@ from clr.serving.dashboard.facts import Facts, Reader
 from clr.serving.dashboard.page import overview, policy, task_page
 from clr.serving.errors import Problem, shown
 from clr.serving.keys import Key
-from clr.serving.service import Service, needs, refuse_task, service
+from clr.serving.service import Served, Service, needs, refuse_task
 
 router = APIRouter(include_in_schema=False)
-Served = Annotated[Service, Depends(service)]
 Reading = Annotated[Key, Depends(needs("metrics"))]
 
 
