@@ -108,7 +108,7 @@ class Desk:
                 task = seen.routed.task
             elif how == "only":
                 task = next(iter(snapshot.release.tasks))
-            loaded = _loaded(snapshot, task or "")
+            loaded = _loaded(snapshot, task or "", item.version)
             given = await self._arms(snapshot, item, loaded, decoded, request_id)
             return Found(_answer(snapshot, item, given, how, seen, request_id), seen, given.tried)
         except _NotAnswered as error:
@@ -146,7 +146,8 @@ class Desk:
         In shadow mode both are asked at once, so that they share a batch.
         """
         running = self.challengers.of(snapshot, loaded.ref.task)
-        if running is None:
+        # who chose a version is nobody whom chance could give another one
+        if running is None or (item.version is not None and running.trial.share):
             return _Given(loaded, await self._classify(snapshot, item, loaded, decoded))
         trial, other = running.trial, running.loaded
         unit = unit_of(trial, item.unit, request_id)
@@ -210,16 +211,22 @@ def _how(snapshot: Snapshot, item: Item) -> How:
     return "only" if len(snapshot.release.tasks) == 1 else "routed"
 
 
-def _loaded(snapshot: Snapshot, task: str) -> Loaded:
-    if task in snapshot.tasks:
-        return snapshot.tasks[task]
+def _loaded(snapshot: Snapshot, task: str, version: int | None) -> Loaded:
+    ref = snapshot.release.tasks.get(task)
+    if ref is None:
+        raise _NotAnswered(
+            "unknown-task", f"Release {snapshot.release.version} has no task {task[:80]!r}."
+        )
+    if version not in (None, ref.version):
+        raise _NotAnswered(
+            "unknown-task",
+            f"Version {version} of {task} is not served; version {ref.version} is.",
+        )
     if task in snapshot.refused:
         raise _NotAnswered(
             "unavailable-task", f"Task {task} is not served now: {snapshot.refused[task]}"
         )
-    raise _NotAnswered(
-        "unknown-task", f"Release {snapshot.release.version} has no task {task[:80]!r}."
-    )
+    return snapshot.tasks[task]
 
 
 def _answer(

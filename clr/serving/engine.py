@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import UsageError
@@ -18,7 +15,7 @@ from clr.serving import journal
 from clr.serving.journal import Entry, Journal, Row
 from clr.serving.labelling import label_answer
 from clr.serving.room import Room
-from clr.serving.snapshot import Snapshot, served_tasks
+from clr.serving.snapshot import Snapshot, served_task, served_tasks
 from clr.serving.values import (
     Answer,
     Failed,
@@ -35,7 +32,6 @@ if TYPE_CHECKING:
     from clr.serving.watching import Watcher
     from clr.settings import Settings
 
-MOST_DECODERS = 8
 _SHARE = 0.9
 """Of ``CLR_SERVE_SECONDS``: then each late image is told, before the whole request is late."""
 
@@ -71,38 +67,11 @@ class Engine:
             keep_days=settings.keep_answers_days,
             keep_rows=settings.keep_answers,
         )
-        desk, follower, watcher = await asyncio.to_thread(self._load)
+        desk, follower, watcher = await asyncio.to_thread(_opened, settings)
         desk.batcher.start()
         self._desk, self._follower, self._watcher = desk, follower, watcher
         await follower.start()
         await desk.challengers.start()
-
-    def _load(self) -> tuple[Desk, Follower, Watcher]:
-        from clr.core.mixed import MixedNetwork
-        from clr.serving.adapters import Attached
-        from clr.serving.answering import Desk
-        from clr.serving.batching import Batcher
-        from clr.serving.challengers import Challengers
-        from clr.serving.following import Follower
-        from clr.serving.loading import Registered, open_backbone
-        from clr.serving.passes import compute
-        from clr.serving.watching import Watcher
-
-        settings = self.settings
-        backbone = open_backbone(settings)
-        source = Registered(settings, backbone)
-        attached = Attached(MixedNetwork(backbone), source.read, settings.serve_adapters)
-        source.keep = attached.add
-        batcher = Batcher(
-            partial(compute, attached), settings.serve_batch, settings.serve_wait_ms / 1000
-        )
-        challengers = Challengers(
-            settings.state, source.open, attached.prepare, settings.serve_poll_seconds
-        )
-        decoders = ThreadPoolExecutor(min(MOST_DECODERS, os.cpu_count() or 1), "clr-decode")
-        desk = Desk(backbone, batcher, decoders, settings.max_image_pixels, challengers)
-        follower = Follower(source, settings.serve_poll_seconds, settings.serve_fresh_seconds)
-        return desk, follower, Watcher(settings, desk, lambda: follower.snapshot, source.evidence)
 
     async def close(self) -> None:
         """Take no more, end what is in work (``CLR_SERVE_DRAIN_SECONDS``), let go of everything."""
@@ -246,6 +215,23 @@ class Engine:
         """
         desk, follower = self._open()
         return served_tasks(_there(follower.snapshot), desk.backbone.name)
+
+    async def task(self, name: str) -> ServedTask | None:
+        """Return a task of the release that is in force now; None: it has none such.
+
+        Raises:
+            NotReady: no release is loaded.
+        """
+        desk, follower = self._open()
+        snapshot = await _current(follower, self.settings.serve_seconds)
+        known = name in snapshot.release.tasks
+        return served_task(snapshot, name, desk.backbone.name) if known else None
+
+
+def _opened(settings: Settings) -> tuple[Desk, Follower, Watcher]:
+    from clr.serving.opening import open_parts  # in a thread: PyTorch takes seconds
+
+    return open_parts(settings)
 
 
 def _left(end: float) -> float:

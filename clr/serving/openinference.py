@@ -87,7 +87,7 @@ class Limits:
 
 
 def read_request(
-    body: bytes, header: str | None, task: str, limits: Limits
+    body: bytes, header: str | None, task: str, limits: Limits, version: int | None = None
 ) -> tuple[InferRequest, list[Item]]:
     """Return a request and its images.
 
@@ -96,6 +96,7 @@ def read_request(
         header: of `HEADER`: length of the JSON; None: all of it is JSON.
         task: that the address names.
         limits: of one request.
+        version: that the address names, too.
 
     Raises:
         Problem: it cannot be read, or says something impossible.
@@ -109,7 +110,7 @@ def read_request(
         raise too_many(limits.images)
     raw = _binary(tensor, binary)
     images = _encoded(tensor, raw) if tensor.datatype == "BYTES" else _pixels(tensor, raw, limits)
-    return request, [Item(str(at), data, task, unit) for at, data in enumerate(images)]
+    return request, [Item(str(at), data, task, unit, version) for at, data in enumerate(images)]
 
 
 def _split(body: bytes, header: str | None) -> tuple[bytes, bytes]:

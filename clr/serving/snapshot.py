@@ -60,10 +60,17 @@ def served_tasks(snapshot: Snapshot, backbone: str) -> list[ServedTask]:
         snapshot: the release.
         backbone: name of the backbone.
     """
-    found = []
-    for name, ref in sorted(snapshot.release.tasks.items()):
-        spec = snapshot.tasks[name].spec if name in snapshot.tasks else None
-        labels, side = (spec.labels, spec.preprocessing.size) if spec else ((), 0)
-        why = snapshot.refused.get(name, "")
-        found.append(ServedTask(name, ref.version, ref.adapter_digest, labels, side, backbone, why))
-    return found
+    return [served_task(snapshot, name, backbone) for name in sorted(snapshot.release.tasks)]
+
+
+def served_task(snapshot: Snapshot, name: str, backbone: str) -> ServedTask:
+    """Return one of them.
+
+    Raises:
+        KeyError: the release has no such task.
+    """
+    ref = snapshot.release.tasks[name]
+    spec = snapshot.tasks[name].spec if name in snapshot.tasks else None
+    labels, side = (spec.labels, spec.preprocessing.size) if spec else ((), 0)
+    why = snapshot.refused.get(name, "")
+    return ServedTask(name, ref.version, ref.adapter_digest, labels, side, backbone, why)

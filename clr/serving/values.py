@@ -54,12 +54,14 @@ class Item:
         data: the image file's bytes.
         task: its task; None: to be found.
         unit: what an A/B test keeps in one arm, a serial number, say.
+        version: of the task, which alone may answer, without an A/B test; None: whichever serves.
     """
 
     file: str
     data: bytes = field(repr=False)
     task: str | None = None
     unit: str | None = None
+    version: int | None = None
 
 
 @dataclass(frozen=True)

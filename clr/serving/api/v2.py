@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
@@ -21,6 +22,7 @@ from clr.serving.values import Failed, ServedTask
 
 EXTENSIONS = ["binary_tensor_data"]
 VERSION = "/versions/{version}"
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 TaskPath = Annotated[str, InPath(description="Name of a task.")]
@@ -60,7 +62,7 @@ async def about(key: Predicting) -> dict[str, Any]:
 )
 async def model(task: TaskPath, request: Request, key: Predicting, served: Served) -> Any:
     """Name the tensors that go in and come out."""
-    one = _served(served, key, task, request)
+    one = await _served(served, key, task, request)
     sizes = {"probabilities": [-1, len(one.labels)], "labels": [len(one.labels)]}
     return {
         "name": one.name,
@@ -86,7 +88,7 @@ async def model(task: TaskPath, request: Request, key: Predicting, served: Serve
 )
 async def model_ready(task: TaskPath, request: Request, key: Predicting, served: Served) -> Any:
     """Answer with status 503 where the task is in the release but cannot be served."""
-    return {"name": _served(served, key, task, request).name, "ready": True}
+    return {"name": (await _served(served, key, task, request)).name, "ready": True}
 
 
 @router.post(f"/models/{{task}}{VERSION}/infer", include_in_schema=False)
@@ -104,34 +106,44 @@ async def infer(task: TaskPath, request: Request, key: Predicting, served: Serve
     has an `error` and an empty `label`; where none can, the request is refused. Binary tensors
     follow the JSON, whose length is then in the header `Inference-Header-Content-Length`.
     """
-    one = _served(served, key, task, request)
+    refuse_task(key, task)
+    version = _version(request)
     settings = served.settings
     limits = Limits(settings.serve_images, settings.max_image_pixels)
     header = request.headers.get(HEADER)
     async with served.body(request, JSON, BINARY, "") as body:
-        asked, items = await run_in_threadpool(read_request, body, header, one.name, limits)
+        asked, items = await run_in_threadpool(read_request, body, header, task, limits, version)
         answers = await served.predict(items, key)
     failed = [answer for answer in answers if isinstance(answer, Failed)]
     if len(failed) == len(answers):
         raise none_read(failed)
-    text, length = write_response(asked, one.name, answers)
+    text, length = write_response(asked, task, answers)
     headers = {"X-Request-Id": answers[0].request_id} if len(answers) == 1 else {}
     if length is None:
         return Response(text, headers=headers, media_type=JSON)
     return Response(text, headers={**headers, HEADER: str(length)}, media_type=BINARY)
 
 
-def _served(served: Service, key: Key, task: str, request: Request) -> ServedTask:
+async def _served(served: Service, key: Key, task: str, request: Request) -> ServedTask:
     refuse_task(key, task)
-    found = next((one for one in served.engine.tasks() if one.name == task), None)
+    version, found = _version(request), await served.engine.task(task)
     if found is None:
         raise Problem("unknown-task", f"There is no task {shown(task)}.")
-    version = request.path_params.get("version", str(found.version))
-    if version != str(found.version):
+    if version not in (None, found.version):
         raise Problem(
             "unknown-task",
-            f"Version {shown(version)} of {task} is not served; version {found.version} is.",
+            f"Version {version} of {task} is not served; version {found.version} is.",
         )
     if found.refused:
         raise later("unavailable-task", f"The task {task} is not served now.", 30)
     return found
+
+
+def _version(request: Request) -> int | None:
+    """Return the version in an address; None: it names none."""
+    written: str | None = request.path_params.get("version")
+    if written is None:
+        return None
+    if not _VERSION.fullmatch(written):
+        raise Problem("unknown-task", f"{shown(written)} is no version of a task.")
+    return int(written)
