@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from typing import Any
 
 import pytest
 import yaml
@@ -199,6 +200,24 @@ def test_state_is_shared_only_by_those_who_trust_each_other():
     assert users["release-state"] == {"release-service"}
     assert users["prefect-state"] == {"prefect"}
     assert users["serving-cache"] == {"serving"}
+
+
+def test_the_flow_of_drift_sees_what_the_server_found_and_changes_nothing():
+    def mounted(name: str) -> Any:
+        for one in SERVICES[name]["volumes"]:
+            if isinstance(one, str) and one.endswith(":/state/serving"):
+                return one.partition(":")[0], True
+            if isinstance(one, dict) and one["target"] == "/state/serving":
+                return one["source"], not one.get("read_only", False)
+        return None
+
+    assert {name: mounted(name) for name in ("serving", "clr")} == {
+        "serving": ("serving", True), "clr": ("serving", True),
+    }  # fmt: skip
+    for name in ("worker-cpu", "worker-gpu"):
+        assert mounted(name) == ("serving", False)
+    (made,) = re.findall(r"install -d -o clr .*", DOCKERFILE.read_text(encoding="utf-8"))
+    assert "/state/serving" in made.split(), "else the volume would belong to root"
 
 
 def test_what_a_service_needs_is_waited_for():
