@@ -16,7 +16,7 @@ from clr.serving.dashboard.facts import Facts, Reader
 from clr.serving.dashboard.page import overview, policy, task_page
 from clr.serving.errors import Problem, shown
 from clr.serving.keys import Key
-from clr.serving.service import Served, Service, needs, refuse_task
+from clr.serving.service import Served, needs, refuse_task
 
 router = APIRouter(include_in_schema=False)
 Reading = Annotated[Key, Depends(needs("metrics"))]
