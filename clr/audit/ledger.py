@@ -25,11 +25,12 @@ from clr.audit import people
 from clr.audit.anchor import Anchor
 from clr.audit.appending import add
 from clr.audit.chain import Entry, Problem, check_text, payload_text
+from clr.audit.fitting import Watch
 from clr.audit.heads import keep_head, read_head
 from clr.audit.key_files import public_pem
 from clr.audit.part import Part, read_rows
 from clr.audit.people import disclosures, ref_of, shown, stored_subject
-from clr.audit.personal import ERASED, Disclosure, Watch, mentions, names_openly, placeholder
+from clr.audit.personal import ERASED, Disclosure, mentions, names_openly, placeholder
 from clr.audit.signing import PRIVATE_NAME, Head, Signer, load_signer, trusted_keys
 from clr.audit.store import NEWEST_ERASURE, PERSONAL, TABLE, Store, rows_of, tables
 from clr.audit.trailing import Trailing

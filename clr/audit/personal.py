@@ -17,11 +17,11 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clr.audit.chain import REF, Entry, Problem, canonical, entry, is_ref
+from clr.audit.chain import REF, Entry, canonical, entry, is_ref
 
 PEOPLE = frozenset({"reviewer", "os_user", "user"})
 """Fields whose text is somebody's name."""
@@ -235,9 +235,6 @@ def names_openly(row: Mapping[str, Any], name: str) -> bool:
     return name in text and any(one in (name, f"{name}.") for one in _IN_TEXT.findall(text))
 
 
-# --- refs of rows, and whether values fit them ----------------------------------------------
-
-
 def refs_of(row: Mapping[str, Any]) -> list[str]:
     """Return the refs of a stored row; none of one from before there were refs."""
     actor, subject, key, payload = row["actor"], row["subject"], row["key"], row["payload"]
@@ -251,68 +248,3 @@ def refs_of(row: Mapping[str, Any]) -> list[str]:
     if _NAMED in payload or _WRITTEN in payload:
         found += (one[2] for one in _REF_FIELD.finditer(payload))
     return found
-
-
-class Watch:
-    """Notes the refs of rows that are read, to compare them with the values afterwards."""
-
-    def __init__(self) -> None:
-        """Know of none yet."""
-        self._first: dict[str, int] = {}
-        self._erased: dict[str, int] = {}
-
-    def over(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Yield the rows as they are."""
-        for row in rows:
-            self._note(row)
-            yield row
-
-    def _note(self, row: Mapping[str, Any]) -> None:
-        try:
-            for ref in refs_of(row):
-                self._first.setdefault(ref, row["seq"])
-            if row["action"] == ERASED:
-                listed = json.loads(row["payload"]).get("erased", ())
-                self._erased.update(dict.fromkeys(map(str, listed), row["seq"]))
-        except (ValueError, TypeError, AttributeError):
-            return  # a payload that somebody changed is told by the chain
-
-    def problems(self, stored: Iterable[Disclosure]) -> list[Problem]:
-        """Return where values do not fit the rows, in order of the rows.
-
-        Args:
-            stored: the whole table.
-        """
-        found, there = [], set()
-        for one in stored:
-            there.add(one.ref)
-            seq = self._first.get(one.ref, 0)
-            if one.ref in self._erased:
-                found.append(_back(one.ref, self._erased[one.ref]))
-            elif not one.fits():
-                found.append(_changed_value(one.ref, seq))
-        lost = self._first.keys() - there - self._erased.keys()
-        found += [_missing(ref, self._first[ref]) for ref in lost]
-        return sorted(found, key=lambda one: (one.seq, one.message))
-
-
-_FIX = "Compare the table clr_ledger_personal with a backup; see who could change the database."
-
-
-def _named(ref: str) -> str:
-    return placeholder(ref).removeprefix("erased ")
-
-
-def _changed_value(ref: str, seq: int) -> Problem:
-    message = f"What {_named(ref)} stands for in the ledger was changed after it was written."
-    return Problem(seq, "renamed", message, _FIX)
-
-
-def _missing(ref: str, seq: int) -> Problem:
-    message = f"What {_named(ref)} stands for is gone, and no entry says that it was erased."
-    return Problem(seq, "nameless", message, _FIX)
-
-
-def _back(ref: str, seq: int) -> Problem:
-    message = f"What {_named(ref)} stands for was erased by entry {seq}, but is there again."
-    return Problem(seq, "unerased", message, "Find out who put it back; run `clr erase` once more.")
