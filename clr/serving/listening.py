@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,8 @@ def configuration(app: FastAPI, **options: Any) -> uvicorn.Config:
         app: of `clr.serving.app.create_app`.
         **options: more of uvicorn's: host, port, timeout_graceful_shutdown, …
     """
+    # its warnings are lines of our log, in JSON where ours are
+    logging.getLogger("uvicorn").handlers = logging.getLogger("clr").handlers
     return uvicorn.Config(
         app,
         http=Patient,
@@ -92,6 +95,7 @@ def configuration(app: FastAPI, **options: Any) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         access_log=False,
+        log_config=None,
         log_level="warning",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         h11_max_incomplete_event_size=HEAD_BYTES,

@@ -6,12 +6,16 @@ last images of a request would be missing without a word.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from clr.serving.errors import Problem
 
 MAX_FIELDS = 1024
 """Parts that are no files."""
+
+# what is wrong with a form is told to who sent it, not to the log
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 _HEADERS = 8
 _HEADER_BYTES = 2048

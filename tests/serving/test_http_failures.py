@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import json
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -193,3 +194,23 @@ def test_a_request_in_work_is_answered_when_the_server_is_told_to_stop(own, tmp_
         assert "Traceback" not in server.log.read_text()
     finally:
         server.stop()
+
+
+def test_every_line_of_the_log_is_json_whatever_callers_send(own, tmp_path):
+    server = Server(own.root, {**own.environment, "CLR_LOG_FORMAT": "json"}, tmp_path / "log")
+    try:
+        server.start()
+        upgrade = b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
+        for sent in (b"nonsense\r\n\r\n", upgrade):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+                connection.sendall(sent)
+                assert connection.recv(1000).startswith(b"HTTP/1.1 ")
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        form = {"Content-Type": "multipart/form-data; boundary=B"}
+        connection.request("POST", "/v1/predict", b"no form", form)
+        assert connection.getresponse().status == 400
+    finally:
+        server.stop()
+    lines = [json.loads(line)["message"] for line in server.log.read_text().splitlines()]
+    assert "Invalid HTTP request received." in lines
+    assert "stopped" in lines
