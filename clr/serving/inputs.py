@@ -28,6 +28,7 @@ Label = Annotated[str, Field(pattern=TEXT, min_length=1, max_length=255)]
 RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
 
 _ERRORS_SHOWN = 20
+_NAMES = 256
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -81,7 +82,11 @@ def read_items(body: bytes, content_type: str, max_files: int) -> list[Item]:
     """
     if media_type(content_type) == FORM:
         return _form_items(read_form(body, content_type, max_files))
-    return _json_items(parse(PredictRequest, read_json(body)), max_files)
+    value = read_json(body)
+    given = value.get("instances") if isinstance(value, dict) else None
+    if isinstance(given, list) and len(given) > max_files:  # before each is told what is wrong
+        raise too_many(max_files)
+    return _json_items(parse(PredictRequest, value))
 
 
 def wrong_type(given: str, *accepted: str) -> Problem:
@@ -112,8 +117,8 @@ def read_json(body: bytes) -> Any:
     """Return the value of a JSON text (RFC 8259), strictly.
 
     Raises:
-        Problem: no JSON, not UTF-8, too deep, a name twice in one object, NaN or Infinity, or
-            an integer of thousands of digits.
+        Problem: no JSON, not UTF-8, too deep, a name twice in one object or too many of them,
+            NaN or Infinity, or an integer of thousands of digits.
     """
     try:
         return json.loads(body.decode(), object_pairs_hook=_once, parse_constant=_constant)
@@ -133,6 +138,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         raise Problem("malformed", "The JSON has a name twice in one object.")
+    if len(made) > _NAMES:  # each of them may be wrong, which takes a thousand bytes to say
+        raise Problem("too-large", f"An object of the JSON may have {_NAMES} names.")
     return made
 
 
@@ -162,9 +169,7 @@ def _place(part: int | str) -> str:
     return str(part) if isinstance(part, int) else shown(part)[1:-1]
 
 
-def _json_items(request: PredictRequest, max_files: int) -> list[Item]:
-    if len(request.instances) > max_files:
-        raise too_many(max_files)
+def _json_items(request: PredictRequest) -> list[Item]:
     return [
         Item(
             str(index) if one.name is None else one.name,

@@ -66,7 +66,7 @@ class InferRequest(Strict):
     id: Annotated[str, Field(pattern=TEXT, max_length=256)] | None = None
     parameters: Parameters = Field({})
     inputs: Annotated[list[InferInput], Field(min_length=1, max_length=1)]
-    outputs: list[InferOutput] = Field([])
+    outputs: list[InferOutput] = Field([], max_length=len(OUTPUTS))
 
 
 class _Unit(BaseModel):
@@ -89,7 +89,7 @@ class Limits:
 def read_request(
     body: bytes, header: str | None, task: str, limits: Limits, version: int | None = None
 ) -> tuple[InferRequest, list[Item]]:
-    """Return a request and its images.
+    """Return a request, without its data, and its images.
 
     Args:
         body: JSON, then perhaps binary data.
@@ -110,6 +110,7 @@ def read_request(
         raise too_many(limits.images)
     raw = _binary(tensor, binary)
     images = _encoded(tensor, raw) if tensor.datatype == "BYTES" else _pixels(tensor, raw, limits)
+    tensor.data = None  # it takes many times the room of the images
     return request, [Item(str(at), data, task, unit, version) for at, data in enumerate(images)]
 
 

@@ -6,6 +6,7 @@ import base64
 import json
 import string
 import struct
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -105,6 +106,46 @@ def test_any_inference_request_is_images_or_a_problem(value, tail, length):
     body = json.dumps(value).encode() + tail
     header = None if length is None else str(length)
     assert status(read_request, body, header, "task", LIMITS) in (200, 400, 413, 422)
+
+
+COUNT = 40_000
+IMAGE = b'{"name": "x", "shape": [1], "datatype": "BYTES", "data": ["AAAA"]}'
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        (b'{"instances": [%s]}' % b",".join([b"{}"] * COUNT), "v1"),
+        (b'{"instances": [%s]}' % b",".join([b"0"] * COUNT), "v1"),
+        (b'{"instances": [{%s}]}' % b",".join(b'"%x": 0' % at for at in range(COUNT)), "v1"),
+        (b'{"inputs": [%s]}' % b",".join([b"{}"] * COUNT), "v2"),
+        (b'{"inputs": [%s], "outputs": [%s]}' % (IMAGE, b",".join([b"{}"] * COUNT)), "v2"),
+        (b'{"inputs": [%s], "outputs": [%s]}' % (
+            IMAGE, b",".join([b'{"name": "label"}'] * COUNT)), "v2"),
+        (b'{"inputs": [%s], "parameters": {%s}}' % (
+            IMAGE, b",".join(b'"%x": []' % at for at in range(COUNT))), "v2"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_a_thousand_times_takes_no_thousandfold_room(body, where):
+    tracemalloc.start()
+    try:
+        if where == "v1":
+            assert status(read_items, body, "application/json", 64) in (413, 422)
+        else:
+            assert status(read_request, body, None, "caps", LIMITS) in (413, 422)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 40 * len(body)
+
+
+def test_tensors_are_not_kept_beside_their_images():
+    values = ",".join(["1"] * 30_000)
+    tensor = b'{"name": "x", "shape": [1, 100, 100, 3], "datatype": "UINT8", "data": [%s]}'
+    body = b'{"inputs": [%s]}' % (tensor % values.encode())
+    request, (item,) = read_request(body, None, "caps", LIMITS)
+    assert len(item.data) > 30_000
+    assert request.inputs[0].data is None
 
 
 @given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=8), st.booleans())

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from starlette.concurrency import run_in_threadpool
 
 from clr.serving.api import bodies
 from clr.serving.api.answers import (
@@ -47,7 +46,7 @@ async def predict(request: Request, key: Predicting, served: Served) -> JSONResp
     """
     async with served.body(request, FORM, JSON) as body:
         kind = request.headers["content-type"]
-        items = await run_in_threadpool(read_items, body, kind, served.settings.serve_images)
+        items = await served.read(read_items, body, kind, served.settings.serve_images)
         answers = await served.predict(items, key)
     failed = [one for one in answers if isinstance(one, Failed)]
     problem = none_served(failed) if len(failed) == len(answers) else None

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi import Path as InPath
-from starlette.concurrency import run_in_threadpool
 
 from clr.serving.api import bodies
 from clr.serving.api.answers import BODY, KEY, refusals
@@ -112,7 +111,7 @@ async def infer(task: TaskPath, request: Request, key: Predicting, served: Serve
     limits = Limits(settings.serve_images, settings.max_image_pixels)
     header = request.headers.get(HEADER)
     async with served.body(request, JSON, BINARY, "") as body:
-        asked, items = await run_in_threadpool(read_request, body, header, task, limits, version)
+        asked, items = await served.read(read_request, body, header, task, limits, version)
         answers = await served.predict(items, key)
     failed = [answer for answer in answers if isinstance(answer, Failed)]
     if len(failed) == len(answers):
