@@ -51,6 +51,7 @@ from PIL import Image  # noqa: E402
 from tests import templates  # noqa: E402
 
 templates.compile_once()
+os.environ["SSL_CERT_FILE"] = templates.one_authority(os.environ["PREFECT_HOME"])
 pytest_plugins = ["tests.workers", "tests.house", "tests.postgres", "tests.factory", "tests.web"]
 
 ARCHITECTURE = "test_resnet"
@@ -260,6 +261,8 @@ def new_plant(plant_settings: dict[str, str]) -> Callable[[Path], Plant]:
     templates.migrate_once()
     templates.draw_once()
     templates.measure_briefly()
+    templates.sync_never()
+    templates.beat_never()
 
     def make(root: Path) -> Plant:
         init_workspace(root)

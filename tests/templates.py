@@ -4,6 +4,8 @@ Great Expectations makes a new Jinja environment for every page of every report,
 compiles what it uses; that is a third of what a validation costs. MLflow walks through sixty
 migrations for every new database. Matplotlib draws the same figures of the same small tasks,
 and the latency of half a million weights, which nothing here depends on, is measured for long.
+And nothing is waited for that no test is about: a disk that loses its power, the thread that
+beats while a flow runs.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import pickle
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from functools import wraps
+from functools import cache, wraps
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -103,3 +106,41 @@ def measure_briefly() -> None:
     from clr.core import latency
 
     latency.ROUNDS = 1
+
+
+def one_authority(folder: str) -> str:
+    """Write a file with one of the certificate authorities, and return its path.
+
+    Clients of plain HTTP, too, read all hundred and fifty, each time one is made.
+    """
+    import certifi
+
+    end = "-----END CERTIFICATE-----\n"
+    path = Path(folder, "authority.pem")
+    path.write_text(certifi.contents().partition(end)[0] + end, encoding="utf-8")
+    return str(path)
+
+
+@cache
+def sync_never() -> None:
+    """Let SQLite databases that SQLAlchemy opens from now on not wait for the disk.
+
+    A process that is killed loses nothing by it: only a machine that loses its power would.
+    """
+    from sqlalchemy import Engine, event
+
+    @event.listens_for(Engine, "connect")
+    def hurry(connection: Any, _: Any) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous=OFF")
+
+
+def beat_never() -> None:
+    """Let flow runs of this process send no heartbeats.
+
+    Nobody here listens to them, and every run would end by waiting for what is left of a second
+    that their thread sleeps.
+    """
+    from prefect.flow_engine import BaseFlowRunEngine
+
+    BaseFlowRunEngine.heartbeat_seconds = None  # type: ignore[assignment]

@@ -54,7 +54,7 @@ from clr.registry.store import open_registry
 from clr.settings import load_settings
 from flows.cli import main
 from flows.provenance import environment_digest
-from tests.templates import compile_once, measure_briefly, migrate_once
+from tests.templates import beat_never, compile_once, measure_briefly, migrate_once, sync_never
 
 
 def warm(folder: Path) -> None:
@@ -178,6 +178,8 @@ if __name__ == "__main__":
     compile_once()
     migrate_once()
     measure_briefly()
+    sync_never()
+    beat_never()
     with tempfile.TemporaryDirectory() as name:
         with redirect_stdout(sys.stderr):
             warm(Path(name))

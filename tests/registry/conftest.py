@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from flows.supervise import free_port
+from tests import templates
 
 HERE = Path(__file__).parent
 QUIET = {
@@ -37,7 +38,7 @@ def shop(starting_server) -> Iterator[Callable[..., list[dict[str, Any]]]]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, **QUIET},
+        env={**os.environ, **QUIET, "PYTHONPATH": str(HERE.parents[1])},
     )
     assert process.stdin
     assert process.stdout
@@ -54,6 +55,7 @@ def shop(starting_server) -> Iterator[Callable[..., list[dict[str, Any]]]]:
 @pytest.fixture(scope="session")
 def template(shop, network, tmp_path_factory) -> Path:
     """An empty registry's database: building the schema takes seconds, copying it nothing."""
+    templates.sync_never()
     state = tmp_path_factory.mktemp("template")
     empty = state / "empty.db"
     shop({"do": "look", "args": {"state": str(state)}, "here": True})

@@ -103,6 +103,9 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).parent))
     import actions
 
+    from tests.templates import sync_never
+
+    sync_never()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever prints goes to the log
     for line in sys.stdin:

@@ -15,6 +15,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     from tests import templates
 
     templates.migrate_once()
+    templates.sync_never()
     return build(tmp_path_factory.mktemp("served") / "plant")
 
 
