@@ -20,6 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import memory
+
+memory.keep_files_in_memory()
 # before any of these libraries is first imported
 os.environ.update(
     DO_NOT_TRACK="1",
@@ -65,6 +68,12 @@ UNUSED_SERVICES = (
     "SCHEDULER", "TASK_RUN_RECORDER", "TRIGGERS",
 )  # fmt: skip
 """Of Prefect's server in tests that only run flows; `factory` has a server with all of them."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Say what stays of the files of tests."""
+    memory.keep_nothing(config)
 
 
 def pytest_unconfigure() -> None:

@@ -14,7 +14,7 @@ from clr.serving.errors import KINDS
 from tests.serving.bad_requests import ALL, INFER, PREDICT, chunk, png
 
 INTERNALS = re.compile(
-    r"Traceback|File \"|\.py\b|site-packages|/tmp/|/root/|/home/|0x[0-9a-f]{6,}|<_io|"
+    r"Traceback|File \"|\.py\b|site-packages|/tmp/|/dev/shm/|/root/|/home/|0x[0-9a-f]{6,}|<_io|"
     r"pydantic|starlette|fastapi|uvicorn|torch|PIL\b|sqlite|asyncio|Error\b\(",
     re.IGNORECASE,
 )
