@@ -113,6 +113,8 @@ class House:
         if user not in self._sessions:
             session = requests.Session()
             session.trust_env = False  # no proxy, no netrc
+            # the server ends a connection that rests for seconds, perhaps as the next request comes
+            session.headers["Connection"] = "close"
             if user:
                 session.auth = (user, self.passwords[user])
             self._sessions[user] = session
