@@ -49,10 +49,14 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from tests import templates  # noqa: E402
 
+# how fast examples are drawn and tried says something of the machine, nothing of the code
+settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("calm")
 templates.compile_once()
 os.environ["SSL_CERT_FILE"] = templates.one_authority(os.environ["PREFECT_HOME"])
 pytest_plugins = ["tests.workers", "tests.house", "tests.postgres", "tests.factory", "tests.web"]

@@ -63,7 +63,7 @@ def measured(law: Law, pilot: int, classes: int, held: int, seed: int) -> Curve:
 # ---- the fit ------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(law=LAWS)
 @example(law=(3.0, 0.5, 0.0))
 def test_a_law_without_noise_is_found_again(law: Law) -> None:
@@ -96,7 +96,7 @@ def test_the_interval_is_no_wider_than_what_was_measured_warrants() -> None:
     assert few.high - few.low > 2 * (many.high - many.low)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), first=st.integers(1, 10**6), more=st.integers(1, 10**6))
 def test_more_images_are_never_foretold_to_be_worse(seed: int, first: int, more: int) -> None:
     random = np.random.default_rng(seed)
@@ -107,7 +107,7 @@ def test_more_images_are_never_foretold_to_be_worse(seed: int, first: int, more:
     assert 0 <= less.low <= less.middle <= less.high <= 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), low=st.floats(0.01, 0.99), high=st.floats(0.01, 0.99))
 def test_a_higher_target_never_needs_fewer_images(seed: int, low: float, high: float) -> None:
     random = np.random.default_rng(seed)
@@ -126,7 +126,7 @@ def test_equal_measurements_give_equal_curves() -> None:
 # ---- what a target needs --------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(law=LAWS, factor=st.floats(0.2, 5))
 def test_what_is_needed_reaches_the_target(law: Law, factor: float) -> None:
     assume(error(law, SIZES[0]) < 1)
@@ -195,7 +195,7 @@ def test_a_pilot_set_that_is_too_small_is_refused(counts: list[int], held: int, 
 CLASSES = st.lists(st.integers(4, 60), min_size=2, max_size=8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(counts=CLASSES, seed=st.integers(0, 99), data=st.data())
 def test_a_subset_has_each_class_in_its_share(
     counts: list[int], seed: int, data: st.DataObject
@@ -218,7 +218,6 @@ def test_a_subset_that_cannot_be_is_refused(size: int) -> None:
         subset(np.repeat([0, 1], 12), size, 0)
 
 
-@settings(deadline=None)
 @given(classes=st.integers(2, 100), factor=st.floats(1, 300))
 def test_sizes_go_in_equal_ratios_from_a_few_a_class_to_all(classes: int, factor: float) -> None:
     images = math.ceil(5 * classes * math.sqrt(2) ** 3 * factor)
@@ -228,7 +227,6 @@ def test_sizes_go_in_equal_ratios_from_a_few_a_class_to_all(classes: int, factor
     assert all(more / less > 1.35 for less, more in pairwise(sizes))
 
 
-@settings(deadline=None)
 @given(images=st.integers(100, 10_000), budget=st.floats(0, 10**5), each=st.floats(1e-3, 1))
 def test_trainings_fit_into_the_time_and_make_a_curve_or_are_left_out(
     images: int, budget: float, each: float

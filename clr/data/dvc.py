@@ -250,15 +250,19 @@ def load() -> None:
 
 def cache_folder(workspace: Path) -> Path:
     """Return the folder of DVC's cache, which its configuration may have moved."""
+    return _cache_folder(workspace, tuple(map(stamp, _configurations(workspace))))
+
+
+@lru_cache(maxsize=16)  # where they may lie stays the same in a process; thousands of tasks ask
+def _configurations(workspace: Path) -> tuple[Path, ...]:
     load()
     from dvc.config import Config
 
     folders = [workspace / ".dvc", *(Path(Config.get_dir(one)) for one in ("global", "system"))]
-    files = [folder / name for folder in folders for name in ("config", "config.local")]
-    return _cache_folder(workspace, tuple(map(stamp, files)))
+    return tuple(folder / name for folder in folders for name in ("config", "config.local"))
 
 
-@lru_cache(maxsize=16)  # thousands of tasks ask for it, and reading configurations takes 2 ms
+@lru_cache(maxsize=16)  # reading configurations takes 2 ms
 def _cache_folder(workspace: Path, _: tuple[tuple[int, int, int] | None, ...]) -> Path:
     from dvc.config import Config
 

@@ -35,6 +35,7 @@ ROWS = {
     "register": "register it",
     "cold": "gate, first of a process",
     "warm": "gate, again",
+    "identity": "gate, again, where no task is due for a replay",
     "report": "its report as a page",
     "write": "write the release",
     "activate": "make it serve",
@@ -127,6 +128,7 @@ def _gate(session: Session, folder: Path, size: int, figures: Figures) -> None:
         assert judged.report["metrics"]["earlier_tasks"] == size
         broken = [key for key in judged.report["failed"] if not key.endswith(f":{NEWCOMER}")]
         assert not broken, broken
+    figures["identity"] = _without_replays(fresh, newcomer, made, digest, serving)
     replayed = [
         one
         for one in judged.report["checks"]
@@ -137,6 +139,24 @@ def _gate(session: Session, folder: Path, size: int, figures: Figures) -> None:
     with _clock(figures, "report"):
         page = gate_html(judged.report)
     figures["page"] = len(page)
+
+
+def _without_replays(
+    session: Session, newcomer: Any, made: Any, digest: str, serving: Any
+) -> float:
+    """Return seconds of a gate, not a process's first, that finds no task due for a replay."""
+    from flows.judge import judge
+
+    figures: Figures = {}
+    never = session.settings.model_copy(update={"gate_replay_every": 10**9})
+    calm = Session(never)
+    calm.network.attach(made, digest)
+    for name in ("first", "again"):
+        with _clock(figures, name):
+            report = judge(calm, newcomer, serving).report
+    few = len(serving.tasks) <= never.gate_replay_tasks
+    assert few or not any(one["facts"].get("replayed") for one in report["checks"])
+    return figures["again"]
 
 
 def _record_release(session: Session, release: Any, champions: list[Any]) -> None:
@@ -232,12 +252,12 @@ def as_table(found: dict[int, Figures]) -> str:
         values = [found[size].get(name) for size in sizes]
         cells = " | ".join("–" if value is None else f"{value:.3f}" for value in values)
         lines.append(f"| {title} | {cells} | {_exponent(sizes, values)} |")
-    for name in ("cold", "warm"):
+    for name, title in (("cold", "cold"), ("warm", "warm"), ("identity", "warm, no replays")):
         cells = " | ".join(
             f"{1000 * found[size][name] / size:.2f}" if name in found[size] else "–"
             for size in sizes
         )
-        lines.append(f"| gate, {name}: milliseconds an earlier task | {cells} | |")
+        lines.append(f"| gate, {title}: milliseconds an earlier task | {cells} | |")
     for name, title in (("replays", "tasks replayed in it"), ("bytes", "bytes of gate.json")):
         cells = " | ".join(
             f"{found[size][name]:,.0f}" if name in found[size] else "–" for size in sizes

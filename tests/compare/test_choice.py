@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.compare.tasks import FEWEST, File, Task, proportional
 
-CALM = settings(deadline=None)  # a busy machine may take its time
 SIZES = st.lists(st.integers(FEWEST, 60), min_size=2, max_size=8)
 
 
-@CALM
 @given(SIZES, st.integers(1, 500))
 def test_classes_get_their_share_of_the_total(sizes: list[int], total: int):
     shares = proportional(sizes, total)
@@ -40,7 +38,6 @@ def task(sizes: tuple[int, ...] = (40, 20)) -> Task:
     return Task("parts", "/nowhere", ("good", "bad"), 32, files, files[:2])
 
 
-@CALM
 @given(st.integers(0, 99), st.integers(1, 19))
 def test_a_smaller_subset_is_part_of_a_larger_one(seed: int, per_class: int):
     few, more = (set(task().chosen(seed, 0, count)) for count in (per_class, per_class + 1))

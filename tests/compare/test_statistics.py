@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clr.compare.statistics import (
@@ -16,7 +16,6 @@ from clr.compare.statistics import (
 )
 from clr.errors import UsageError
 
-CALM = settings(deadline=None)  # a busy machine may take its time
 SHARES = st.lists(st.floats(0, 1), min_size=2, max_size=12)
 
 
@@ -37,7 +36,6 @@ def test_what_has_no_mean_is_refused(values: list[float]):
         mean_interval(values)
 
 
-@CALM
 @given(SHARES)
 def test_an_interval_holds_its_mean_and_equal_values_have_none(values: list[float]):
     found = mean_interval(values)
@@ -51,7 +49,6 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
     assert 0.935 < np.mean(held) < 0.965
 
 
-@CALM
 @given(SHARES)
 def test_pairing_takes_out_what_both_share(values: list[float]):
     hard = np.array(values)
@@ -87,7 +84,6 @@ def test_forward_transfer_is_over_all_tasks_but_the_first():
     assert forward_transfer([0.9], [0.9]) is None
 
 
-@CALM
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=6))
 def test_tasks_that_never_change_are_neither_forgotten_nor_better(accuracies: list[float]):
     size = len(accuracies)

@@ -8,14 +8,14 @@ import sys
 import pytest
 
 _PROGRAM = """
-import resource, sys, torch
+import resource, sys
 from clr.core.allocation import keep_freed_memory
 if sys.argv[1] == "keep" and not keep_freed_memory():
     sys.exit("no glibc")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for size in range(1, 63):
-    layer = torch.ones(size, 2**17)  # half a megabyte more each time, up to 31
-    del layer
+    block = b"x" * (size * 2**19)  # half a megabyte more each time, up to 31
+    del block
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 

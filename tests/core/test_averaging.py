@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clr.core.averaging import TailAverage
 from clr.core.training import is_worse
 
 
-@settings(deadline=None)
 @given(
     values=st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=30),
     share=st.floats(0, 1),
@@ -63,7 +62,6 @@ def test_a_few_images_less_are_no_evidence_of_harm() -> None:
     assert not is_worse(*answers(60, 5, 20))
 
 
-@settings(deadline=None)
 @given(both=st.integers(0, 50), lost=st.integers(0, 40), won=st.integers(0, 40))
 def test_a_training_that_wins_as_many_as_it_loses_is_never_worse(
     both: int, lost: int, won: int

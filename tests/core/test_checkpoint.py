@@ -88,9 +88,7 @@ def test_a_sealed_file_of_another_form_is_not_used(about: object, tmp_path: Path
     assert load_checkpoint(path, KEY) is None
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=200))
 def test_no_file_raises(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "state"

@@ -36,9 +36,7 @@ from clr.errors import ClrError, IntegrityBroken, UsageError
 
 MakeSpec = Callable[..., AdapterSpec]
 Shaken = Callable[..., Adapter]
-FAST = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+FAST = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 IDENTITY = torch.tensor([0.0, 0, 0, 0, 1, 0, 0, 0, 0]).reshape(1, 3, 3)
 VALUES = st.floats(-40, 40, width=32) | st.sampled_from([0.0, -0.0, 1.0, 1e-30, 2.0**-13])
 

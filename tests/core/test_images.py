@@ -326,9 +326,7 @@ def only_refused(data: bytes) -> None:
     assert found.shape == (3, 16, 16)
 
 
-FUZZ = settings(
-    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+FUZZ = settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @FUZZ

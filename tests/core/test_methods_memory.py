@@ -59,7 +59,7 @@ def test_fisher_information_of_an_unused_weight_is_nought() -> None:
 
 
 @given(quadratics, anywhere)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_many_quadratic_penalties_are_one(parts: list[tuple[float, float]], at: float) -> None:
     """Equal gradients everywhere: they differ by a constant."""
     importance: list[torch.Tensor] = []
@@ -143,7 +143,7 @@ def test_ewc_keeps_two_values_a_weight_whatever_the_number_of_tasks(
 
 
 @given(st.integers(1, 8), st.integers(0, 30), st.integers(0, 1000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_reservoir_is_a_sample_without_repetition(capacity: int, offered: int, seed: int) -> None:
     sample: Reservoir[int] = Reservoir(capacity)
     generator = torch.Generator().manual_seed(seed)

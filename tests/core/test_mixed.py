@@ -73,7 +73,7 @@ def both(backbone: Backbone, shaken: Shaken) -> Both:
     return Both(backbone, adapters)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_mix_in_any_order_gives_what_each_task_alone_gives(
     both: Both, data: st.DataObject

@@ -133,7 +133,7 @@ def dense(x: Array, weight: Array, stride: int, padding: int) -> Array:
     return result
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     data=st.data(), channels=st.integers(1, 5), height=st.integers(1, 7), width=st.integers(1, 7)
 )
@@ -146,7 +146,7 @@ def test_a_kernel_is_a_zero_padded_depthwise_cross_correlation(
     np.testing.assert_allclose(found, depthwise(x.astype(float), kernel), atol=1e-4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), channels=st.integers(1, 5), rank=st.integers(1, 4))
 def test_a_mixing_adds_a_low_rank_product_over_channels(
     data: st.DataObject, channels: int, rank: int

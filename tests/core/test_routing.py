@@ -92,7 +92,7 @@ def test_statistics_without_held_out_images_raise_no_doubt() -> None:
         assert [one.task for one in chosen] == [router.tasks[at] for at in router.route(features)]
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(apart=st.floats(0.0, 6.0), share=st.sampled_from([0.05, 0.1, 0.25]), seed=st.integers(0, 99))
 def test_wrong_choices_without_doubt_and_own_images_unknown_are_as_few_as_promised(
     apart: float, share: float, seed: int

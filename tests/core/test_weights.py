@@ -280,7 +280,7 @@ def test_what_cannot_be_read_is_a_usage_error(path: str, tmp_path: Path) -> None
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), suffix=st.sampled_from([".pth", ".safetensors"]))
 def test_no_file_raises_anything_but_our_own_errors(
     data: st.DataObject, suffix: str, tmp_path: Path

@@ -183,7 +183,7 @@ HOSTILE = st.lists(
 
 
 @given(HOSTILE)
-@tried(max_examples=400, deadline=None)
+@tried(max_examples=400)
 def test_a_name_that_is_kept_stays_below_the_folder(name: str) -> None:
     try:
         parts = checked_parts(name)
@@ -197,7 +197,7 @@ def test_a_name_that_is_kept_stays_below_the_folder(name: str) -> None:
 
 
 @given(st.lists(HOSTILE, max_size=6))
-@tried(max_examples=200, deadline=None)
+@tried(max_examples=200)
 def test_no_two_names_that_are_kept_are_one_anywhere(paths: list[str]) -> None:
     names, kept = Names(), []
     for path in paths:
@@ -212,7 +212,7 @@ def test_no_two_names_that_are_kept_are_one_anywhere(paths: list[str]) -> None:
 
 
 @given(HOSTILE, st.booleans())
-@tried(max_examples=60, deadline=None)
+@tried(max_examples=60)
 def test_whatever_a_member_is_called_nothing_is_written_outside(
     tmp_path_factory: pytest.TempPathFactory, name: str, as_tar: bool
 ) -> None:

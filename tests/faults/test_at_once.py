@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
 
+
+@pytest.mark.soak
 def test_the_same_folder_twice_at_once_is_one_version(processes, working, tmp_path, new_caps):
     task = new_caps(tmp_path / "yellow-caps", 3)
     before = working.rows("runs")

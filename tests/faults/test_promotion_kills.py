@@ -114,6 +114,7 @@ def test_a_promotion_cut_anywhere_is_completed_and_happens_once(cuts):
     assert len(served) > 15
 
 
+@pytest.mark.soak
 def test_a_rejection_cut_anywhere_is_completed(cuts):
     reject = ("review", "violet-caps", 1, "reject", "--reason", "wrong lamp")
     for plant in cuts(reject):
@@ -132,6 +133,7 @@ def test_a_rejection_cut_anywhere_is_completed(cuts):
         settled(plant, session)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("command", "after", "action"),
     [

@@ -6,7 +6,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
@@ -51,7 +51,6 @@ def test_the_capital_is_fair_over_all_orders(values):
     assert np.mean(found) == pytest.approx(1, abs=0.03)
 
 
-@settings(deadline=None)
 @given(VALUES, VALUES)
 def test_only_the_order_of_values_matters(reference, values):
     """Nothing changes under a strictly increasing function."""
@@ -62,7 +61,6 @@ def test_only_the_order_of_values_matters(reference, values):
     assert straight.capital == bent.capital
 
 
-@settings(deadline=None)
 @given(VALUES, VALUES)
 def test_what_it_keeps_is_sorted_and_complete(reference, values):
     stream = Stream(reference)

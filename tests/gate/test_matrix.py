@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clr.errors import IntegrityBroken
@@ -11,7 +11,7 @@ from clr.gate.matrix import MAX_TASKS, grow
 from clr.gate.statistics import average_accuracy, backward_transfer, forgetting
 
 # busy machines are slow, which is no failure
-calm = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=60)
 
 
 def life(matrix):
@@ -24,7 +24,7 @@ def life(matrix):
     return state
 
 
-@calm
+@few
 @given(st.integers(1, 7), st.integers(0, 10**6))
 def test_metrics_are_those_of_the_full_matrix(size, seed):
     matrix = np.round(np.random.default_rng(seed).random((size, size)), 4)

@@ -34,7 +34,6 @@ def followed(known, outcomes, make, side, mean):
     return before, after
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.booleans(), st.booleans()), max_size=12), RATE, RATE, SHARE, SIDES, MEAN
 )
@@ -57,7 +56,6 @@ def test_a_randomised_trial_gains_nothing_from_an_effect_that_is_not_there(
         assert after >= before * (1 - 1e-9)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(((1, 1), (0, 0), (1, 0), (0, 1))), max_size=12),
     st.tuples(RATE, RATE, RATE),
@@ -91,7 +89,6 @@ def test_the_chance_of_ever_reaching_a_limit_is_what_ville_says(rate, share):
             assert chance[reached.max(axis=1) >= limit].sum() <= 1 / limit
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from((-1, 0, 1)), min_size=1, max_size=31), st.randoms())
 def test_pairs_are_the_integral_over_all_bets_in_any_order(gains, random):
     worse, better = gains.count(-1), gains.count(1)
@@ -111,7 +108,7 @@ def _pairs(gains):
     return paired(values < 0, values > 0)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.sampled_from((-1, 0, 1)), min_size=1, max_size=31))
 def test_both_sides_together_are_a_published_test(gains):
     """Lindon & Malek 2022 with the prior Beta(1, 1), as savvi has it (pip install savvi)."""
@@ -123,7 +120,6 @@ def test_both_sides_together_are_a_published_test(gains):
     assert both == pytest.approx(test.odds, rel=1e-9)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60), SHARE)
 def test_exchanging_the_arms_exchanges_the_sides(items, share):
     arm, right = map(np.asarray, zip(*items, strict=True))
@@ -131,7 +127,6 @@ def test_exchanging_the_arms_exchanges_the_sides(items, share):
     assert capital(there, "up") == pytest.approx(capital(back, "down"))
 
 
-@settings(deadline=None)
 @given(BITS, st.floats(0.01, 0.2))
 def test_the_interval_is_what_was_never_refuted(right, alpha):
     stream = shares(right)

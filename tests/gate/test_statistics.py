@@ -6,7 +6,7 @@ from math import comb
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import binom, multinomial, norm
@@ -24,7 +24,7 @@ from clr.gate.statistics import (
 )
 
 # busy machines are slow, which is no failure
-calm = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=60)
 
 # --- one share
 
@@ -43,7 +43,7 @@ def test_wilson_interval_is_the_published_one(right, n, low, high):
     assert wilson_interval(right, n) == pytest.approx((low, high), abs=5e-5)
 
 
-@calm
+@few
 @given(st.integers(1, 5000), st.data())
 def test_wilson_interval_holds_the_share_and_mirrors(n, data):
     right = data.draw(st.integers(0, n))
@@ -162,7 +162,7 @@ def test_interval_covers_the_true_gain_by_simulation():
     assert 0.935 <= covered <= 0.975
 
 
-@calm
+@few
 @given(st.integers(1, 400), st.data())
 def test_interval_holds_the_gain_and_mirrors(n, data):
     b = data.draw(st.integers(0, n))
@@ -172,7 +172,7 @@ def test_interval_holds_the_gain_and_mirrors(n, data):
     assert paired_interval(c, b, n) == pytest.approx((-high, -low))
 
 
-@calm
+@few
 @given(st.floats(0.001, 0.5), st.floats(0.01, 0.2))
 def test_items_needed_is_the_fewest_that_can_pass(margin, alpha):
     n = items_needed(margin, alpha)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clr.errors import IntegrityBroken, UsageError
@@ -12,7 +12,7 @@ from clr.gate import Limits, decide
 from clr.gate.evidence import SHARED_PARTS
 
 # busy machines are slow, which is no failure
-calm = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=60)
 
 RANK = {"pass": 0, "inconclusive": 1, "fail": 2}
 counts = st.integers(0, 60)
@@ -68,7 +68,7 @@ def test_declared_change_with_a_negligible_drop_passes_by_paired_test(make):
 # --- too little evidence
 
 
-@calm
+@few
 @given(n=st.integers(2, 148), regressed=st.integers(0, 2))
 def test_too_small_a_test_set_never_promotes(make, n, regressed):
     """Below 149 items no paired test can exclude a drop of two points."""
@@ -150,7 +150,7 @@ def test_first_task_passes_alone(make):
 # --- properties
 
 
-@calm
+@few
 @given(b=counts, c=counts, more=st.integers(1, 40), n=st.integers(160, 500))
 def test_more_regressions_never_turn_a_worse_verdict_into_a_better_one(make, b, c, more, n):
     right = n - 60
@@ -166,7 +166,7 @@ def test_more_regressions_never_turn_a_worse_verdict_into_a_better_one(make, b, 
         assert verdict(few, c) <= verdict(few, c - 1) or few + c == 1  # 0: replayed as before
 
 
-@calm
+@few
 @given(lost=st.integers(0, 60), won=counts, more=st.integers(1, 40), n=st.integers(20, 400))
 def test_a_newcomer_that_gets_more_wrong_never_fares_better(make, lost, won, more, n):
     right = int(0.7 * n)
@@ -179,7 +179,7 @@ def test_a_newcomer_that_gets_more_wrong_never_fares_better(make, lost, won, mor
     assert rank(lost, won + more) <= rank(lost, won)
 
 
-@calm
+@few
 @given(
     st.lists(st.tuples(counts, counts, st.booleans()), min_size=1, max_size=5),
     st.integers(0, 10**6),
@@ -209,7 +209,7 @@ def test_order_of_tasks_and_of_items_does_not_matter(make, shape, seed):
     )
 
 
-@calm
+@few
 @given(st.lists(st.tuples(st.integers(1, 300), st.booleans(), st.booleans()), max_size=6))
 def test_identical_evidence_always_passes(make, shape):
     tasks = [
@@ -223,7 +223,7 @@ def test_identical_evidence_always_passes(make, shape):
     assert report.metrics["identical"] == len(tasks)
 
 
-@calm
+@few
 @given(st.integers(0, 4), st.sampled_from(SHARED_PARTS), st.sets(st.sampled_from(SHARED_PARTS)))
 def test_one_undeclared_difference_always_fails_by_its_name(make, victim, part, declared):
     tasks = [make.earlier(f"task-{i}") for i in range(5)]
@@ -234,7 +234,7 @@ def test_one_undeclared_difference_always_fails_by_its_name(make, victim, part, 
     assert report.failed == [f"{part}:task-{victim}"]
 
 
-@calm
+@few
 @given(
     st.lists(st.tuples(counts, st.booleans(), st.booleans(), st.booleans()), max_size=4),
     st.booleans(),

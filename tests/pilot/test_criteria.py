@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clr.errors import UsageError
@@ -15,7 +15,7 @@ from clr.pilot import criteria
 from clr.pilot.criteria import Criterion, Pairs, Today
 from tests.pilot.documents import BUSINESS, CURVE, GATE, PAIRS, document
 
-calm = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=60)
 
 
 @st.composite
@@ -28,7 +28,7 @@ def pairs(draw: st.DrawFn) -> Pairs:
 # --- gain
 
 
-@calm
+@few
 @given(pairs())
 def test_without_a_rate_of_today_the_gain_is_the_gates_own_interval_over_the_probe(
     one: Pairs,
@@ -51,7 +51,7 @@ def test_against_a_sample_of_today_the_interval_is_newcombes() -> None:
     assert found.facts["today"]["kind"] == "measured"
 
 
-@calm
+@few
 @given(pairs(), st.floats(0, 1))
 def test_a_rate_that_was_given_has_no_width(one: Pairs, error: float) -> None:
     found = criteria.gain("gain", one, Today(error)).facts

@@ -190,7 +190,7 @@ def test_an_event_names_only_what_may_be_read(settings: Settings, path: str, all
 
 
 @given(st.lists(st.sampled_from(["..", ".", "incoming", "caps", "/", "~", "link", "a b"])))
-@tried(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@tried(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_path_leads_out(settings: Settings, parts: list[str]) -> None:
     link = settings.inbox / "link"
     if not link.is_symlink():

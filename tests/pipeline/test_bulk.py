@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from clr.errors import DataRefused
 from clr.settings import Settings
 from flows import arrivals
@@ -77,6 +79,7 @@ def interrupted(factory: Any, *folders: Path) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.soak
 def test_ctrl_c_ends_the_following_and_not_the_run(
     factory: Any, new_caps: NewCaps, tmp_path: Path
 ) -> None:

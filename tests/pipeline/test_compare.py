@@ -46,6 +46,7 @@ def without_times(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.soak
 def test_a_killed_comparison_goes_on_and_says_the_same(
     plant: Any, tasks: list[Path], tmp_path: Path
 ):

@@ -81,6 +81,7 @@ def test_review_refusals_and_ledger_on_postgresql(house, database):
     assert not (state / "ledger" / "ledger.db").exists()
 
 
+@pytest.mark.soak
 def test_a_real_adapter_is_promoted_on_postgresql(house, new_caps, tmp_path):
     folder = new_caps(tmp_path / "violet-caps", 4)
     onboarded = house.clr("tess", "onboard", folder, "--json")

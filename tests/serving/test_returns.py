@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clr.gate.statistics import wilson_interval
@@ -13,7 +13,7 @@ from clr.roi import business_case
 from clr.serving.returns import Served, error_rate, served_case, window_fields
 from tests.test_roi import ASSUMED, MEASURED
 
-calm = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=80)
 CASE = business_case(MEASURED, ASSUMED)
 SERVED = Served(
     days=56.0, items=28_000, active_hours=560, latency_ms=(20.0, 45.0),
@@ -38,7 +38,7 @@ def windows(draw: st.DrawFn) -> Served:
 # --- the error rate, and how its labels were sampled
 
 
-@calm
+@few
 @given(windows())
 def test_an_error_rate_says_how_it_was_sampled_and_its_ends_hold_the_middle(one: Served) -> None:
     rate = error_rate(one)
@@ -60,7 +60,7 @@ def test_drawn_items_without_a_label_widen_the_interval_to_both_sides() -> None:
     )  # fmt: skip
 
 
-@calm
+@few
 @given(windows())
 def test_the_bounds_hold_whatever_the_missing_labels_would_say(one: Served) -> None:
     fields = window_fields(one)
