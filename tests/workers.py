@@ -1,7 +1,7 @@
 """The suite in several processes at once (pytest-xdist): who runs what, and what all share.
 
-``make test`` starts one worker more than there are cores, since tests wait for servers a good part
-of their time. Tests of one file, and tests that need the same expensive
+``make test`` starts one worker a core: one more took as long, and a tenth more of the processor.
+Tests of one file, and tests that need the same expensive
 thing (a driver of killed processes, a server), go to one worker, and the longest go first.
 """
 
@@ -38,7 +38,7 @@ Make = Callable[[Path], Any]
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Say what ``-n auto`` means."""
-    return min((os.cpu_count() or 1) + 1, MOST_WORKERS)
+    return min(os.cpu_count() or 1, MOST_WORKERS)
 
 
 @pytest.hookimpl(tryfirst=True)
