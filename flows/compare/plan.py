@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -234,6 +234,18 @@ def unit_path(settings: Settings, key: str) -> Path:
     return folder(settings) / "units" / f"{key.removeprefix('sha256:')}.safetensors"
 
 
+def read_unit(settings: Settings, plan: Plan, key: str) -> Unit:
+    """Return a finished unit, as this plan asked for it.
+
+    One comparison's 600 images may be another's 100 a class: the same ones, so the same unit.
+
+    Raises:
+        FileNotFoundError: it is not finished.
+        IntegrityBroken: its file is damaged.
+    """
+    return replace(parse_unit(unit_path(settings, key).read_bytes()), asked=plan.units[key])
+
+
 def finished(settings: Settings, plan: Plan) -> dict[str, Unit]:
     """Return the units that are done, in the order of the plan.
 
@@ -243,7 +255,7 @@ def finished(settings: Settings, plan: Plan) -> dict[str, Unit]:
     found = {}
     for key in plan.units:
         try:
-            found[key] = parse_unit(unit_path(settings, key).read_bytes())
+            found[key] = read_unit(settings, plan, key)
         except FileNotFoundError:
             continue
     return found

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clr.compare.unit import Unit, parse_unit
+from clr.compare.unit import Unit
 from clr.errors import ServiceUnavailable
-from flows.compare.plan import Plan, unit_path
+from flows.compare.plan import Plan, finished, read_unit
 from flows.session import Session
 from flows.steps import digest_of
 
@@ -68,7 +68,7 @@ class Record:
         if self._silent:
             return
         try:
-            self._write(parse_unit(unit_path(self._session.settings, key).read_bytes()))
+            self._write(read_unit(self._session.settings, self._plan, key))
         except ServiceUnavailable as error:
             self._silent = True
             LOG.warning("compare   not recorded for now: %s", error.message)
@@ -85,7 +85,6 @@ class Record:
         """
         from clr.registry.nested import finished_children
         from clr.registry.runs import finish, log_bytes, log_metrics
-        from flows.compare.plan import finished
 
         registry, parent = self._session.registry, self._parent
         there = finished_children(registry, parent)

@@ -46,6 +46,17 @@ def without_times(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def test_a_unit_of_another_comparison_counts_as_what_this_one_asked_for(
+    plant: Any, tasks: list[Path]
+):
+    """All images, and as many a class as there are, are the same ones."""
+    options = ("--methods", "probe", *OPTIONS[2:], "--json")
+    assert plant.clr("compare", *tasks, *options).code == 0
+    curve = plant.clr("compare", *tasks, *options, "--per-class", "6,12").json
+    assert [one["per_class"] for one in curve["curves"]["points"]] == [6, 12]
+    assert set(curve["methods"][0]["accuracy"]) == {"rot", "lime"}
+
+
 @pytest.mark.soak
 def test_a_killed_comparison_goes_on_and_says_the_same(
     plant: Any, tasks: list[Path], tmp_path: Path
