@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from clr.compare import words
 from clr.compare.plots import spent
+from clr.gate.checks import percent, signed
 from clr.gate.heatmap import accuracy_svg
 from clr.gate.style import CSS
 from clr.pages import picture, templates
@@ -64,8 +65,8 @@ def _badge(verdict: str) -> Markup:
 def _templates() -> Environment:
     return templates(
         "clr.compare",
-        percent=words.percent,
-        points=words.points,
+        percent=percent,
+        points=signed,
         interval=words.interval,
         gained=words.gained,
         size=words.size,

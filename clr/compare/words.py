@@ -5,22 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from clr.gate.checks import percent, signed
+
 Document = Mapping[str, Any]
 OURS = "clr-reduced"
 _KINDS = {"kernels": "kernels", "batch_norm": "batch norm", "head": "head", "other": "other"}
-
-
-def percent(share: float | None, digits: int = 1) -> str:
-    """Return a share as a percentage."""
-    return "–" if share is None else f"{100 * share:.{digits}f} %"
-
-
-def points(difference: float | None) -> str:
-    """Return a difference of shares in percentage points, with its sign."""
-    if difference is None:
-        return "–"
-    value = round(100 * difference, 1)
-    return "0.0" if value == 0 else f"{value:+.1f}".replace("-", "−")
 
 
 def interval(estimate: Mapping[str, Any] | None) -> str:
@@ -34,7 +23,7 @@ def gained(estimate: Mapping[str, Any] | None) -> str:
     """Return ``low … high`` of a difference in points; empty where there is none."""
     if not estimate or estimate["low"] is None:
         return ""
-    return f"{points(estimate['low'])} … {points(estimate['high'])}"
+    return f"{signed(estimate['low'])} … {signed(estimate['high'])}"
 
 
 def size(count: float) -> str:

@@ -167,9 +167,9 @@ def count(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def percent(share: float, digits: int = 1) -> str:
-    """Return a share as a percentage."""
-    return f"{100 * share:.{digits}f} %"
+def percent(share: float | None, digits: int = 1) -> str:
+    """Return a share as a percentage; ``–``: there is none."""
+    return "–" if share is None else f"{100 * share:.{digits}f} %"
 
 
 def points(share: float) -> str:
@@ -179,8 +179,10 @@ def points(share: float) -> str:
     return f"{value:.{digits}f} points"
 
 
-def signed(difference: float) -> str:
-    """Return a difference of shares in percentage points with its sign, ``+1.2``."""
+def signed(difference: float | None) -> str:
+    """Return a difference of shares in percentage points with its sign, ``+1.2``; ``–``: none."""
+    if difference is None:
+        return "–"
     value = round(100 * difference, 1)
     return f"{value:+.1f}".replace("-", "−") if value else "0.0"
 

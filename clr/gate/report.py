@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 from clr.gate.advice import next_steps
+from clr.gate.checks import percent, signed
 from clr.gate.heatmap import accuracy_svg
 from clr.gate.style import CSS
 
@@ -84,15 +85,15 @@ def _figures(report: Report) -> str:
             tiles.append(
                 (
                     f"Accuracy of {report['newcomer']}",
-                    _percent(facts["accuracy"]),
+                    percent(facts["accuracy"]),
                     f"95 %: {100 * low:.1f} to {100 * high:.1f}; probe "
-                    f"{_percent(facts['linear_probe'])}",
+                    f"{percent(facts['linear_probe'])}",
                 )
             )
     if "average_accuracy" in metrics:
-        tiles.append(("Average accuracy", _percent(metrics["average_accuracy"]), "of all tasks"))
+        tiles.append(("Average accuracy", percent(metrics["average_accuracy"]), "of all tasks"))
     if "forgetting" in metrics:
-        transfer = _points(metrics["backward_transfer"])
+        transfer = signed(metrics["backward_transfer"])
         tiles.append(("Forgetting", _plain(metrics["forgetting"]), f"backward transfer {transfer}"))
     cells = "".join(
         f"<div><dt>{_escape(name)}</dt><dd>{_escape(value)}</dd><p>{_escape(note)}</p></div>"
@@ -169,11 +170,11 @@ def _task_rows(name: str, checks: Sequence[Report], spoken: bool, passes_too: bo
         )
     numbers = (
         f"{retention['n']:,}",
-        _percent(before),
-        _percent(after),
-        _points(change),
-        _percent(routing.get("before")),
-        _percent(routing.get("after")),
+        percent(before),
+        percent(after),
+        signed(change),
+        percent(routing.get("before")),
+        percent(routing.get("after")),
     )
     cells = "".join(f"<td class=n>{_escape(value)}</td>" for value in numbers)
     span = ' rowspan="2"' if told else ""
@@ -262,17 +263,6 @@ def _sentence(check: Report) -> str:
     """The message without the task's name in front: the page shows that beside it."""
     text = check["message"].removeprefix(f"{check['task']}: ")
     return _escape(text[:1].upper() + text[1:])
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
-
-
-def _points(difference: float | None) -> str:
-    if difference is None:
-        return "–"
-    value = round(100 * difference, 1)
-    return "0.0" if value == 0 else f"{value:+.1f}".replace("-", "−")
 
 
 def _plain(difference: float) -> str:
