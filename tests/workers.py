@@ -1,8 +1,8 @@
 """The suite in several processes at once (pytest-xdist): who runs what, and what all share.
 
 ``make test`` starts one worker a core: one more took as long, and a tenth more of the processor.
-Tests of one file, and tests that need the same expensive
-thing (a driver of killed processes, a server), go to one worker, and the longest go first.
+Tests of one file, and tests that need the same expensive thing (a driver of killed processes, a
+server), go to one worker, and the longest go first.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Follow the release in force: whoever asks gets one that was in force after he asked.
 
 Under load the registry is asked once for all requests that came since it was asked last, at rest
-every few seconds. What is new is loaded and verified beside
-what serves, then takes its place in one step. Where the registry does not answer, or what it
-names cannot be trusted, the last release goes on.
+every few seconds. What is new is loaded and verified beside what serves, then takes its place in
+one step. Where the registry does not answer, or what it names cannot be trusted, the last release
+goes on.
 """
 
 from __future__ import annotations
