@@ -35,14 +35,14 @@ class Folded:
         norm: the batch norm.
         scale: float32 [channels], by which it multiplies.
         shift: float32 [channels], which it adds.
-        convolution: forward of a copy of the convolution that does both.
+        twin: a copy of the convolution that does both.
         rest: what the batch norm's module does besides (its activation in timm's).
     """
 
     norm: nn.BatchNorm2d
     scale: Tensor
     shift: Tensor
-    convolution: Function
+    twin: nn.Conv2d
     rest: Function
 
     def kernel(self, kernel: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ def _pair(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Folded:
         norm,
         scale.to(convolution.weight),
         shift.to(convolution.weight),
-        twin.forward,
+        twin,
         rest_of(norm),
     )
 
@@ -155,5 +155,5 @@ def without_norms(
     instead: dict[nn.Module, Function] = {pair.norm: pair.rest for pair in pairs.values()}
     for path, pair in pairs.items():
         if backbone.convolutions[path] not in kernels:
-            instead[backbone.convolutions[path]] = pair.convolution
+            instead[backbone.convolutions[path]] = pair.twin.forward
     return instead

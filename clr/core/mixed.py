@@ -8,6 +8,7 @@ in the last bits from those of `clr.core.network.ReprogrammedNetwork`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch import Tensor
 from clr.core.adapter import Adapter
 from clr.core.backbone import Backbone
 from clr.core.mixing.batch import Part, act, allow, in_order
+from clr.core.mixing.lanes import Lanes
 from clr.core.mixing.shelf import Shelf
 from clr.core.places import acting
 from clr.errors import UsageError
@@ -41,6 +43,7 @@ class MixedNetwork:
         """
         self.backbone = backbone
         self._shelf = Shelf(backbone, ready_bytes)
+        self._lanes = Lanes(backbone.device)
         allow(backbone)
 
     @property
@@ -88,21 +91,27 @@ class MixedNetwork:
         parts = self._parts(names)
         if not parts:
             return []
-        rows = [row for part in parts for row in part.rows]
         batch = batch.to(self.backbone.device)
-        if rows != sorted(rows):
+        found: dict[int, Tensor] = {}
+        for some in self._lanes.each(partial(self._pass, batch), parts):
+            found |= some
+        return [found[row] for row in range(len(batch))]
+
+    @torch.inference_mode()
+    def _pass(self, batch: Tensor, parts: Sequence[Part]) -> dict[int, Tensor]:
+        """Return the logits of each image of these parts, by its row in the batch."""
+        rows = [row for part in parts for row in part.rows]
+        if rows != list(range(len(batch))):
             batch = batch[torch.tensor(rows, device=batch.device)]
         batch = batch.contiguous(memory_format=torch.channels_last)
         with acting(act(self.backbone, parts)):
             features: Tensor = self.backbone.module(batch)
-        found = [
-            logits
-            for part, mine in zip(parts, features.split([len(p.rows) for p in parts]), strict=True)
-            for logits in F.linear(mine, *part.adapter.head)
-        ]
-        return [
-            logits for _, logits in sorted(zip(rows, found, strict=True), key=lambda pair: pair[0])
-        ]
+        images = [len(part.rows) for part in parts]
+        return {
+            row: logits
+            for part, mine in zip(parts, features.split(images), strict=True)
+            for row, logits in zip(part.rows, F.linear(mine, *part.adapter.head), strict=True)
+        }
 
     @torch.inference_mode()
     def features(self, batch: Tensor) -> Tensor:

@@ -4,13 +4,14 @@ The default backbone at 96 pixels, adapters of random kernels, batches of random
 changes how long anything takes. Each mix is compared with (a) the same batch of one task, (b) each
 task's part by itself, (c) the bare backbone, in turns; ratios are of medians over the rounds.
 Times are of processor time on one thread, which says the same on a machine that is busy with other
-things; with `CLR_BENCH_THREADS=2` they are of the clock. `CLR_BENCH_ROUNDS` sets the rounds,
+things; with `CLR_BENCH_THREADS=2` the mixes alone are measured, by the clock. `CLR_BENCH_ROUNDS` sets the rounds,
 `CLR_WRITE_DOCS=1` puts the tables into docs/serving-speed.md.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,9 +40,13 @@ def main() -> None:
 
     torch.set_num_threads(THREADS)
     backbone = load_backbone("tf_efficientnet_lite0")
-    tables = {"memory": memory(backbone)}  # first, while what is freed goes back to the system
+    tables: dict[str, str] = {}
+    if THREADS == 1:  # first, while what is freed goes back to the system
+        tables["memory"] = memory(backbone)
     keep_freed_memory()
-    tables |= {"mixes": mixes(backbone), "ways": ways()}
+    tables |= {"mixes" if THREADS == 1 else "mixes-cores": mixes(backbone)}
+    if THREADS == 1:
+        tables["ways"] = ways()
     for table in tables.values():
         print(table + "\n", flush=True)
     if os.environ.get("CLR_WRITE_DOCS"):
@@ -101,43 +106,40 @@ def mixes(backbone: Any) -> str:
 
 
 def ways() -> str:
-    """Return the table of the three ways in which 32 tasks can apply their kernels to a map."""
+    """Return the table of the ways in which 32 tasks can apply their kernels to a map."""
     import torch
     import torch.nn.functional as F
 
+    from clr.core.mixing.convolve import narrow, wide
     from clr.core.mixing.fold import Step
-    from clr.core.mixing.steps import AT_ONCE, _alone, _shifted
+    from clr.core.mixing.steps import alone, together
 
     lines = [
-        "| channels × side | one task | 32 convolutions | nine multiply-adds | one grouped |",
-        "|---|---:|---:|---:|---:|",
+        "| channels × side | one task | 32 convolutions | channels first | wide | wide before |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for channels, side in PLACES:
-        steps = [Step(torch.randn(9, channels), torch.randn(channels)) for _ in range(IMAGES)]
+        steps = [Step(torch.randn(channels, 1, 3, 3), torch.randn(channels))
+                 for _ in range(IMAGES)]  # fmt: skip
         x = torch.randn(IMAGES, channels, side, side).contiguous(memory_format=torch.channels_last)
-        stacked = torch.cat([step.kernel for step in steps])
-        shifts = torch.cat([step.shift for step in steps if step.shift is not None])
-        flat = 1, IMAGES * channels, side, side
-
-        def grouped(
-            x: Any = x, stacked: Any = stacked, shifts: Any = shifts, flat: Any = flat
-        ) -> Any:
-            y = F.conv2d(x.contiguous().view(flat), stacked, shifts, padding=1, groups=flat[1])
-            return y.view(x.shape).contiguous(memory_format=torch.channels_last)
+        taken = narrow(wide(x), IMAGES)
 
         def each(x: Any = x, steps: Any = steps) -> Any:
-            return torch.cat([_alone(x[n : n + 1], step) for n, step in enumerate(steps)])
+            return torch.cat([alone(x[n : n + 1], step) for n, step in enumerate(steps)])
 
-        def shifted(x: Any = x, steps: Any = steps) -> Any:
-            size = AT_ONCE // x[0].numel()
-            starts = range(0, IMAGES, size)
-            return torch.cat([_shifted(x[n : n + size], steps[n : n + size]) for n in starts])
+        def first(x: Any = x, steps: Any = steps) -> Any:
+            kernels = torch.cat([step.kernel for step in steps])
+            flat = x.contiguous().view(1, len(kernels), *x.shape[2:])
+            shifts = torch.cat([step.shift for step in steps])
+            y = F.conv2d(flat, kernels, shifts, padding=1, groups=len(kernels))
+            return y.view(x.shape).contiguous(memory_format=torch.channels_last)
 
         calls: Calls = {
-            "one": lambda x=x, steps=steps: _alone(x, steps[0]),  # type: ignore[misc]
+            "one": lambda x=x, steps=steps: alone(x, steps[0]),  # type: ignore[misc]
             "each": each,
-            "shifted": shifted,
-            "grouped": grouped,
+            "first": first,
+            "wide": lambda x=x, steps=steps: together(x, steps),  # type: ignore[misc]
+            "before": lambda x=taken, steps=steps: together(x, steps),  # type: ignore[misc]
         }
         with torch.inference_mode():
             took = interleaved(calls, ROUNDS)
@@ -189,13 +191,18 @@ def resident() -> int:
 
 
 def interleaved(calls: Calls, rounds: int) -> dict[str, float]:
-    """Return the median seconds of each call, called in turns, after two rounds to warm up."""
-    clock = _clock()
+    """Return the median seconds of each call, after two rounds to warm up.
+
+    Each round calls all in another order: how much of its memory a call finds in the cache depends
+    on the one before it.
+    """
+    clock, order, names = _clock(), random.Random(0), list(calls)
     found: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 2):
-        for name, call in calls.items():
+        order.shuffle(names)
+        for name in names:
             begin = clock()
-            call()
+            calls[name]()
             if number > 1:
                 found[name].append(clock() - begin)
     return {name: median(seconds) for name, seconds in found.items()}

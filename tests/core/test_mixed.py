@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -120,6 +120,47 @@ def test_large_batches_of_few_and_of_many_tasks_agree_too(
     """Here all the ways are taken in which kernels are applied."""
     adapters = {name: shaken(backbone, seed=ord(name)) for name in "abcdefgh"}
     Both(backbone, adapters).check(images(3, len(names), 32), names)
+
+
+@pytest.fixture(params=[2, 3])
+def cores(request: pytest.FixtureRequest) -> Iterator[int]:
+    """As many threads of PyTorch as there would be on a machine of so many cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("names", ["abcdefgh", "aaaaab", "hgfaaaabce", "ab", "abc", "a"])
+def test_several_cores_with_a_share_of_the_images_each_agree_too(
+    names: str, cores: int, backbone: Backbone, shaken: Shaken
+) -> None:
+    adapters = {
+        name: shaken(backbone, seed=ord(name), variant="mix" if name in "bf" else "reduced")
+        for name in "abcdefgh"
+    }
+    both = Both(backbone, adapters)
+    both.check(images(3, len(names), 32), list(names))
+    with ThreadPoolExecutor(1) as pool:
+        new = pool.submit(torch.get_num_threads).result()
+    assert torch.get_num_threads() == new == cores, "what others compute is computed as before"
+
+
+def test_an_error_in_one_share_is_the_callers(
+    cores: int, backbone: Backbone, shaken: Shaken
+) -> None:
+    network = MixedNetwork(backbone)
+    for name in "abcd":
+        network.attach(shaken(backbone, seed=ord(name)), name)
+    with pytest.raises(RuntimeError, match="channels"):
+        network.logits(torch.zeros(4, 5, 32, 32), list("abcd"))
+    agree(
+        network.logits(images(3, 4), list("abcd")),
+        [
+            network.logits(image[None], [name])[0]
+            for name, image in zip("abcd", images(3, 4), strict=True)
+        ],
+    )
 
 
 # ---- attached, kept, detached -----------------------------------------------------------

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 
 import torch
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
 from clr.core.backbone import Backbone
 from clr.core.folding import folded, rest_of
+from clr.core.mixing.convolve import convolve
 from clr.core.mixing.fold import Affine, FoldedAdapter
 from clr.core.mixing.steps import Steps, normalise
 from clr.core.places import Function, Places, plain, prepare
@@ -43,8 +46,9 @@ def act(backbone: Backbone, parts: Sequence[Part]) -> Places:
     Tasks of one structure act together. Where those of another do something else, they do it
     with their own images; what all do alike is done once for all.
     """
+    common = _common(backbone)
     sections = [list(some) for _, some in groupby(parts, lambda part: part.adapter.structure)]
-    acts = [_section(backbone, some) for some in sections]
+    acts = [_section(backbone, common, some) for some in sections]
     if len(acts) == 1:
         return Places(instead=acts[0])
     images = [sum(len(part.rows) for part in some) for some in sections]
@@ -59,35 +63,51 @@ def allow(backbone: Backbone) -> None:
     prepare(Places(instead=dict.fromkeys([*modules, *norms], _same)))
 
 
-def _section(backbone: Backbone, parts: Sequence[Part]) -> Instead:
+def _common(backbone: Backbone) -> Instead:
+    """Return what acts where no task does anything of its own: batch norms in convolutions."""
+    instead: Instead = {one: partial(convolve, one) for one in backbone.convolutions.values()}
+    for path, pair in folded(backbone).items():
+        instead[backbone.convolutions[path]] = partial(convolve, pair.twin)
+        instead[pair.norm] = _rest_of(pair.norm)
+    return instead
+
+
+def _section(backbone: Backbone, common: Instead, parts: Sequence[Part]) -> Instead:
     adapters = [part.adapter for part in parts]
     images = [len(part.rows) for part in parts]
-    first, pairs = adapters[0], folded(backbone)
-    instead: Instead = {}
-    for path, pair in pairs.items():
-        if path not in first.steps and pair.norm not in first.norms:
-            instead |= {backbone.convolutions[path]: pair.convolution, pair.norm: pair.rest}
-    for path, step in first.steps.items():
-        rest: Function = _same
-        if step.shift is not None:
-            rest, instead[pairs[path].norm] = pairs[path].rest, _same
-        steps = Steps([one.steps[path] for one in adapters], images, rest)
-        convolution = backbone.convolutions[path]
-        instead[convolution] = partial(_reprogrammed, convolution, steps)
+    first, pairs, instead = adapters[0], folded(backbone), dict(common)
+    for path, convolution in backbone.convolutions.items():
+        step, pair = first.steps.get(path), pairs.get(path)
+        if step is not None:
+            steps = Steps([one.steps[path] for one in adapters], images)
+            instead[convolution] = partial(_reprogrammed, convolution, steps)
+            if pair is not None and step.shift is None:
+                del instead[pair.norm]
+        elif pair is not None and pair.norm in first.norms:
+            instead[convolution] = partial(convolve, convolution)
     for norm in first.norms:
         norms = [one.norms[norm] for one in adapters]
         instead[norm] = partial(_normalised, norm, norms, images)
     return instead
 
 
+def _rest_of(norm: nn.BatchNorm2d) -> Function:
+    """Return what a batch norm's module does besides, to what nobody else has: in place."""
+    if not isinstance(norm, BatchNormAct2d) or not hasattr(norm.act, "inplace"):
+        return rest_of(norm)
+    activation: nn.Module = copy.copy(norm.act)
+    vars(activation)["inplace"] = True
+    return activation
+
+
 def _reprogrammed(convolution: nn.Conv2d, steps: Steps, x: Tensor) -> Tensor:
-    return steps(plain(convolution, x))
+    return steps(convolve(convolution, x))
 
 
 def _normalised(
     norm: nn.BatchNorm2d, norms: Sequence[Affine], images: Sequence[int], x: Tensor
 ) -> Tensor:
-    return rest_of(norm)(normalise(x, norms, images))
+    return _rest_of(norm)(normalise(x, norms, images))
 
 
 def _same(x: Tensor) -> Tensor:

@@ -1,10 +1,9 @@
-"""An adapter as inference wants it: batch norms in its kernels, kernels as rows of taps."""
+"""An adapter as inference wants it: batch norms in its kernels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -30,22 +29,17 @@ class Step:
     """What one adapter does to the output of one convolution.
 
     Attributes:
-        taps: its depthwise kernel, float32 [9, channels], row by row of the 3×3 window; with
-            the batch norm's scale in it where that is folded.
+        kernel: depthwise, float32 [channels, 1, 3, 3]; with the batch norm's scale in it where
+            that is folded.
         shift: float32 [channels], which a folded batch norm adds.
         down: of the channel mixing, float32 [rank, channels, 1, 1].
         up: of the channel mixing, float32 [channels, rank, 1, 1].
     """
 
-    taps: Tensor
+    kernel: Tensor
     shift: Tensor | None = None
     down: Tensor | None = None
     up: Tensor | None = None
-
-    @cached_property
-    def kernel(self) -> Tensor:
-        """The depthwise kernel as convolutions take it: [channels, 1, 3, 3]."""
-        return self.taps.t().reshape(-1, 1, 3, 3).contiguous()
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +60,10 @@ class FoldedAdapter:
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes, with both forms of its kernels."""
+        """Memory that it takes."""
         tensors = [*self.head]
         for step in self.steps.values():
-            tensors += [t for t in (step.taps, step.taps, step.down, step.up) if t is not None]
+            tensors += [t for t in (step.kernel, step.down, step.up) if t is not None]
         for norm in self.norms.values():
             tensors += [norm.scale, norm.shift]
         return sum(tensor.nbytes for tensor in tensors)
@@ -89,12 +83,12 @@ def fold(adapter: Adapter, backbone: Backbone) -> FoldedAdapter:
         if kernel is None:
             continue
         down, up = tensors.get(f"mix.{path}.down"), tensors.get(f"mix.{path}.up")
-        taps, shift = kernel.reshape(-1, 9).t(), None
+        shift = None
         if path in pairs and down is None:
             pair = pairs[path]
             norm = own.pop(pair.norm, Affine(pair.scale, pair.shift))
-            taps, shift = taps * norm.scale, norm.shift
-        steps[path] = Step(taps.contiguous(), shift, down, up)
+            kernel, shift = kernel * norm.scale.view(-1, 1, 1, 1), norm.shift
+        steps[path] = Step(kernel.contiguous(), shift, down, up)
     spec = adapter.spec
     structure = spec.variant, spec.batch_norm, spec.rank if spec.variant == "mix" else 0
     return FoldedAdapter(structure, steps, own, (tensors["head.weight"], tensors["head.bias"]))

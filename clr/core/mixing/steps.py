@@ -1,33 +1,22 @@
 """Depthwise kernels, channel mixing and batch norms that differ from image to image.
 
-Images of one task lie side by side. Where a task has many pixels in a piece of the batch, it
-gets a convolution of its own; many tasks with few pixels each are done together, as nine shifted
-multiply-adds over all their images, each with the kernel of its task. Both work in the
-channels-last layout that the backbone computes in. One grouped convolution over images ×
-channels, the third way, has to change the layout twice and was never the quickest
-(docs/serving-speed.md).
+A kernel for each image is one depthwise convolution over images × channels. It takes no longer
+than one task's where memory holds the images of one pixel side by side (`wide`); all else that a
+network of depthwise and 1×1 convolutions does can be done in that order, too, so that it is taken
+up once a batch (docs/serving-speed.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clr.core.mixing.convolve import narrow, wide
 from clr.core.mixing.fold import Affine, Step
-
-LARGE = 1500
-"""Pixels a task from which a convolution of its own is quicker: a call costs about 45 µs, and nine
-multiply-adds 30 ns or more a pixel, whatever the channels."""
-FEW = 2
-"""Tasks up to which convolutions of their own are quicker than nine multiply-adds."""
-AT_ONCE = 600_000
-"""Values of a piece, 2.4 MB: what is done to it one after the other finds it in the cache."""
-_CENTRE = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,39 +25,22 @@ class Steps:
 
     Attributes:
         steps: one a task, with the same parts each.
-        images: how many the task has; more first.
-        rest: what is done to each image afterwards, if anything.
+        images: how many the task has.
     """
 
     steps: Sequence[Step]
     images: Sequence[int]
-    rest: Callable[[Tensor], Tensor]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Reprogram the convolution's output in place, a piece that fits the cache at a time."""
+        """Return the convolution's output reprogrammed."""
+        if len(self.steps) == 1:
+            return alone(x, self.steps[0])
         pairs = zip(self.steps, self.images, strict=True)
         each = [step for step, images in pairs for _ in range(images)]
-        pieces = -(-x.numel() // AT_ONCE)
-        size = -(-len(each) // pieces)
-        for at in range(0, len(each), size):
-            for part, reprogrammed in _reprogram(x[at : at + size], each[at : at + size]):
-                part.copy_(self.rest(reprogrammed))
-        return x
+        return _mix(together(x, each), each)
 
 
-def _reprogram(x: Tensor, steps: Sequence[Step]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield parts of [N, C, H, W], with `steps[n]` applied to image n in the quicker way."""
-    runs = [(step, len(list(same))) for step, same in groupby(steps)]
-    pixels = x.shape[2] * x.shape[3] * len(steps)
-    if len(runs) > FEW and pixels < LARGE * len(runs):
-        yield x, _mix(_shifted(x, steps), steps)
-        return
-    parts = x.split([images for _, images in runs])
-    for part, (step, _) in zip(parts, runs, strict=True):
-        yield part, _alone(part, step)
-
-
-def _alone(x: Tensor, step: Step) -> Tensor:
+def alone(x: Tensor, step: Step) -> Tensor:
     """Apply one task's step to [N, C, H, W]."""
     x = F.conv2d(x, step.kernel, step.shift, padding=1, groups=x.shape[1])
     if step.down is not None and step.up is not None:
@@ -76,27 +48,12 @@ def _alone(x: Tensor, step: Step) -> Tensor:
     return x
 
 
-def _shifted(x: Tensor, steps: Sequence[Step]) -> Tensor:
-    """Apply the kernel of `steps[n]` to image n of [N, C, H, W]: Σ shifted image × tap."""
-    pixels = x.permute(0, 2, 3, 1)
-    taps = torch.stack([step.taps for step in steps], 1)[:, :, None, None, :]
+def together(x: Tensor, steps: Sequence[Step]) -> Tensor:
+    """Apply the kernel of `steps[n]` to image n of [N, C, H, W]."""
+    kernels = torch.cat([step.kernel for step in steps])
     shifts = [step.shift for step in steps if step.shift is not None]
-    if shifts:
-        out = torch.addcmul(torch.stack(shifts)[:, None, None, :], pixels, taps[_CENTRE])
-    else:
-        out = pixels * taps[_CENTRE]
-    for tap in range(9):
-        if tap != _CENTRE:
-            (to_row, from_row), (to_column, from_column) = _reach(tap // 3 - 1), _reach(tap % 3 - 1)
-            out[:, to_row, to_column].addcmul_(pixels[:, from_row, from_column], taps[tap])
-    return out.permute(0, 3, 1, 2)
-
-
-def _reach(by: int) -> tuple[slice, slice]:
-    """Return where values go and where they come from, moved by −1, 0 or 1 within the image."""
-    if by > 0:
-        return slice(None, -1), slice(1, None)
-    return (slice(1, None), slice(None, -1)) if by else (slice(None), slice(None))
+    shift = torch.cat(shifts) if shifts else None
+    return narrow(F.conv2d(wide(x), kernels, shift, padding=1, groups=len(kernels)), len(steps))
 
 
 def _mix(x: Tensor, steps: Sequence[Step]) -> Tensor:
