@@ -4,8 +4,8 @@ The default backbone at 96 pixels, adapters of random kernels, batches of random
 changes how long anything takes. Each mix is compared with (a) the same batch of one task, (b) each
 task's part by itself, (c) the bare backbone, in turns; ratios are of medians over the rounds.
 Times are of processor time on one thread, which says the same on a machine that is busy with other
-things; with `CLR_BENCH_THREADS=2` the mixes alone are measured, by the clock. `CLR_BENCH_ROUNDS` sets the rounds,
-`CLR_WRITE_DOCS=1` puts the tables into docs/serving-speed.md.
+things; with `CLR_BENCH_THREADS=2` the mixes alone are measured, by the clock. `CLR_BENCH_ROUNDS`
+sets the rounds, `CLR_WRITE_DOCS=1` puts the tables into docs/serving-speed.md.
 """
 
 from __future__ import annotations
