@@ -19,7 +19,7 @@ from clr.core.export_formats import FORMS, Form
 from clr.core.exporting import standalone
 from clr.core.network import Program
 from clr.errors import IntegrityBroken
-from tests.core.test_network import ARCHITECTURES, EXHAUSTIVE
+from tests.core.test_network import ARCHITECTURES, EXHAUSTIVE, FAMILIES
 
 Load = Callable[[str], Backbone]
 Shaken = Callable[..., Adapter]
@@ -42,7 +42,7 @@ def agree(found: Tensor, wanted: Tensor) -> None:
 
 
 @pytest.mark.parametrize("variant", ["reduced", *EXHAUSTIVE])
-@pytest.mark.parametrize("family", ARCHITECTURES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_network_by_itself_answers_as_the_adapter_in_the_shared_backbone(
     family: str, variant: str, load: Load, shaken: Shaken
 ) -> None:

@@ -14,7 +14,7 @@ from clr.core.backbone import Backbone, state_digest
 from clr.core.folding import folded
 from clr.core.network import Program
 from clr.errors import UsageError
-from tests.core.test_network import ARCHITECTURES
+from tests.core.test_network import ARCHITECTURES, FAMILIES
 
 Load = Callable[[str], Backbone]
 Shaken = Callable[..., Adapter]
@@ -29,7 +29,7 @@ FOLDED = {  # convolutions whose batch norm can be folded, of all
 
 
 @pytest.mark.parametrize("variant", ["reduced", "full", "mix"])
-@pytest.mark.parametrize("family", ARCHITECTURES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_folded_and_unfolded_agree(
     family: str, variant: str, load: Load, shaken: Shaken, batch: Tensor
 ) -> None:

@@ -18,7 +18,7 @@ from clr.core.backbone import Backbone
 from clr.core.mixed import MixedNetwork
 from clr.core.network import ReprogrammedNetwork
 from clr.errors import IntegrityBroken, UsageError
-from tests.core.test_network import ARCHITECTURES, EXHAUSTIVE, zoo
+from tests.core.test_network import ARCHITECTURES, EXHAUSTIVE, FAMILIES, zoo
 
 Load = Callable[[str], Backbone]
 Shaken = Callable[..., Adapter]
@@ -85,7 +85,7 @@ def test_any_mix_in_any_order_gives_what_each_task_alone_gives(
 
 
 @pytest.mark.parametrize("variant", ["reduced", *EXHAUSTIVE])
-@pytest.mark.parametrize("family", ARCHITECTURES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_of_networks_takes_mixed_batches(
     family: str, variant: str, load: Load, shaken: Shaken
 ) -> None:

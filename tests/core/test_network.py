@@ -55,6 +55,11 @@ ARCHITECTURES = {
     "ShuffleNet, torchvision": "torchvision:shufflenet_v2_x0_5",
     "SqueezeNet, torchvision": "torchvision:squeezenet1_1",
 }
+FAMILIES = [
+    pytest.param(name, marks=pytest.mark.soak) if name.startswith("VGG") else name
+    for name in ARCHITECTURES
+]
+"""For tests of what is done with a network: VGG's hundred million parameters take seconds each."""
 WITHOUT_BATCH_NORM = ("convnext", "nfnet", "squeezenet")
 
 

@@ -88,9 +88,10 @@ def settled(plant, session):
     assert plant.leftovers() == []
 
 
-def test_a_promotion_cut_anywhere_is_completed_and_happens_once(cuts):
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.soak)])
+def test_a_promotion_cut_anywhere_is_completed_and_happens_once(every, cuts):
     served = []
-    for number, plant in enumerate(cuts(APPROVE)):
+    for number, plant in enumerate(cuts(APPROVE)[::every]):
         session = plant.session()
         assert run_verify(session)["problems"] == []  # cut off is not tampered with
         served.append(whole(session))
@@ -111,7 +112,7 @@ def test_a_promotion_cut_anywhere_is_completed_and_happens_once(cuts):
         settled(plant, session)
     assert sorted({len(one) for one in served}) == [len(OLD), len(NEW)]
     assert served == sorted(served, key=len)  # the old release until one moment, then the new
-    assert len(served) > 15
+    assert len(served) > 15 / every
 
 
 @pytest.mark.soak

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
 import schemathesis
 from schemathesis.config import (
     ChecksConfig,
@@ -17,7 +18,6 @@ from schemathesis.config import (
 from schemathesis.engine import Status, events, from_schema
 from schemathesis.generation import GenerationMode
 
-EXAMPLES = 25
 SEED = 8
 
 ACCEPTED = ["2xx", "404", "413", "422"]
@@ -25,13 +25,13 @@ ACCEPTED = ["2xx", "404", "413", "422"]
 nor that there are as many units as files (422)."""
 
 
-def configuration(url: str, key: str) -> SchemathesisConfig:
+def configuration(url: str, key: str, examples: int) -> SchemathesisConfig:
     checks = ChecksConfig(
         positive_data_acceptance=PositiveDataAcceptanceConfig(expected_statuses=ACCEPTED)
     )
     generation = GenerationConfig(
         modes=[GenerationMode.POSITIVE, GenerationMode.NEGATIVE],
-        max_examples=EXAMPLES,
+        max_examples=examples,
         deterministic=True,
     )
     project = ProjectConfig(
@@ -51,9 +51,12 @@ def is_a_finding(name: str, found: Any) -> bool:
     return not (typed and "multipart/form-data" in found.code_sample)
 
 
-def test_no_request_surprises_the_server(web):
+@pytest.mark.parametrize("examples", [10, pytest.param(100, marks=pytest.mark.soak)])
+def test_no_request_surprises_the_server(examples, web):
     document = web.call("GET", "/openapi.json").json()
-    schema = schemathesis.openapi.from_dict(document, config=configuration(web.url, web.key))
+    schema = schemathesis.openapi.from_dict(
+        document, config=configuration(web.url, web.key, examples)
+    )
     findings, tried = [], Counter()
     for event in from_schema(schema).execute():
         if isinstance(event, (events.NonFatalError, events.FatalError)):
@@ -74,5 +77,5 @@ def test_no_request_surprises_the_server(web):
         for method in methods
     ]
     assert all(tried[one] for one in operations), tried
-    assert sum(tried.values()) > 300
+    assert sum(tried.values()) > 12 * examples
     assert web.call("GET", "/health").json()["status"] == "ok"
