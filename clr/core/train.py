@@ -23,6 +23,8 @@ from clr.core.training import AfterStep, OnStep, Training, is_worse
 
 STEPS = 256
 """Steps of a training that may learn at the recipe's full rates."""
+FEW = 20
+"""Images a class that are trained on, below which kernels learn at lower rates still."""
 OnEpoch = Callable[[int, Epoch], None]
 
 
@@ -107,7 +109,8 @@ def fit(
     tensors = {name: t.to(backbone.device, copy=True) for name, t in start.tensors.items()}
     fold = recipe.batch_norm == "frozen"
     program = Program(backbone, tensors, fold=fold)
-    parameters = _parameters(tensors, recipe, caution(recipe, len(baseline.train)))
+    shares = caution(recipe, len(baseline.train), len(spec.labels))
+    parameters = _parameters(tensors, recipe, *shares)
     optimiser = torch.optim.AdamW(
         [{"params": [tensors[name]], "lr": lr} for name, lr in parameters.items()],
         betas=(0.9, 0.99),
@@ -157,28 +160,34 @@ def fit(
     return Trained(end, tuple(history), len(history) - 1, resumed)
 
 
-def caution(recipe: Recipe, images: int) -> float:
-    """Return by how much a training of few steps must go more slowly: a share in 0 … 1.
+def caution(recipe: Recipe, images: int, classes: int) -> tuple[float, float]:
+    """Return by how much head and kernels must learn more slowly: two shares in 0 … 1.
 
     Adam's steps are as long whether a gradient is sure or not (Kingma & Ba 2015, section
     2.1), so that a few of them move thousands of kernels at random, far from the probe's
     features. In proportion to the number of steps below `STEPS`, few images stay near the
-    probe.
+    probe; kernels, of which there are more than such images can tell apart, also with the
+    square of the images a class below `FEW` (docs/recipe.md).
 
     Args:
         recipe: epochs and batch size.
         images: that are trained on.
+        classes: that they are of.
     """
-    return min(1.0, recipe.epochs * -(-images // recipe.batch_size) / STEPS)
+    steps = min(1.0, recipe.epochs * -(-images // recipe.batch_size) / STEPS)
+    return steps, steps * min(1.0, images / (FEW * classes)) ** 2
 
 
-def _parameters(tensors: dict[str, Tensor], recipe: Recipe, share: float) -> dict[str, float]:
+def _parameters(
+    tensors: dict[str, Tensor], recipe: Recipe, head: float, kernels: float
+) -> dict[str, float]:
     """Return the peak learning rate of every tensor that is trained."""
     rates: dict[str, float] = {}
     for name, tensor in tensors.items():
         if name.endswith((".running_mean", ".running_var")):
             continue
-        rates[name] = share * (recipe.head_lr if name.startswith("head.") else recipe.kernel_lr)
+        is_head = name.startswith("head.")
+        rates[name] = head * recipe.head_lr if is_head else kernels * recipe.kernel_lr
         tensor.requires_grad_()
     return rates
 

@@ -22,7 +22,7 @@ from clr.core.images import ImageSet, Preprocessing
 from clr.core.network import Program
 from clr.core.probe import Probe
 from clr.core.recipe import Recipe
-from clr.core.train import STEPS, Trained, caution, fit
+from clr.core.train import FEW, STEPS, Trained, caution, fit
 from clr.core.training import is_worse, one_cycle
 from clr.errors import UsageError
 
@@ -504,9 +504,16 @@ def test_of_one_backbone_many_tasks_are_trained_at_once_with_the_same_bits(
 
 def test_trainings_of_few_steps_go_slowly_in_proportion() -> None:
     recipe = Recipe(epochs=8, batch_size=16)
-    assert caution(recipe, 25) == 8 * 2 / STEPS
-    assert caution(recipe, 250) == 8 * 16 / STEPS
-    assert caution(recipe, 510) == caution(recipe, 10_000) == 1
+    assert caution(recipe, 25, 1) == (8 * 2 / STEPS, 8 * 2 / STEPS)
+    assert caution(recipe, 250, 10) == (8 * 16 / STEPS, 8 * 16 / STEPS)
+    assert caution(recipe, 510, 20) == caution(recipe, 10_000, 2) == (1, 1)
+
+
+def test_kernels_go_more_slowly_still_where_a_class_has_few_images() -> None:
+    recipe = Recipe(epochs=8, batch_size=16)
+    for images, share in ((FEW // 4, 1 / 16), (FEW // 2, 1 / 4), (FEW, 1), (5 * FEW, 1)):
+        head, kernels = caution(recipe, 10 * images, 10)
+        assert kernels == pytest.approx(share * head)
 
 
 def test_few_images_leave_the_kernels_near_identity(
