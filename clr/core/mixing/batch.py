@@ -87,7 +87,7 @@ def _section(backbone: Backbone, common: Instead, parts: Sequence[Part]) -> Inst
             instead[convolution] = partial(convolve, convolution)
     for norm in first.norms:
         norms = [one.norms[norm] for one in adapters]
-        instead[norm] = partial(_normalised, norm, norms, images)
+        instead[norm] = partial(_normalised, _rest_of(norm), norms, images)
     return instead
 
 
@@ -105,9 +105,9 @@ def _reprogrammed(convolution: nn.Conv2d, steps: Steps, x: Tensor) -> Tensor:
 
 
 def _normalised(
-    norm: nn.BatchNorm2d, norms: Sequence[Affine], images: Sequence[int], x: Tensor
+    rest: Function, norms: Sequence[Affine], images: Sequence[int], x: Tensor
 ) -> Tensor:
-    return _rest_of(norm)(normalise(x, norms, images))
+    return rest(normalise(x, norms, images))
 
 
 def _same(x: Tensor) -> Tensor:

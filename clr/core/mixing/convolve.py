@@ -21,8 +21,8 @@ from clr.core.places import plain
 def wide(x: Tensor) -> Tensor:
     """Return images [N, C, H, W] as one of N·C channels: [1, N·C, H, W], channels last."""
     images, channels, *side = x.shape
-    pixels = x.permute(2, 3, 0, 1)
-    return pixels.reshape(1, *side, images * channels).permute(0, 3, 1, 2)
+    pixels = x.permute(2, 3, 0, 1).contiguous()
+    return pixels.view(1, *side, images * channels).permute(0, 3, 1, 2)
 
 
 def narrow(x: Tensor, images: int) -> Tensor:
@@ -39,19 +39,31 @@ def is_wide(x: Tensor) -> bool:
 def convolve(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     """Return what the backbone's convolution gives, in the order of memory that its input has.
 
-    One that mixes the pixels and the channels of an image needs them side by side.
+    One that mixes the pixels and the channels of an image needs them side by side. So has one of
+    large kernels on a small map, since these would have to be repeated for every image.
     """
     images, channels, height, width = x.shape
-    area = math.prod(convolution.kernel_size)
     if images == 1 or height * width == 1 or not is_wide(x):
         return _plain(convolution, x)
-    if convolution.groups == channels == convolution.out_channels and height * width >= 2 * area:
+    if _is_depthwise(convolution) and height * width >= 2 * math.prod(convolution.kernel_size):
         return narrow(_plain(_repeated(convolution, images), wide(x)), images)
-    if area == math.prod(convolution.stride) == convolution.groups == 1:
+    if _is_pointwise(convolution):
         rows = x.permute(2, 3, 0, 1).reshape(height * width, 1, images, channels)
         y = plain(convolution, rows.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return y.reshape(height, width, images, -1).permute(2, 3, 0, 1)
     return _plain(convolution, x.contiguous(memory_format=torch.channels_last))
+
+
+def _is_depthwise(convolution: nn.Conv2d) -> bool:
+    """Say whether each channel is by itself; other classes have more than a weight to repeat."""
+    one_each = convolution.groups == convolution.in_channels == convolution.out_channels
+    return one_each and type(convolution) in (nn.Conv2d, Conv2dSame)
+
+
+def _is_pointwise(convolution: nn.Conv2d) -> bool:
+    """Say whether each pixel is by itself."""
+    one_each = convolution.kernel_size == convolution.stride == (1, 1)
+    return one_each and convolution.groups == 1 and convolution.padding in ((0, 0), "same", "valid")
 
 
 def _repeated(convolution: nn.Conv2d, images: int) -> nn.Conv2d:
@@ -72,7 +84,7 @@ def _plain(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     That pads by one pixel more at the end than at the start. Padding as much at the start gives a
     few pixels more there, which are cut off.
     """
-    if not isinstance(convolution, Conv2dSame):
+    if type(convolution) is not Conv2dSame:
         return plain(convolution, x)
     padding, cut = [], []
     for size, kernel, stride, dilation in zip(
