@@ -175,9 +175,9 @@ def test_a_page_from_elsewhere_cannot_act_for_a_reviewer(sign_in, candidates, ho
     page = shown.page.context.new_page()
     page.goto(neighbour(house.url, *candidates.violet))
     assert until(lambda: page.title() == "asked")
+    refused = until(lambda: [one for one in house.entries(last) if one.action == "refused"])
     page.close()
     assert house.tags(*candidates.violet) == before
-    refused = [one for one in house.entries(last) if one.action == "refused"]
     assert {one.actor for one in refused} == {"alice"}
     assert "do it on the registry's own page" in refused[-1].payload["sentence"]
 
