@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from clr.errors import ClrError, DataRefused, ServiceUnavailable, UsageError
+from clr.errors import DataRefused, ServiceUnavailable, UsageError
 from clr.settings import Settings
 from flows import arrivals, output, prefect_api
 from flows.session import Session, open_session
@@ -162,16 +162,15 @@ def through(settings: Settings, digest: str, work: Callable[[], Result]) -> Resu
     """
     try:
         result = work()
-    except ClrError as error:
-        changes: dict[str, Any] = {"result": error.as_dict()}
-        if not isinstance(error, ServiceUnavailable):
-            changes["state"] = "refused" if isinstance(error, DataRefused) else "failed"
-        _note(settings, digest, **changes)
-        raise
     except Exception as error:
-        told = {"error": type(error).__name__, "message": str(error)[:1000], "exit_code": 1}
-        _note(settings, digest, state="failed", result=told)
-        raise
+        known = output.as_clr_error(error)  # a full disk, say, passes by itself
+        changes: dict[str, Any] = {"result": known.as_dict()}
+        if not isinstance(known, ServiceUnavailable):
+            changes["state"] = "refused" if isinstance(known, DataRefused) else "failed"
+        _note(settings, digest, **changes)
+        if known is error:
+            raise
+        raise known from error
     refused = result.get("verdict") == "data-refused"
     _note(settings, digest, state="refused" if refused else "done", result=result)
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import shutil
@@ -20,9 +21,9 @@ from hypothesis import strategies as st
 
 from clr.data.content import content_digest
 from clr.data.workspace import init_workspace
-from clr.errors import ServiceUnavailable, UsageError
+from clr.errors import ClrError, DataRefused, ServiceUnavailable, UsageError
 from clr.settings import Settings
-from flows import announce, arrivals
+from flows import announce, arrivals, tracking
 from flows.arrivals import Arrival
 from tests.pipeline.watching import NOBODY, ROOT, git, known, watcher
 from tests.waiting import until
@@ -213,6 +214,33 @@ def test_what_a_person_named_on_this_machine_may_lie_anywhere(
     assert arrivals.confine(settings, mine, DIGEST) == mine
     with pytest.raises(UsageError):  # that record opens no other folder
         arrivals.confine(settings, tmp_path / "other", DIGEST)
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "running"),
+        (ServiceUnavailable("The lock is taken.", fix="Wait."), "running"),
+        (DataRefused("No image.", fix="Add some."), "refused"),
+        (UsageError("No such setting.", fix="Correct it."), "failed"),
+        (RuntimeError("a bug"), "failed"),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_what_may_pass_by_itself_is_tried_again(
+    error: Exception, state: str, settings: Settings
+) -> None:
+    claim(settings)
+    assert arrivals.update(settings, DIGEST, expect=("seen",), state="running")
+
+    def work() -> dict[str, object]:
+        raise error
+
+    with pytest.raises(ClrError) as caught:
+        tracking.through(settings, DIGEST, work)
+    found = arrivals.get(settings, DIGEST)
+    assert found is not None
+    assert (found.state, found.result) == (state, caught.value.as_dict())
 
 
 def test_without_a_server_nothing_is_lost(
