@@ -126,11 +126,20 @@ def _pair(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Folded:
     )
 
 
-def rest_of(norm: nn.BatchNorm2d) -> Function:
-    """Return what a batch norm's module does besides: its activation in timm's."""
-    if isinstance(norm, BatchNormAct2d):
-        return lambda x: norm.act(norm.drop(x))
-    return lambda x: x
+def rest_of(norm: nn.BatchNorm2d, *, in_place: bool = False) -> Function:
+    """Return what a batch norm's module does besides: its activation in timm's.
+
+    Args:
+        norm: the batch norm.
+        in_place: where the activation can be, for what nobody else has and no gradient needs.
+    """
+    if not isinstance(norm, BatchNormAct2d):
+        return lambda x: x
+    activation = norm.act
+    if in_place and hasattr(activation, "inplace"):
+        activation = copy.copy(activation)
+        vars(activation)["inplace"] = True
+    return lambda x: activation(norm.drop(x))
 
 
 def _agree(backbone: Backbone, pairs: Mapping[str, Folded], batch: Tensor) -> bool:

@@ -8,7 +8,7 @@ in the last bits from those of `clr.core.network.ReprogrammedNetwork`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clr.core.adapter import Adapter
 from clr.core.backbone import Backbone
-from clr.core.mixing.batch import Part, act, allow, in_order
+from clr.core.mixing.batch import Instead, Part, act, allow, common, in_order
 from clr.core.mixing.lanes import Lanes
 from clr.core.mixing.shelf import Shelf
 from clr.core.places import acting
@@ -104,7 +104,7 @@ class MixedNetwork:
         if rows != list(range(len(batch))):
             batch = batch[torch.tensor(rows, device=batch.device)]
         batch = batch.contiguous(memory_format=torch.channels_last)
-        with acting(act(self.backbone, parts)):
+        with acting(act(self.backbone, self._alike, parts)):
             features: Tensor = self.backbone.module(batch)
         images = [len(part.rows) for part in parts]
         return {
@@ -118,6 +118,10 @@ class MixedNetwork:
         """Return the bare backbone's features [N, channels] of float images [N, 3, H, W]."""
         output: Tensor = self.backbone.module(batch.to(self.backbone.device))
         return output
+
+    @cached_property
+    def _alike(self) -> Instead:
+        return common(self.backbone)
 
     def _parts(self, names: Sequence[str]) -> list[Part]:
         rows: dict[str, list[int]] = {}

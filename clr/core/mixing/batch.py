@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 
 import torch
-from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
 from clr.core.backbone import Backbone
@@ -40,15 +38,19 @@ def in_order(parts: Sequence[Part]) -> list[Part]:
     return sorted(parts, key=lambda part: (part.adapter.structure, -len(part.rows)))
 
 
-def act(backbone: Backbone, parts: Sequence[Part]) -> Places:
+def act(backbone: Backbone, alike: Instead, parts: Sequence[Part]) -> Places:
     """Return what acts where for a batch of these parts.
 
     Tasks of one structure act together. Where those of another do something else, they do it
     with their own images; what all do alike is done once for all.
+
+    Args:
+        backbone: to which the adapters belong.
+        alike: what `common` returns for it, the same for every batch.
+        parts: in the order of `in_order`.
     """
-    common = _common(backbone)
     sections = [list(some) for _, some in groupby(parts, lambda part: part.adapter.structure)]
-    acts = [_section(backbone, common, some) for some in sections]
+    acts = [_section(backbone, alike, some) for some in sections]
     if len(acts) == 1:
         return Places(instead=acts[0])
     images = [sum(len(part.rows) for part in some) for some in sections]
@@ -63,19 +65,19 @@ def allow(backbone: Backbone) -> None:
     prepare(Places(instead=dict.fromkeys([*modules, *norms], _same)))
 
 
-def _common(backbone: Backbone) -> Instead:
+def common(backbone: Backbone) -> Instead:
     """Return what acts where no task does anything of its own: batch norms in convolutions."""
     instead: Instead = {one: partial(convolve, one) for one in backbone.convolutions.values()}
     for path, pair in folded(backbone).items():
         instead[backbone.convolutions[path]] = partial(convolve, pair.twin)
-        instead[pair.norm] = _rest_of(pair.norm)
+        instead[pair.norm] = rest_of(pair.norm, in_place=True)
     return instead
 
 
-def _section(backbone: Backbone, common: Instead, parts: Sequence[Part]) -> Instead:
+def _section(backbone: Backbone, alike: Instead, parts: Sequence[Part]) -> Instead:
     adapters = [part.adapter for part in parts]
     images = [len(part.rows) for part in parts]
-    first, pairs, instead = adapters[0], folded(backbone), dict(common)
+    first, pairs, instead = adapters[0], folded(backbone), dict(alike)
     for path, convolution in backbone.convolutions.items():
         step, pair = first.steps.get(path), pairs.get(path)
         if step is not None:
@@ -87,17 +89,8 @@ def _section(backbone: Backbone, common: Instead, parts: Sequence[Part]) -> Inst
             instead[convolution] = partial(convolve, convolution)
     for norm in first.norms:
         norms = [one.norms[norm] for one in adapters]
-        instead[norm] = partial(_normalised, _rest_of(norm), norms, images)
+        instead[norm] = partial(_normalised, rest_of(norm, in_place=True), norms, images)
     return instead
-
-
-def _rest_of(norm: nn.BatchNorm2d) -> Function:
-    """Return what a batch norm's module does besides, to what nobody else has: in place."""
-    if not isinstance(norm, BatchNormAct2d) or not hasattr(norm.act, "inplace"):
-        return rest_of(norm)
-    activation: nn.Module = copy.copy(norm.act)
-    vars(activation)["inplace"] = True
-    return activation
 
 
 def _reprogrammed(convolution: nn.Conv2d, steps: Steps, x: Tensor) -> Tensor:
