@@ -16,6 +16,9 @@ from torch import Tensor
 from clr.core.adapter import Adapter
 from clr.core.backbone import Backbone
 from clr.core.mixed import MixedNetwork
+from clr.core.mixing.batch import Part
+from clr.core.mixing.fold import fold
+from clr.core.mixing.lanes import Lanes
 from clr.core.network import ReprogrammedNetwork
 from clr.errors import IntegrityBroken, UsageError
 from tests.core.test_network import ARCHITECTURES, EXHAUSTIVE, FAMILIES, zoo
@@ -144,6 +147,18 @@ def test_several_cores_with_a_share_of_the_images_each_agree_too(
     with ThreadPoolExecutor(1) as pool:
         new = pool.submit(torch.get_num_threads).result()
     assert torch.get_num_threads() == new == cores, "what others compute is computed as before"
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (5,), (3, 1, 1), (2, 4, 1, 1)])
+def test_each_image_is_in_one_share_and_shares_are_halves(
+    sizes: tuple[int, ...], cores: int, backbone: Backbone, shaken: Shaken
+) -> None:
+    adapter = fold(shaken(backbone), backbone)
+    rows = iter(range(sum(sizes)))
+    parts = [Part(adapter, [next(rows) for _ in range(size)]) for size in sizes]
+    shares = Lanes(backbone.device).each(lambda s: [row for one in s for row in one.rows], parts)
+    assert [row for share in shares for row in share] == list(range(sum(sizes)))
+    assert [len(share) for share in shares] == [-(-sum(sizes) // 2), sum(sizes) // 2]
 
 
 def test_an_error_in_one_share_is_the_callers(
