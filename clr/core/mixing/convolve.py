@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,9 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from clr.core.places import plain
+
+SMALL = 256
+"""Pixels of a map below which those of all images are put together."""
 
 
 def wide(x: Tensor) -> Tensor:
@@ -42,16 +46,31 @@ def convolve(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     One that mixes the pixels and the channels of an image needs them side by side. So has one of
     large kernels on a small map, since these would have to be repeated for every image.
     """
-    images, channels, height, width = x.shape
-    if images == 1 or height * width == 1 or not is_wide(x):
+    images, pixels = len(x), math.prod(x.shape[2:])
+    if images == 1 or pixels == 1:
         return _plain(convolution, x)
-    if _is_depthwise(convolution) and height * width >= 2 * math.prod(convolution.kernel_size):
-        return narrow(_plain(_repeated(convolution, images), wide(x)), images)
     if _is_pointwise(convolution):
-        rows = x.permute(2, 3, 0, 1).reshape(height * width, 1, images, channels)
-        y = plain(convolution, rows.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return y.reshape(height, width, images, -1).permute(2, 3, 0, 1)
+        order = (2, 3, 0, 1) if is_wide(x) else (0, 2, 3, 1)
+        return _pointwise(convolution, x, order)
+    if not is_wide(x):
+        return _plain(convolution, x)
+    if _is_depthwise(convolution) and pixels >= 2 * math.prod(convolution.kernel_size):
+        return narrow(_plain(_repeated(convolution, images), wide(x)), images)
     return _plain(convolution, x.contiguous(memory_format=torch.channels_last))
+
+
+def _pointwise(convolution: nn.Conv2d, x: Tensor, order: Sequence[int]) -> Tensor:
+    """Return what a convolution of single pixels gives, whatever `order` memory holds them in.
+
+    To it a small map's pixels are those of one long image: fewer, larger pieces of work.
+    """
+    held = x.permute(*order)
+    pixels = math.prod(x.shape[2:])
+    images = len(x) if pixels >= SMALL else 1
+    rows = held.reshape(images, 1, -1, x.shape[1]).permute(0, 3, 1, 2)
+    y = plain(convolution, rows).permute(0, 2, 3, 1).reshape(*held.shape[:3], -1)
+    back = sorted(range(4), key=lambda at: order[at])
+    return y.permute(*back)
 
 
 def _is_depthwise(convolution: nn.Conv2d) -> bool:
