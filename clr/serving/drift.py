@@ -29,12 +29,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clr.core.files import canonical_json, write_atomic
-from clr.errors import ClrError
+from clr.errors import ClrError, ServiceUnavailable
 from clr.gate.exchangeability import FALSE_ALARMS, Stream
 
 if TYPE_CHECKING:
     from clr.core.evidence import Evidence
-    from clr.core.routing import Floats
+    from clr.core.routing import Floats, Ints
     from clr.serving.values import Answer
 
 LOG = logging.getLogger("clr")
@@ -43,7 +43,10 @@ PAUSE = 0.2
 """Seconds between two images of a task that are looked at."""
 
 _REFERENCE = 2000
-"""Test images that a task is compared with, at most."""
+"""Test images that a task is compared with, at most: of more, so many drawn at random."""
+
+_AGAIN = 60.0
+"""Seconds until evidence is asked for again that could not be had."""
 
 _DIGITS = 4
 """Of a probability: one image has the same in a batch and by itself, to more digits than these."""
@@ -118,6 +121,7 @@ class Drift:
         self._state, self._evidence, self._seed, self._pause = state, evidence, seed, pause
         self._watched: dict[str, _Watched] = {}
         self._due: dict[tuple[str, str], float] = {}
+        self._asked: dict[str, float] = {}
         self._queue: queue.Queue[tuple[Answer, Floats | None, bool] | None]
         self._queue = queue.Queue(_WAITING)
         self._kept = 0.0
@@ -174,7 +178,10 @@ class Drift:
     def _take(self, answer: Answer, features: Floats | None, confidence: bool) -> None:
         known = self._watched.get(answer.task)
         if known is None or known.adapter != answer.adapter:
-            known = self._watched[answer.task] = self._begin(answer)
+            known = self._begin(answer)
+            if known is None:
+                return
+            self._watched[answer.task] = known
         found = []
         if confidence and known.add("confidence", round(answer.probability, _DIGITS)):
             found.append("confidence")
@@ -187,21 +194,30 @@ class Drift:
         if found or time.monotonic() - self._kept > _KEEP_SECONDS:
             self._keep()
 
-    def _begin(self, answer: Answer) -> _Watched:
+    def _begin(self, answer: Answer) -> _Watched | None:
+        """Return what a task is compared with; None: that is not known yet."""
         from clr.core.routing import Router
 
+        now = time.monotonic()
+        if now < self._asked.get(answer.adapter, 0.0):
+            return None
         references: dict[str, list[float]] = {"confidence": []}
         distances = None
         try:
             evidence = self._evidence(answer.task, answer.adapter)
+        except ServiceUnavailable as error:
+            self._asked[answer.adapter] = now + _AGAIN
+            LOG.warning("drift     %s is not watched yet: %s", answer.task, error.message)
+            return None
         except ClrError as error:
             LOG.warning("drift     features of %s are not watched: %s", answer.task, error.message)
             evidence = None
         if evidence is not None:
             distances = Router({answer.task: evidence.described}).distances
-            references["features"] = distances(evidence.features[-_REFERENCE:]).tolist()
+            drawn = _drawn(len(evidence.features))
+            references["features"] = distances(evidence.features[drawn]).tolist()
             if evidence.confidence is not None:
-                sure = evidence.confidence[-_REFERENCE:]
+                sure = evidence.confidence[drawn]
                 references["confidence"] = sure.round(_DIGITS).tolist()
         streams = {
             kind: Stream(reference, seed=self._seed, rate=FALSE_ALARMS / 2)
@@ -216,3 +232,12 @@ class Drift:
             write_atomic(path, canonical_json(self.told()))
         except OSError as error:
             LOG.warning("drift     %s cannot be written: %s", path, error)
+
+
+def _drawn(count: int) -> Ints:
+    """Return which test images to compare with; they are kept by class, the line's come mixed."""
+    import numpy as np
+
+    if count <= _REFERENCE:
+        return np.arange(count)
+    return np.random.default_rng(0).choice(count, _REFERENCE, replace=False)

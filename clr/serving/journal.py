@@ -50,6 +50,20 @@ CREATE INDEX IF NOT EXISTS tried_by_time ON tried (time);
 CREATE INDEX IF NOT EXISTS feedback_by_request ON feedback (request_id);
 CREATE INDEX IF NOT EXISTS feedback_by_time ON feedback (time);
 """
+_SWEEP = (
+    "DELETE FROM answers WHERE time < :old",
+    """
+    DELETE FROM tried WHERE time < :old AND NOT (
+        EXISTS (SELECT 1 FROM feedback WHERE feedback.request_id = tried.request_id) AND
+        EXISTS (SELECT 1 FROM tried newer WHERE newer.trial = tried.trial AND newer.time >= :aged)
+    )
+    """,
+    """
+    DELETE FROM feedback WHERE time < :old
+    AND NOT EXISTS (SELECT 1 FROM tried WHERE tried.request_id = feedback.request_id)
+    """,
+)
+"""What is too old goes; what counts in a trial goes with the trial's last item."""
 
 
 @dataclass(frozen=True)
@@ -225,16 +239,20 @@ class Journal:
                 self._database.execute(f"{_INSERT[type(row)]} ({places})", values)
 
     def _sweep(self) -> None:
-        """Delete what is too old, and answers beyond the limit."""
-        old = time.time() - self._keep_days * 86400
+        """Delete what is too old, and answers beyond the limit.
+
+        What counts in a trial stays while its items come: an inference that forgot its first
+        units would begin anew, and be wrong more often than it says.
+        """
+        aged = old = time.time() - self._keep_days * 86400
         with self._database:
             ((count,),) = self._database.execute("SELECT count(*) FROM answers")
             if count > self._keep_rows:
                 order = "SELECT time FROM answers ORDER BY time LIMIT 1 OFFSET ?"
                 ((found,),) = self._database.execute(order, (count - self._keep_rows,))
                 old = max(old, found)
-            for table in ("answers", "feedback", "tried"):
-                self._database.execute(f"DELETE FROM {table} WHERE time < ?", (old,))  # noqa: S608
+            for statement in _SWEEP:
+                self._database.execute(statement, {"old": old, "aged": aged})
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -64,7 +64,8 @@ class Arm:
     """One arm of a trial.
 
     Attributes:
-        served: items whose answers came from it; in shadow mode the challenger's reached nobody.
+        served: items whose answers came from it, of those that the journal still has; in
+            shadow mode the challenger's reached nobody.
         labelled: units that count.
         right: of them.
         low, high: confidence sequence of its success rate.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from clr.serving.journal import Entry, Journal, Told, journal_path
+from clr.serving.journal import Entry, Journal, Told, Tried, journal_path
 
 DAY = 86_400.0
 SAMPLE = Entry(
@@ -44,7 +44,7 @@ def told(entries: Iterable[Entry], wrong: int = 0, other: str = "light") -> list
     ]
 
 
-def write(state: Path, *rows: list[Entry] | list[Told]) -> None:
+def write(state: Path, *rows: list[Entry] | list[Told] | list[Tried]) -> None:
     """Write rows into the journal under `state`."""
     journal = Journal(journal_path(state), keep_days=36_500, keep_rows=10_000_000)
     for part in rows:

@@ -16,6 +16,7 @@ from PIL import Image, ImageFilter
 
 from clr.core.described import statistics
 from clr.core.routing import Router
+from clr.errors import ServiceUnavailable
 from clr.gate.exchangeability import FALSE_ALARMS
 from clr.serving.drift import Drift, read_drift
 from clr.serving.engine import Engine
@@ -140,6 +141,42 @@ def test_without_evidence_confidence_is_watched_alone(tmp_path):
     told = drift.told()["task"]
     assert told["confidence"]["values"] == 1
     assert "features" not in told
+
+
+def test_images_of_every_class_are_compared_with_where_there_are_more_than_enough(tmp_path):
+    """Evidence keeps test images by class; here one class lies far less close than the other."""
+    evidence = Evidence(3)
+
+    def seen(label: int, n: int) -> Any:
+        spread = 1 + 2 * label
+        rows = evidence.means[label] + spread * evidence.random.normal(size=(n, 8))
+        return rows.astype(np.float32)
+
+    evidence.features = np.concatenate([seen(0, 2000), seen(1, 2000)])
+    evidence.confidence = np.concatenate([np.full(2000, 0.6), np.full(2000, 0.9)])
+    drift = watched(tmp_path, evidence)
+    labels = evidence.random.integers(0, 2, 400)
+    rows = np.concatenate([seen(label, 1) for label in labels])
+    feed(drift, rows, np.where(labels == 1, 0.9, 0.6))
+    drift.close()
+    told = drift.told()["task"]
+    assert told["features"]["alarm"] is told["confidence"]["alarm"] is None
+
+
+def test_evidence_that_cannot_be_had_for_a_moment_is_asked_for_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("clr.serving.drift._AGAIN", 0.0)
+    evidence, asked = Evidence(4), []
+
+    def get(task: str, adapter: str) -> Evidence:
+        asked.append(task)
+        if len(asked) == 1:
+            raise ServiceUnavailable("The registry does not answer.", fix="Start it.")
+        return evidence
+
+    drift = Drift(tmp_path, get, pause=0.0)  # type: ignore[arg-type]
+    feed(drift, evidence.images(30), [0.9] * 30)
+    drift.close()
+    assert drift.told()["task"]["features"]["values"] == 29
 
 
 def test_what_was_kept_badly_is_nothing(tmp_path):

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import chdir
 from dataclasses import replace
@@ -17,12 +18,13 @@ from click.testing import CliRunner
 from clr.errors import ReviewRefused, UsageError
 from clr.registry.trial import Trial
 from clr.serving.engine import Engine
-from clr.serving.journal import journal_path
-from clr.serving.trials import meets_challenger, unit_of
+from clr.serving.journal import Journal, Told, Tried, answer, journal_path, labelled
+from clr.serving.trials import figures, meets_challenger, unit_of
 from clr.serving.values import Answer, Item
 from flows import trial as flow
 from flows.session import Session
 from tests.serving.challengers import challenge
+from tests.serving.journals import SAMPLE, write
 from tests.serving.load import Server
 from tests.serving.plants import Served
 from tests.waiting import until as waited
@@ -380,3 +382,39 @@ def test_a_unit_counts_once_by_its_first_label(own):
     figures = told["figures"]
     assert (figures["champion"]["labelled"], figures["champion"]["right"]) == (2, 1)
     assert figures["discordant"] == (1, 1)
+
+
+@pytest.mark.parametrize(("days", "rows"), [(90, 10), (1, 10_000_000)])
+def test_what_counts_in_a_trial_is_kept_while_its_items_come(tmp_path, days, rows):
+    """Else its inference would begin anew again and again, and be wrong ever more often."""
+    now = time.time()
+    ids = [f"{number:03d}" for number in range(60)]
+    times = [now - (60 - number) * 3600 for number in range(60)]
+    served = [replace(SAMPLE, request_id=one, time=at) for one, at in zip(ids, times, strict=True)]
+    tried = [
+        Tried(one, at, TRIAL.id, f"{one:>032}", 0.0, "champion", "good", "bad")
+        for one, at in zip(ids, times, strict=True)
+    ]
+    told = [Told(one, at + 1, "lab", "good") for one, at in zip(ids[:40], times, strict=False)]
+    write(tmp_path, served, tried, told)
+    shadow = replace(TRIAL, share=0.0)
+    before = figures(tmp_path, shadow)
+    journal = Journal(journal_path(tmp_path), keep_days=days, keep_rows=rows)
+    journal.write([replace(SAMPLE, request_id="z", time=now)]).result(timeout=60)  # sweeps
+    journal.close()
+    after = figures(tmp_path, shadow)
+    assert answer(tmp_path, ids[0]) is None, "swept"
+    assert (after.gain, after.discordant) == (before.gain, before.discordant)
+    assert after.challenger.labelled == before.challenger.labelled == 40
+
+
+def test_a_trial_that_is_over_is_forgotten(tmp_path):
+    long_ago = time.time() - 100 * 86_400
+    tried = Tried("a", long_ago, TRIAL.id, "0" * 32, 0.0, "champion", "good", "bad")
+    write(tmp_path, [replace(SAMPLE, request_id="a", time=long_ago)], [tried],
+          [Told("a", long_ago, "lab", "good")])  # fmt: skip
+    journal = Journal(journal_path(tmp_path), keep_days=90, keep_rows=10)
+    journal.write([replace(SAMPLE, request_id="z", time=time.time())]).result(timeout=60)
+    journal.close()
+    assert figures(tmp_path, replace(TRIAL, share=0.0)).first == 0.0
+    assert not labelled(tmp_path, "a")
