@@ -75,20 +75,20 @@ def adapter_path(registry: Registry, task: str, version: int, digest: str) -> Pa
     """Return a local path of an adapter whose bytes have `digest`, checked.
 
     Raises:
-        IntegrityBroken: the registered file is missing or has another digest.
+        IntegrityBroken: the registered file is missing, unreadable, or has another digest.
         ServiceUnavailable: the registry cannot be reached.
     """
     copy = _kept(registry, digest)
     # of an embedded registry's file only a link is kept: what is read is that file itself
     kept = copy.is_symlink() if registry.embedded else copy.is_file()
-    if kept and copy.is_file() and sha256_file(copy) == digest:
+    if kept and copy.is_file() and _digest(copy) == digest:
         return copy
     with scratch(registry) as folder, calling(registry.uri, f"fetch the adapter of {task}"):
         path = fetch_adapter(registry, task, version, folder)
-        if (found := sha256_file(path)) != digest:
+        if (found := _digest(path)) != digest:
             raise IntegrityBroken(
                 f"The registered adapter of {task} version {version} should have {digest}, "
-                f"but has {found}: {path}",
+                f"but {f'has {found}' if found else 'cannot be read'}: {path}",
                 fix="Restore it from a backup, or onboard the task again.",
                 task=task,
                 version=version,
@@ -97,6 +97,14 @@ def adapter_path(registry: Registry, task: str, version: int, digest: str) -> Pa
             return path
         write_atomic(copy, path.read_bytes())
     return copy
+
+
+def _digest(path: Path) -> str:
+    """Return the digest of a file; empty where it cannot be read, as where it is damaged."""
+    try:
+        return sha256_file(path)
+    except OSError:
+        return ""
 
 
 def kept_adapter(state: Path, digest: str) -> Path:

@@ -2,7 +2,7 @@
 
 The registry is looked at every few seconds, not for each request. A trial runs while its
 challenger has the alias, its champion serves, its adapter is whole, and this server has not
-stopped it.
+stopped it. What runs is judged beside that, so that a registry that answers late delays no stop.
 """
 
 from __future__ import annotations
@@ -69,21 +69,21 @@ class Challengers:
     seconds: float
     running: Mapping[str, Running] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
-    _looking: asyncio.Task[None] | None = None
-    _looked: asyncio.Event = field(default_factory=asyncio.Event)
+    _work: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> None:
         """Look at once, then every few seconds; a registry that does not answer holds up nobody."""
-        self._looking = asyncio.create_task(self._follow())
+        looked = asyncio.Event()
+        for act, done in ((self.look, looked), (self.judge, asyncio.Event())):
+            self._work.append(asyncio.create_task(self._every(act, done)))
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._looked.wait(), ASK_SECONDS)
+            await asyncio.wait_for(looked.wait(), ASK_SECONDS)
 
     async def close(self) -> None:
         """Look no more."""
-        if self._looking is not None:
-            self._looking.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._looking
+        for one in self._work:
+            one.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)
 
     def of(self, snapshot: Snapshot, task: str) -> Running | None:
         """Return the trial of a task under a release; None: the champion answers alone."""
@@ -103,29 +103,37 @@ class Challengers:
         }
         return {**running, **self.problems}
 
-    async def _follow(self) -> None:
+    async def _every(self, act: Callable[[], None], done: asyncio.Event) -> None:
         while True:
             began = time.monotonic()
-            await asyncio.to_thread(self.look)
-            self._looked.set()
+            await asyncio.to_thread(act)
+            done.set()
             # with thousands of tasks a look is not cheap for the registry
             await asyncio.sleep(max(self.seconds, _REST * (time.monotonic() - began)))
 
     def look(self) -> None:
-        """Take what the registry says now; judge what runs, and stop what does harm.
-
-        Without the registry, what runs goes on and is judged.
-        """
+        """Take what the registry says now; without it, what runs goes on."""
         try:
             told = trials(self.open_registry())
             wanted = {task: (champion_of(one), trial) for task, (one, trial) in told.items()}
         except ClrError:  # the follower of releases says so
-            wanted = {task: (one.loaded.ref, one.trial) for task, one in self.running.items()}
+            return
         except Exception:
             LOG.exception("trial     this should not happen; no trial runs")
             wanted = {}
+        self._run(wanted, {})
+
+    def judge(self) -> None:
+        """Stop what does harm, of what runs."""
+        running = {task: (one.loaded.ref, one.trial) for task, one in self.running.items()}
+        self._run(running, self.problems)
+
+    def _run(
+        self, wanted: Mapping[str, tuple[ChampionRef, Trial]], known: Mapping[str, str]
+    ) -> None:
+        """Let run what may, and remember why the rest does not, beside what is `known`."""
         running: dict[str, Running] = {}
-        problems: dict[str, str] = {}
+        problems = dict(known)
         for task, (ref, trial) in wanted.items():
             try:
                 found = self._one(task, ref, trial)

@@ -166,11 +166,12 @@ class Engine:
             UsageError: no task that is served has such a label.
             NotReady: the server is starting or stopping.
         """
-        _, follower = self._open()
+        desk, follower = self._open()
         assert self._journal is not None
-        served = follower.snapshot.tasks if follower.snapshot else {}
+        served = follower.snapshot.tasks.values() if follower.snapshot else ()
+        answering = [*served, *(one.loaded for one in desk.challengers.running.values())]
         return await label_answer(
-            self._journal, self.settings.state, served, request_id, label, client
+            self._journal, self.settings.state, answering, request_id, label, client
         )
 
     def drift(self) -> dict[str, dict[str, Any]]:

@@ -181,7 +181,8 @@ def none_read(failed: Sequence[Failed]) -> Problem:
     """
     ours = [one for one in failed if one.code in _OURS]
     same = [one for one in ours if one.code == ours[0].code]
-    return none_served(same or failed) or Problem("unreadable", failed[0].error)
+    code = "too-large" if all(one.code == "too-large" for one in failed) else "unreadable"
+    return none_served(same or failed) or Problem(code, failed[0].error)
 
 
 def internal(what: str, error: BaseException | None = None) -> Problem:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clr.errors import UsageError
 from clr.serving import journal
-from clr.serving.journal import Journal, Told
+from clr.serving.journal import Entry, Journal, Told
 from clr.serving.values import Feedback, UnknownRequest
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 async def label_answer(
     written: Journal,
     state: Path,
-    served: Mapping[str, Loaded],
+    answering: Iterable[Loaded],
     request_id: str,
     label: str,
     client: str,
@@ -30,14 +30,14 @@ async def label_answer(
     Args:
         written: the journal.
         state: ``CLR_HOME``.
-        served: the tasks that are served.
+        answering: the adapters that answer now, challengers included.
         request_id: of the answer.
         label: a class of the task that answered, or of another one if that was wrong.
         client: who says so.
 
     Raises:
         UnknownRequest: there is no answer with this id.
-        UsageError: no task that is served has such a label.
+        UsageError: none of them has such a label, and the one that gave the answer is among them.
     """
     given = await asyncio.to_thread(journal.answer, state, request_id)
     if given is None:
@@ -45,18 +45,18 @@ async def label_answer(
             f"There is no answer with the request id {request_id[:80]!r}.",
             fix="Give the request_id of an answer, while the journal still has it.",
         )
-    _check(served, given.task, label)
+    _check(answering, given, label)
     earlier = await asyncio.to_thread(journal.labelled, state, request_id)
     told = Told(request_id, time.time(), client, label)
     await asyncio.wrap_future(written.write([told]))
     return Feedback(request_id, given.task, given.label, label, first=not earlier)
 
 
-def _check(served: Mapping[str, Loaded], task: str, label: str) -> None:
-    known = {one for loaded in served.values() for one in loaded.spec.labels}
-    if label not in known:
-        own = served[task].spec.labels if task in served else ()
+def _check(answering: Iterable[Loaded], given: Entry, label: str) -> None:
+    labels = {one.ref.adapter_digest: one.spec.labels for one in answering}
+    # the classes of an adapter that is gone are not known here; what it answered is labelled still
+    if given.adapter in labels and not any(label in some for some in labels.values()):
         raise UsageError(
             f"No task that is served has the label {label[:80]!r}.",
-            fix=f"Labels of {task}: {', '.join(own[:20])}.",
+            fix=f"Labels of {given.task}: {', '.join(labels[given.adapter][:20])}.",
         )

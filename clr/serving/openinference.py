@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from clr.serving.errors import Problem
 from clr.serving.inputs import TEXT, Strict, Unit, decode_base64, invalid, parse, read_json
@@ -39,7 +39,11 @@ OUTPUTS: Mapping[str, tuple[str, list[int]]] = {
 """{name: (datatype, shape)}; -1 is the number of images, or of labels."""
 
 _SIZES = {"UINT8": 1, "FP32": 4}
-Parameters = dict[str, bool | int | float | str]
+Parameters = Annotated[
+    dict[str, bool | int | float | str], BeforeValidator(lambda told: {} if told is None else told)
+]
+"""Clients that write all fields of their own classes send null for none."""
+
 Name = Annotated[str, Field(pattern=TEXT, min_length=1, max_length=256)]
 
 
@@ -64,9 +68,10 @@ class InferRequest(Strict):
     """The JSON of a request."""
 
     id: Annotated[str, Field(pattern=TEXT, max_length=256)] | None = None
+    model_name: Name | None = Field(None, description="As KServe's client says it once more.")
     parameters: Parameters = Field({})
     inputs: Annotated[list[InferInput], Field(min_length=1, max_length=1)]
-    outputs: list[InferOutput] = Field([], max_length=len(OUTPUTS))
+    outputs: Annotated[list[InferOutput] | None, Field(max_length=len(OUTPUTS))] = None
 
 
 class _Unit(BaseModel):
@@ -103,6 +108,8 @@ def read_request(
     """
     text, binary = _split(body, header)
     request = parse(InferRequest, read_json(text))
+    if request.model_name not in (None, task):
+        raise invalid("model_name", f"The address names {task}.")
     _check_outputs(request)
     unit = parse(_Unit, {"unit": request.parameters.get("unit")}).unit
     tensor = request.inputs[0]
@@ -124,7 +131,7 @@ def _split(body: bytes, header: str | None) -> tuple[bytes, bytes]:
 
 
 def _check_outputs(request: InferRequest) -> None:
-    for at, one in enumerate(request.outputs):
+    for at, one in enumerate(request.outputs or ()):
         if one.name not in OUTPUTS:
             raise invalid(f"outputs.{at}.name", f"There is none such; see {', '.join(OUTPUTS)}.")
         if "classification" in one.parameters:

@@ -162,11 +162,14 @@ def _drawn(
 def _latency(
     database: sqlite3.Connection, where: str, values: tuple[Any, ...], items: int
 ) -> tuple[float, float] | None:
-    """Return median and 95 % of the milliseconds from request to answer: nearest ranks."""
+    """Return median and 95 % of the milliseconds from request to answer: nearest ranks.
+
+    Of n values in order the k-th, k = ⌈q·n⌉ from 1.
+    """
     if not items:
         return None
     query = f"SELECT seconds FROM answers {where} ORDER BY seconds LIMIT 1 OFFSET ?"  # noqa: S608
-    ranks = (int(0.5 * (items - 1)), int(0.95 * (items - 1)))
+    ranks = (-(-items // 2) - 1, -(-19 * items // 20) - 1)
     median, late = (database.execute(query, (*values, one)).fetchone()[0] for one in ranks)
     return 1000 * median, 1000 * late
 

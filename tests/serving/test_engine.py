@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from clr.errors import UsageError
 from clr.serving import journal
+from clr.serving.challengers import Running
 from clr.serving.engine import Engine
+from clr.serving.snapshot import Loaded
 from clr.serving.values import Answer, Failed, Item, NotReady, Overloaded, UnknownRequest
 from tests.serving.plants import TASKS, Served
 
@@ -180,6 +183,34 @@ def test_a_label_that_comes_later_is_joined(served: Served) -> None:
     labels = journal.labelled(served.state, answer.request_id)
     assert labels[-1].label == "left"  # the newest
     assert len(labels) == 2
+
+
+def test_an_answer_of_a_task_that_is_served_no_more_is_labelled_still(own: Served) -> None:
+    gone = TASKS[2]
+
+    async def use(engine: Engine) -> Any:
+        own.activate(own.second)
+        (answer,) = await engine.predict([Item("a", picture(own, gone), gone)])
+        own.activate(own.first)
+        await engine.predict([Item("a", picture(own), "red")])
+        assert gone not in {one.name for one in engine.tasks()}
+        return await engine.feedback(answer.request_id, "a class of then")
+
+    assert using(own, use).first
+
+
+def test_a_class_that_the_challenger_alone_knows_is_a_label(own: Served) -> None:
+    async def use(engine: Engine) -> Any:
+        (answer,) = await engine.predict([Item("a", picture(own), "red")])
+        desk, follower = engine._open()
+        assert follower.snapshot is not None
+        red = follower.snapshot.tasks["red"]
+        spec = replace(red.spec, labels=("left", "right", "top"))
+        newer = Loaded(replace(red.ref, adapter_digest="sha256:" + "f" * 64), spec)
+        desk.challengers.running = {"red": Running(None, newer)}  # type: ignore[arg-type]
+        return await engine.feedback(answer.request_id, "top")
+
+    assert using(own, use).first
 
 
 def test_old_answers_leave_the_journal(own: Served) -> None:

@@ -124,12 +124,13 @@ def test_images_that_failed_inside_are_found_in_the_log(caplog):
         (("unreadable", "unavailable-task"), "unavailable-task"),
         (("unreadable", "time-out", "internal"), "out-of-time"),
         (("unreadable", "too-large"), "unreadable"),
+        (("too-large", "too-large"), "too-large"),
     ],
 )
 def test_what_failed_because_of_us_is_never_told_as_a_bad_image(codes, told):
     problem = none_read([failed(code) for code in codes])
     assert problem.code == told
-    assert ("/srv" in json.dumps(problem.document())) == (told == "unreadable")
+    assert ("/srv" in json.dumps(problem.document())) == (told in ("unreadable", "too-large"))
 
 
 def test_that_the_server_lives_is_said_while_every_thread_is_busy(tmp_path):

@@ -256,3 +256,13 @@ def test_room_is_given_back_whatever_happens():
         assert caught.value.headers["Retry-After"] == "1"
         assert held.now == 60
     assert held.now == 0
+
+
+def test_what_kserves_client_writes_is_read():
+    """`kserve.InferRequest.to_rest` names the model again; others write null for what is unset."""
+    image = {"name": "i", "shape": [1], "datatype": "BYTES", "data": ["AAAA"], "parameters": None}
+    said = {"id": "7", "model_name": "caps", "inputs": [image], "outputs": None, "parameters": None}
+    request, (item,) = read_request(json.dumps(said).encode(), None, "caps", LIMITS)
+    assert (request.id, item.task) == ("7", "caps")
+    with pytest.raises(Problem, match="model_name: The address names caps"):
+        read_request(json.dumps(said | {"model_name": "hats"}).encode(), None, "caps", LIMITS)

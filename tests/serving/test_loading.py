@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from clr.core.files import sha256_file
 from clr.serving.engine import Engine
 from clr.serving.loading import Registered, open_backbone
 from clr.serving.snapshot import Snapshot
@@ -59,6 +63,27 @@ def test_more_tasks_than_adapters_in_memory_are_served_all_the_same(served: Serv
     few, many = using(served, use, serve_adapters=1), using(served, use)
     assert [one.label for one in few] == [one.label for one in many]
     assert [one.task for one in few] == [item.task for item in items]
+
+
+def test_an_adapter_that_cannot_be_read_takes_its_own_task_away_and_no_other(
+    own: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file without permission or on a bad disk, whoever the tests run as."""
+    settings = own.settings()
+    source = Registered(settings, open_backbone(settings))
+    bad = own.first.tasks["red"]
+
+    def read(path: Path) -> str:
+        digest = sha256_file(path)
+        if digest == bad.adapter_digest:
+            raise PermissionError(13, "Permission denied", str(path))
+        return digest
+
+    monkeypatch.setattr("clr.registry.fetch.sha256_file", read)
+    loaded = source.load(own.first.version, None)
+    assert list(loaded.refused) == ["red"]
+    assert "cannot be read" in loaded.refused["red"]
+    assert sorted(loaded.tasks) == sorted(set(own.first.tasks) - {"red"})
 
 
 def test_without_its_evidence_the_router_is_gone_and_named_tasks_are_served(own: Served) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import signal
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import chdir
@@ -145,6 +146,26 @@ def test_harm_stops_the_trial_at_once_and_for_good(own):
     assert entry.payload["figures"]["gain"]["high"] < 0
     assert flow.status(session, None) == {"trials": []}
     assert flow.settle(session) == []
+
+
+def test_a_registry_that_answers_late_delays_no_stop(own):
+    number = challenge(own)
+    flow.start(session_of(own), "red", number, 0.0, "")
+
+    async def use(engine):
+        await until(engine, "in shadow")
+        challengers, hung = engine._open()[0].challengers, threading.Event()
+        answering = challengers.open_registry
+        challengers.open_registry = lambda: (hung.wait(120), answering())[1]
+        try:
+            await asyncio.sleep(0.5)  # the next look hangs now
+            answers = await ask(engine, own, numbers(12))
+            await label(engine, answers, answers[0].label)
+            await until(engine, "Stopped by this server")
+        finally:
+            hung.set()
+
+    using(own, use)
 
 
 def test_a_trial_whose_journal_cannot_be_read_pauses_and_goes_on_when_it_can(own):
