@@ -112,7 +112,8 @@ def _look(session: Session, known: Known) -> Agreement:
     serving = serving_release(there, releases)
     if serving is not None:
         problems += _gate(session, serving, releases.get(serving.previous))
-        for wrong, subject, message in champion_findings(serving, there, records, policy):
+        findings = champion_findings(serving, there, records, policy, releases)
+        for wrong, subject, message in findings:
             if wrong:
                 problems.append(Finding(subject, "champion-unapproved", message))
             else:
@@ -143,19 +144,22 @@ def _read_releases(
 
 def _gate(session: Session, serving: Release, before: Release | None) -> Iterator[Finding]:
     """See that the gate report of the serving release is about what joined, and against what."""
+    from clr.gate.admission import why_not_admitted
+
     was = before.tasks if before else {}
-    joined = [one.adapter_digest for task, one in serving.tasks.items() if was.get(task) != one]
+    joined = [one for task, one in serving.tasks.items() if was.get(task) != one]
+    if not joined:
+        return  # a task was taken out
     try:
         report = session.gate_report(serving)
     except ClrError:
         return  # told by verify itself
-    subject = f"clr-release/{serving.version}"
-    if joined and "adapter" in report and [report["adapter"]] != joined:
-        yield Finding(subject, "gate-mismatch", "its gate report is about another adapter")
-    if joined and report.get("verdict", "pass") != "pass":
-        yield Finding(subject, "gate-mismatch", f"its gate said {report['verdict']}")
-    if joined and report.get("release", serving.previous) != serving.previous:
-        yield Finding(subject, "gate-mismatch", "its gate was run against another release")
+    wrong = "is about another adapter"
+    if len(joined) == 1:
+        (new,) = joined
+        wrong = why_not_admitted(report, new.task, new.adapter_digest, serving.previous, was)
+    if wrong:
+        yield Finding(f"clr-release/{serving.version}", "gate-mismatch", f"its gate report {wrong}")
 
 
 def _gone(there: Overview, records: Records) -> Iterator[Finding]:

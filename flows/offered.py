@@ -125,6 +125,9 @@ def shown_newcomer(
         if champion and release
         else None,
         routed=reached & (evidence.predicted == evidence.labels),
+        dropped=tuple(sorted(set(champion.about["labels"]) - set(about["labels"])))
+        if champion
+        else (),
         strayed={task: times for task, times in sent.items() if task != evidence.task},
         params_pct=about["params_pct"],
         adapter_bytes=about["adapter_bytes"],

@@ -127,6 +127,43 @@ def _refuse(session: Session, version: Version, release: Release | None, error: 
     )
 
 
+def superseded_by(session: Session, version: Version) -> int:
+    """Return a higher version of the task that joined a release after this one's approval, or 0.
+
+    What people approved last is what they want: an approval that was not carried out in time
+    takes nothing newer away.
+    """
+    from clr.registry.reviews import APPROVED
+
+    source, subject = version.source, f"clr-{version.task}/{version.version}"
+    approvals = session.ledger.entries(subject=subject, action=f"review.{APPROVED}")
+    approved = max((one.seq for one in approvals if one.payload.get("source") == source), default=0)
+    joined = [
+        one["version"]
+        for entry in session.ledger.entries(action=ACTIVATED)
+        if approved and entry.seq > approved
+        for one in entry.payload.get("joined", ())
+        if one["task"] == version.task
+    ]
+    return max((one for one in joined if one > version.version), default=0)
+
+
+def close_superseded(session: Session, version: Version, newer: int) -> None:
+    """Leave an approved version as it is, since a newer one serves or served; raise why.
+
+    Raises:
+        ReviewRefused: always.
+    """
+    task, number = version.task, version.version
+    error = ReviewRefused(
+        f"{task} version {number} was approved before version {newer} was promoted.",
+        fix=f"If it shall serve all the same: clr promote {task} {number}",
+    )
+    with session.lock("promote"):
+        _refuse(session, version, complete(session), error)
+    raise error
+
+
 def close_rejected(session: Session, task: str, number: int) -> Result:
     """Close a version that somebody rejected: it is no candidate any more, its reason is kept.
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import GateRefused, IntegrityBroken
@@ -50,19 +49,46 @@ def admit(session: Session, version: Version, release: Release | None) -> Admiss
         IntegrityBroken: adapter, evidence, backbone or report are not those of the version.
         GateRefused: against `release` its gate does not pass.
     """
+    from flows.judge import limits
+
     evidence = _check_bytes(session, version, release)
     serving = release.digest if release else ""
     if version.tags.get("clr.gate_release", "") == serving:
         report = _report(session, version)
         if report is not None:
-            _check_report(version, json.loads(report), serving)
-            tags = version.tags
-            router, gate = tags.get("clr.router_digest", ""), tags.get("clr.gate_digest", "")
-            return Admission(serving, router, gate, report)
-        LOG.info("promote   the report of the gate is not kept here: the gate runs again")
+            told = _parsed(version, report)
+            _check_report(version, told, release)
+            if told["limits"] == asdict(limits(session)):
+                tags = version.tags
+                router, gate = tags.get("clr.router_digest", ""), tags.get("clr.gate_digest", "")
+                return Admission(serving, router, gate, report)
+            LOG.info("promote   the gate was run with other limits than these: it runs again")
+        else:
+            LOG.info("promote   the report of the gate is not kept here: the gate runs again")
     else:
         LOG.info("promote   another promotion came first: the gate runs again")
     return _judge_again(session, version, evidence, release)
+
+
+def require_passed(session: Session, version: Version) -> None:
+    """See that a version's files are as recorded and its gate passed, whatever serves now.
+
+    Raises:
+        IntegrityBroken: they are not, or its report does not say so.
+        GateRefused: its report is not kept here.
+    """
+    from clr.registry.releases import current_release, find_release
+
+    _check_bytes(session, version, current_release(session.registry))
+    report = _report(session, version)
+    if report is None:
+        raise GateRefused(
+            f"The gate's report of {version.task} version {version.version} is not kept here.",
+            fix="Run this where it was promoted or judged last, or onboard the task again.",
+        )
+    against = version.tags.get("clr.gate_release", "")
+    judged = find_release(session.registry, against) if against else None
+    _check_report(version, _parsed(version, report), judged)
 
 
 def _check_bytes(session: Session, version: Version, release: Release | None) -> Evidence:
@@ -127,6 +153,13 @@ def _report(session: Session, version: Version) -> bytes | None:
     return None
 
 
+def _parsed(version: Version, report: bytes) -> Any:
+    try:
+        return json.loads(report)
+    except (ValueError, RecursionError) as error:
+        raise _broken(version, "has a gate report that is no JSON") from error
+
+
 def _kept(session: Session, digest: str) -> Any:
     return session.cache("gates") / f"{digest.removeprefix('sha256:')}.json"
 
@@ -139,17 +172,14 @@ def _registered_gate(session: Session, version: Version) -> str:
     return digests[-1] if digests else version.tags.get("clr.gate_digest", "")
 
 
-def _check_report(version: Version, report: Mapping[str, Any], serving: str) -> None:
-    """See that a report says pass, of this adapter, against this release."""
-    about = {
-        "verdict": "pass",
-        "newcomer": version.task,
-        "adapter": version.adapter_digest,
-        "release": serving,
-    }
-    for name, wanted in about.items():
-        if report.get(name, wanted if name in ("adapter", "release") else None) != wanted:
-            raise _broken(version, f"has a gate report with another {name} ({report.get(name)})")
+def _check_report(version: Version, report: object, release: Release | None) -> None:
+    """See that a report says pass, of this adapter, against this release and all its tasks."""
+    from clr.gate.admission import why_not_admitted
+
+    against, tasks = (release.digest, release.tasks) if release else ("", {})
+    wrong = why_not_admitted(report, version.task, version.adapter_digest, against, tasks)
+    if wrong:
+        raise _broken(version, f"has a gate report that {wrong}")
 
 
 def _judge_again(

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from clr.errors import UsageError
 from flows.activation import ACTIVATED, complete, moves
-from flows.promote import CLOSED, REFUSED, close_rejected, promote_version
+from flows.promote import (
+    CLOSED,
+    REFUSED,
+    close_rejected,
+    close_superseded,
+    promote_version,
+    superseded_by,
+)
 from flows.session import Session
 from flows.standing import QuorumOpen, facts, tally
 
@@ -120,13 +127,16 @@ def follow(session: Session, task: str, number: int) -> Result:
         people have to approve.
 
     Raises:
-        ClrError: see `promote_version`.
+        ClrError: see `promote_version`; ReviewRefused also where a newer version was promoted
+            since.
     """
     from clr.registry.versions import get_version
 
     version = get_version(session.registry, task, number)
     if tally(session, facts(session, version)).rejections:
         return close_rejected(session, task, number)
+    if newer := superseded_by(session, version):
+        close_superseded(session, version, newer)
     try:
         return promote_version(session, task, number)
     except QuorumOpen as error:

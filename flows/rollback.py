@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from clr.errors import IntegrityBroken, UsageError
+from clr.errors import IntegrityBroken, ReviewRefused, UsageError
 from flows import output, provenance
 from flows.activation import (
     RETIRED,
@@ -45,7 +45,8 @@ def run_rollback(session: Session, to: int | None, reason: str) -> Result:
     Raises:
         UsageError: there is no such release, it never served, or nothing serves yet.
         IntegrityBroken: an adapter of that release is not as recorded; nothing has changed.
-        ReviewRefused: this user has not the role release.
+        ReviewRefused: this user has not the role release, or the release has a version that was
+            rejected since.
         ServiceUnavailable: the registry cannot be used.
     """
     from clr.registry.releases import serving_version, settle
@@ -67,6 +68,7 @@ def run_rollback(session: Session, to: int | None, reason: str) -> Result:
             record(session, target)
             return _told(target, 0, reason, already=True)
         _check(session, target)
+        _check_reviews(session, target, serving[1])
         if order is None:
             facts = {"release": target.digest, "from": serving[1], "from_version": serving[0]}
             order = _order(session, ROLLBACK, f"clr-release/{target.version}", facts, reason)
@@ -130,6 +132,30 @@ def _check(session: Session, target: Release) -> None:
                     fix="Restore it from a backup, or roll back to another release.",
                     task=task,
                 )
+
+
+def _check_reviews(session: Session, target: Release, serving: str) -> None:
+    """See that nobody rejected what begins to serve again; a guarded registry looks itself."""
+    from clr.registry.releases import find_release
+    from clr.registry.reviews import rejected
+    from clr.registry.versions import get_version
+    from flows.standing import facts
+
+    try:
+        now = find_release(session.registry, serving)
+    except IntegrityBroken:
+        now = None  # damaged: that is why one goes back
+    serves = now.tasks if now else {}
+    for task, champion in sorted(target.tasks.items()):
+        if serves.get(task) == champion:
+            continue
+        closed = rejected(facts(session, get_version(session.registry, task, champion.version)))
+        if closed:
+            raise ReviewRefused(
+                f"Release {target.version} has {task} version {champion.version}, which "
+                f"{closed[0].reviewer} rejected: {closed[0].reason or 'no reason given'}.",
+                fix="Champions are unchanged. Roll back to another release, or retire the task.",
+            )
 
 
 def run_retire(session: Session, task: str, reason: str) -> Result:

@@ -49,9 +49,11 @@ def start(session: Session, task: str, number: int, share: float, reason: str) -
         UsageError: no such version, nothing serves the task, it is on trial, or no such share.
         ReviewRefused: the policy refuses it: gate not passed, rejected, another trial runs, the
             share is too large, or this user lacks the role release.
+        IntegrityBroken: its files are not as recorded, or its gate report does not say pass.
     """
     from clr.registry.challenger import begin
     from clr.registry.trial import Trial
+    from flows.recheck import require_passed
     from flows.trial_rules import require
 
     output.log_to_stderr()
@@ -71,6 +73,7 @@ def start(session: Session, task: str, number: int, share: float, reason: str) -
         now = datetime.now(UTC).isoformat(timespec="seconds")
         trial = Trial(secrets.token_hex(16), share, champion.adapter_digest, now, reason)
         require(session, version, trial)
+        require_passed(session, version)
         begin(session.registry, version, trial)
         _record_start(session, version, champion, trial)
     LOG.info("trial     %s version %d, %s", task, number, mode(trial))

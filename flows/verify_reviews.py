@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from clr.registry.acts import AUTHENTICATED, LOCAL
+from flows.activation import ACTIVATED
 from flows.recorded import APPROVED, REJECTED, Records, subject
 
 if TYPE_CHECKING:
@@ -42,9 +44,21 @@ def approvers(decisions: Sequence[Entry], creator: str, authentication: str = ""
 
 
 def champion_findings(
-    release: Release, there: Overview, records: Records, policy: Policy
+    release: Release,
+    there: Overview,
+    records: Records,
+    policy: Policy,
+    releases: Mapping[str, Release] = MappingProxyType({}),
 ) -> Iterator[tuple[bool, str, str]]:
-    """Yield (whether it is a problem, subject, message) about the champions of a release."""
+    """Yield (whether it is a problem, subject, message) about the champions of a release.
+
+    Args:
+        release: that serves.
+        there: versions in the registry.
+        records: of the ledger.
+        policy: for reviews.
+        releases: by digest, as far as known: what served when a version was rejected.
+    """
     for task, champion in sorted(release.tasks.items()):
         name = f"clr-{task}/{champion.version}"
         found = [one for one in there.versions.get(task, ()) if one.version == champion.version]
@@ -60,6 +74,7 @@ def champion_findings(
             )
             continue
         yield from _champion(found[0], champion, records, policy)
+        yield from _taken_back(found[0], champion, records, releases)
 
 
 def _champion(
@@ -92,6 +107,25 @@ def _champion(
             f"has {len(counted)} approval(s); the policy now asks for "
             f"{policy.quorum_for(version.task)}",
         )
+
+
+def _taken_back(
+    version: Version, champion: ChampionRef, records: Records, releases: Mapping[str, Release]
+) -> Iterator[tuple[bool, str, str]]:
+    """Yield the rejections of a champion that served before, and not when it was rejected."""
+    joining = _joining(records.moves, champion)
+    activated = [one for one in records.moves if one.action == ACTIVATED]
+    for one in records.of(version):
+        if one.action != REJECTED or joining is None or one.seq < joining.seq:
+            continue
+        served = [str(move.payload.get("release")) for move in activated if move.seq < one.seq]
+        then = releases.get(served[-1]) if served else None
+        if then is not None and then.tasks.get(version.task) != champion:
+            yield (
+                True,
+                subject(version),
+                f"serves again, though {one.actor} rejected it (entry {one.seq})",
+            )
 
 
 def _joining(moves: Sequence[Entry], champion: ChampionRef) -> Entry | None:

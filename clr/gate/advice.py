@@ -25,7 +25,8 @@ _FAILED = {
     "give the newcomer images that differ.",
     "improvement": "The adapter does not pay: look at the data and the recipe, or serve the linear "
     "probe.",
-    "own-champion": "Keep the version in use, or train again.",
+    "own-champion": "Keep the version in use, or train again, with images of every class that it "
+    "knows; to drop a class on purpose, retire the task first (clr retire).",
     "parameters": "Choose a smaller variant, or raise CLR_GATE_MAX_PARAMS_PCT on purpose.",
     "bytes": "Choose a smaller variant, or raise CLR_GATE_MAX_ADAPTER_MB on purpose.",
     "latency": "Measure again on a quiet machine; then choose a smaller variant, or raise "

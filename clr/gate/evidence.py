@@ -121,6 +121,8 @@ class Newcomer:
         champion: int [n], answers of this task's own champion; None if it has none.
         routed: bool [n], sent to this task and answered right; None without a router.
         strayed: how many of the n items are sent to each other task, where there are any.
+        dropped: classes of the champion that this version does not know; its own test items
+            cannot show what becomes of their images.
         params_pct: added kernel parameters, in percent of the backbone's.
         adapter_bytes: size of the adapter file.
         latency_p95_ms: 95th percentile of one prediction with the adapter.
@@ -144,6 +146,7 @@ class Newcomer:
     bare_latency_p95_ms: float
     digests: Mapping[str, str]
     strayed: Mapping[str, int] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require_text(self.task, "the newcomer's name")

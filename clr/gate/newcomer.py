@@ -86,7 +86,9 @@ def _own_champion(one: Newcomer, champion: Ints, limits: Limits) -> Check:
     """Ask whether the new version is worse than the version of the same task in use."""
     pairs = compare_answers(one.labels, champion, one.predicted)
     worse = pairs.at_least(limits.alpha) > 0
-    if worse:
+    if one.dropped:
+        judgement = f"it does not know {', '.join(one.dropped)} any more"
+    elif worse:
         judgement = "shown to be worse than the version in use"
     elif pairs.drop > 0:
         judgement = "lower than the version in use, by no more than chance explains"
@@ -99,20 +101,21 @@ def _own_champion(one: Newcomer, champion: Ints, limits: Limits) -> Check:
         f"this one {percent(pairs.after)} ({pairs.regressed} turned wrong, {pairs.repaired} turned "
         f"right): {judgement}."
     )
+    about = {"dropped": list(one.dropped)} if one.dropped else {}
     digest = evidence_digest(
-        {"check": "own-champion", "task": one.task}, one.labels, one.predicted, champion
+        {"check": "own-champion", "task": one.task} | about, one.labels, one.predicted, champion
     )
     return Check(
         "own-champion",
         one.task,
-        "fail" if worse else "pass",
+        "fail" if worse or one.dropped else "pass",
         -pairs.drop,
         0.0,
         one.n,
         digest,
         "",
         message,
-        pairs.facts(),
+        {**pairs.facts(), **about},
     )
 
 

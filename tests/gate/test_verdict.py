@@ -140,6 +140,15 @@ def test_new_version_slightly_below_its_champion_passes_and_says_so(make):
     assert "lower than the version in use" in check.message
 
 
+def test_new_version_that_lacks_a_class_of_its_champion_fails_by_name(make):
+    labels, champion, predicted = make.answers(400, 360, regressed=0, repaired=20)
+    new = make.newcomer(labels=labels, predicted=predicted, champion=champion, routed=None)
+    check = only(decide(make.offer(new=replace(new, dropped=("scratched",)))), "own-champion")
+    assert check.verdict == "fail"
+    assert "does not know scratched any more" in check.message
+    assert check.facts["dropped"] == ["scratched"]
+
+
 def test_first_task_passes_alone(make):
     report = decide(make.offer(new=make.newcomer()))
     assert report.verdict == "pass"

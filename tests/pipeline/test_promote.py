@@ -167,17 +167,65 @@ def test_bytes_that_were_changed_are_not_promoted(waiting, file):
 )
 def test_a_gate_report_about_something_else_admits_nothing(waiting, name, value):
     """Even one that was forged together with the tag that names it."""
-    from clr.core.files import canonical_json, sha256_bytes
-
-    found = version(waiting)
-    path = artifact("gate/gate.json")(waiting, found)
-    data = canonical_json({**json.loads(path.read_bytes()), name: value})
-    path.write_bytes(data)
-    client = waiting.session().registry.client
-    client.set_model_version_tag("clr-violet-caps", "1", "clr.gate_digest", sha256_bytes(data))
+    put_report(waiting, lambda report: {**report, name: value})
     answer = waiting.clr("review", "violet-caps", 1, "approve")
     assert answer.code == IntegrityBroken.exit_code
     assert name in answer.err
+
+
+def without(report, *names):
+    return {name: value for name, value in report.items() if name not in names}
+
+
+FORGED = {
+    "nothing but pass": lambda report: {"verdict": "pass", "newcomer": "violet-caps"},
+    "no adapter": lambda report: without(report, "adapter"),
+    "no release": lambda report: without(report, "release"),
+    "no matrix": lambda report: without(report, "matrix"),
+    "an earlier task left out": lambda report: {
+        **report, "checks": [one for one in report["checks"] if one["task"] != "red-caps"]
+    },
+    "no routing": lambda report: {
+        **report, "checks": [one for one in report["checks"] if one["name"] != "routing"]
+    },
+    "no check of its own": lambda report: {
+        **report, "checks": [one for one in report["checks"] if one["task"] != "violet-caps"]
+    },
+    "a check that failed": lambda report: {
+        **report, "checks": [{**report["checks"][0], "verdict": "fail"}, *report["checks"][1:]]
+    },
+    "named as failed": lambda report: {**report, "failed": ["retention:red-caps"]},
+    "a list": lambda report: [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
+def test_a_gate_report_that_does_not_say_pass_of_everything_admits_nothing(waiting, forge):
+    put_report(waiting, forge)
+    answer = waiting.clr("review", "violet-caps", 1, "approve")
+    assert answer.code == IntegrityBroken.exit_code
+    assert "gate report" in answer.err
+    assert serving(waiting) == {"red-caps", "green-caps", "blue-caps"}
+
+
+def put_report(plant, change):
+    """Change the registered report, and the tag that names it, to fit."""
+    from clr.core.files import canonical_json, sha256_bytes
+
+    path = artifact("gate/gate.json")(plant, version(plant))
+    data = canonical_json(change(json.loads(path.read_bytes())))
+    path.write_bytes(data)
+    client = plant.session().registry.client
+    client.set_model_version_tag("clr-violet-caps", "1", "clr.gate_digest", sha256_bytes(data))
+
+
+def test_limits_are_those_of_who_promotes_not_of_who_trained(waiting):
+    before = waiting.photograph()
+    strict = {"CLR_GATE_MAX_ADAPTER_MB": "0.0001"}
+    answer = waiting.clr("review", "violet-caps", 1, "approve", **strict)
+    assert answer.code == GateRefused.exit_code
+    assert "bytes:violet-caps" in answer.err
+    assert waiting.photograph()["aliases"] == before["aliases"]
 
 
 def test_a_report_that_is_kept_nowhere_is_made_again(stale):
