@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clr.audit.anchor import FIX, Anchor
 from clr.audit.signing import SCHEMA, Head
 from clr.core.files import write_atomic
-from clr.data.repository import git_root, run_git
+from clr.data.repository import git_output, git_root, run_git
 from clr.errors import IntegrityBroken, ServiceUnavailable, UsageError
 from flows.findings import Finding
 
@@ -73,28 +73,26 @@ def anchor_to_git(session: Session) -> Result:
 
 def _tag(workspace: Path, name: str, text: str) -> None:
     """Make an annotated tag of one line; before the first commit it is of the empty tree."""
-    target = run_git(workspace, "rev-parse", "--verify", "--quiet", "HEAD")
-    if target.returncode:
-        target = run_git(workspace, "hash-object", "-w", "-t", "tree", "/dev/null")
+    target = git_output(workspace, "rev-parse", "--verify", "--quiet", "HEAD", answers=(0, 1))
+    target = target or git_output(workspace, "hash-object", "-w", "-t", "tree", "/dev/null")
     unknown = run_git(workspace, "config", "user.email").returncode
     identity = ("-c", "user.name=clr", "-c", "user.email=clr@localhost") if unknown else ()
-    made = run_git(workspace, *identity, "tag", "-a", name, "-m", text, target.stdout.strip())
-    if made.returncode:
-        raise ServiceUnavailable(
-            f"git cannot write the tag {name}: {made.stderr.strip()}.",
-            fix="See what git says, then run the same again.",
-        )
+    git_output(workspace, *identity, "tag", "-a", name, "-m", text, target.strip())
 
 
 def git_anchors(workspace: Path) -> tuple[list[Anchor], list[Finding]]:
-    """Return the anchors among the git tags of a workspace, and what is wrong with the others."""
+    """Return the anchors among the git tags of a workspace, and what is wrong with the others.
+
+    Raises:
+        ServiceUnavailable: git does not tell its tags.
+    """
     if git_root(workspace) is None:
         return [], []
     form = "%(refname:lstrip=2)%00%(contents:subject)"
-    listed = run_git(workspace, "for-each-ref", f"--format={form}", f"refs/tags/{TAGS}")
+    listed = git_output(workspace, "for-each-ref", f"--format={form}", f"refs/tags/{TAGS}")
     anchors: list[Anchor] = []
     unreadable: list[Finding] = []
-    for line in listed.stdout.splitlines():
+    for line in listed.splitlines():
         name, _, text = line.partition("\0")
         try:
             head = Head.from_json(text, name)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clr.data import dvc, listing
-from clr.data.repository import git_root, run_git
+from clr.data.repository import git_output, git_root
 from clr.data.versioning import exclusive
 from clr.errors import IntegrityBroken
 from flows import named
@@ -33,6 +33,7 @@ def collect(got: Collection, session: Session) -> None:
 
     Raises:
         IntegrityBroken: ``data.dvc`` is damaged, or a list of files is, in every place.
+        ServiceUnavailable: git does not tell which files it has.
     """
     workspace = session.settings.workspace
     with exclusive(workspace):  # not while a version is being made
@@ -58,7 +59,7 @@ def _seen_by_git(got: Collection, session: Session) -> None:
     asked = ("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate")
     ours = [workspace / name for name in ("data", *FOLDERS)]
     ours += [session.settings.state, got.store.folder]
-    for path in filter(None, run_git(workspace, *asked).stdout.split("\0")):
+    for path in filter(None, git_output(workspace, *asked).split("\0")):
         file = workspace / path
         if not any(file.is_relative_to(one) for one in ours) and "\ufffd" not in path:
             got.file(file, f"workspace/{path}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clr.core.files import sha256_bytes
-from clr.data.repository import git_root, run_git
+from clr.data.repository import git_output, git_root
 from clr.errors import ServiceUnavailable
 
 if TYPE_CHECKING:
@@ -40,13 +39,14 @@ def collect(got: Collection, settings: Settings, before: Mapping[str, Any]) -> d
     if root != workspace:
         got.left_out.append(f"the git repository {root}: it is more than this workspace")
         return {}
-    folder = Path(run_git(workspace, "rev-parse", "--absolute-git-dir").stdout.strip())
+    folder = Path(git_output(workspace, "rev-parse", "--absolute-git-dir").strip())
     got.file(folder / "config", "dumps/git/config")
     for hook in sorted((folder / "hooks").glob("*")):
         if hook.suffix != ".sample" and hook.is_file():
             got.file(hook, f"dumps/git/hooks/{hook.name}")
-    refs = run_git(workspace, "show-ref", "--head").stdout
-    head = run_git(workspace, "symbolic-ref", "--quiet", "HEAD").stdout.strip()
+    # show-ref ends with 1 before the first commit, symbolic-ref where HEAD is on no branch
+    refs = git_output(workspace, "show-ref", "--head", answers=(0, 1))
+    head = git_output(workspace, "symbolic-ref", "--quiet", "HEAD", answers=(0, 1)).strip()
     about = {"head": head, "refs": sha256_bytes(refs.encode())}
     same = (before.get("git") or {}).get("refs") == about["refs"]
     kept = got.before.get(BUNDLE)
@@ -58,8 +58,9 @@ def collect(got: Collection, settings: Settings, before: Mapping[str, Any]) -> d
 
 
 def _bundle(got: Collection, workspace: Path) -> None:
-    out = got.temporary(BUNDLE)
-    _git(workspace, "-c", "pack.threads=1", "bundle", "create", "--quiet", out, "HEAD", "--all")
+    out = str(got.temporary(BUNDLE))
+    options = ("-c", "pack.threads=1")
+    git_output(workspace, *options, "bundle", "create", "--quiet", out, "HEAD", "--all")
     got.taken(BUNDLE)
 
 
@@ -79,33 +80,22 @@ def restore(folder: Path, bundle: Path | None, about: Mapping[str, str]) -> None
             "git is not installed, and this backup has the history of a repository.",
             fix="Install git, then run the same again.",
         )
-    _git(folder, "-c", "init.defaultBranch=main", "init", "--quiet")
+    git_output(folder, "-c", "init.defaultBranch=main", "init", "--quiet")
     if bundle is not None:
-        _git(
+        git_output(
             folder,
             "fetch",
             "--quiet",
             "--update-head-ok",
-            bundle,
+            str(bundle),
             "refs/*:refs/*",
             "+HEAD:refs/clr/head",
         )
     if about["head"]:
-        _git(folder, "symbolic-ref", "HEAD", about["head"])
+        git_output(folder, "symbolic-ref", "HEAD", about["head"])
     elif bundle is not None:
-        commit = _git(folder, "rev-parse", "refs/clr/head").strip()
-        _git(folder, "update-ref", "--no-deref", "HEAD", commit)
+        commit = git_output(folder, "rev-parse", "refs/clr/head").strip()
+        git_output(folder, "update-ref", "--no-deref", "HEAD", commit)
     if bundle is not None:
-        _git(folder, "update-ref", "-d", "refs/clr/head")
-        _git(folder, "reset", "--quiet", "--mixed")
-
-
-def _git(folder: Path, *arguments: str | os.PathLike[str]) -> str:
-    done = run_git(folder, *(os.fspath(one) for one in arguments))
-    if done.returncode:
-        raise ServiceUnavailable(
-            f"git {next(str(one) for one in arguments if str(one)[0] != '-')} failed in {folder}: "
-            f"{' '.join(done.stderr.split())[:300]}",
-            fix="Put that right, then run the same again.",
-        )
-    return done.stdout
+        git_output(folder, "update-ref", "-d", "refs/clr/head")
+        git_output(folder, "reset", "--quiet", "--mixed")

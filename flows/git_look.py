@@ -21,7 +21,7 @@ def head(settings: Settings, place: Place) -> str:
     """Return the commit (40 hex) that a repository is at; empty where there is none yet.
 
     Raises:
-        ServiceUnavailable: the remote cannot be reached.
+        ServiceUnavailable: the remote cannot be reached, or git refuses the repository.
     """
     if place == "workspace":
         if git_root(settings.workspace) is None:
@@ -114,7 +114,7 @@ def _git(folder: Path, *arguments: str, fails: bool = False) -> str:
     Args:
         folder: where.
         arguments: of git; no revision may look like an option.
-        fails: a failure is an answer: "".
+        fails: that git finds nothing (exit code 1) is an answer: "". What it refuses is none.
 
     Raises:
         ServiceUnavailable: it failed, or took two minutes.
@@ -137,13 +137,15 @@ def _git(folder: Path, *arguments: str, fails: bool = False) -> str:
             timeout=SECONDS,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
+        raise ServiceUnavailable(f"git cannot be run: {error}.", fix="Install git.") from error
+    except subprocess.TimeoutExpired:  # its text is the command, with the password in an address
         raise ServiceUnavailable(
-            f"git does not answer: {error}.", fix="See that git is installed and the remote is up."
-        ) from error
-    if done.returncode and not fails:
+            f"git {arguments[0]}: no answer in {SECONDS:.0f} s.", fix="See that the remote is up."
+        ) from None
+    if done.returncode and not (fails and done.returncode == 1):
         raise ServiceUnavailable(
             f"git {arguments[0]} failed: {' '.join(done.stderr.split())[:300]}.",
-            fix="See that the repository of CLR_GIT_REMOTE can be read by this user.",
+            fix=f"See that this user may read {folder} and the repository of CLR_GIT_REMOTE.",
         )
     return "" if done.returncode else done.stdout.strip()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clr.data import listing
-from clr.data.repository import git_root, run_git
+from clr.data.repository import git_output, git_root
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flows.session import Session
 
 _DIGEST = re.compile(r"md5:([0-9a-f]{32}\.dir)")
-_PINNED = re.compile(r"^[+ -]+- md5: ([0-9a-f]{32}\.dir)$", re.MULTILINE)
+_PINNED = re.compile(r"\b[0-9a-f]{32}\.dir\b")
 
 
 def by_ledger(session: Session) -> set[str]:
@@ -40,12 +40,19 @@ def by_registry(connection: sa.Connection) -> set[str]:
 def by_git(workspace: Path) -> set[str]:
     """Return the lists of files that ``data.dvc`` pins now or in any commit of the repository.
 
-    Commits that only the reflog still knows count, too.
+    Commits that only the reflog still knows count, too. The file itself is read in each: what a
+    patch looks like depends on settings and attributes.
+
+    Raises:
+        IntegrityBroken: ``data.dvc`` is damaged.
+        ServiceUnavailable: git does not tell.
     """
     found = {listing.pinned_oid(workspace)}
     if git_root(workspace) is not None:
-        asked = ("log", "--all", "--reflog", "-m", "--patch", "--format=", "--", "data.dvc")
-        found |= set(_PINNED.findall(run_git(workspace, *asked).stdout))
+        asked = ("rev-list", "--all", "--reflog", "--full-history", "--", "data.dvc")
+        commits = git_output(workspace, *asked).split()
+        names = "".join(f"{commit}:./data.dvc\n" for commit in commits)
+        found |= set(_PINNED.findall(git_output(workspace, "cat-file", "--batch", stdin=names)))
     return found
 
 

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from clr.data import dvc, listing
 from clr.data.versioning import exclusive
+from clr.errors import ServiceUnavailable
 from clr.registry.server.config import artifacts_folder, database_url
 from flows import named
 
@@ -136,7 +137,11 @@ def _objects(session: Session, lists: set[str], before: float, kept: list[str]) 
 
     settings = session.settings
     places = dvc.stores(session.settings)
-    lists = lists | named.by_ledger(session) | named.by_git(settings.workspace)
+    try:
+        lists = lists | named.by_ledger(session) | named.by_git(settings.workspace)
+    except ServiceUnavailable as error:
+        kept.append(f"DVC's objects: which of them commits name is not known. {error}")
+        return
     wanted, unknown = named.objects(lists, places)
     if unknown:
         kept.append(

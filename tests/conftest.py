@@ -290,6 +290,16 @@ def plant(tmp_path: Path, new_plant: Callable[[Path], Plant]) -> Plant:
     return new_plant(tmp_path / "plant")
 
 
+@pytest.fixture
+def git_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on git refuses every repository, as it does one of another user."""
+    fake = tmp_path / "refusing" / "git"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\necho 'fatal: detected dubious ownership' >&2\nexit 128\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
+
+
 @dataclass(frozen=True)
 class Working:
     """A plant with three approved tasks, and what the commands that made it said."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
+
+from clr.errors import ServiceUnavailable
 
 
 def git_root(folder: Path) -> Path | None:
@@ -32,7 +35,38 @@ def git_state(workspace: Path) -> tuple[str, bool]:
     return commit.stdout.strip(), bool(status.returncode or status.stdout.strip())
 
 
-def run_git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def git_output(
+    folder: Path, *arguments: str, answers: Collection[int] = (0,), stdin: str = ""
+) -> str:
+    """Return what git says. One that refuses has not said that there is nothing.
+
+    A repository of another user is refused with an empty output ("dubious ownership").
+
+    Args:
+        folder: where.
+        arguments: of git.
+        answers: exit codes that are an answer; some commands end with 1 where there is none yet.
+        stdin: what git reads.
+
+    Raises:
+        ServiceUnavailable: git ends with another code, or is not installed.
+    """
+    try:
+        done = run_git(folder, *arguments, stdin=stdin)
+    except OSError as error:
+        raise ServiceUnavailable(
+            f"git cannot be run in {folder}: {error.strerror or error}.", fix="Install git."
+        ) from error
+    if done.returncode not in answers:
+        doing = next(one for one in arguments if one[0] != "-" and "=" not in one)
+        raise ServiceUnavailable(
+            f"git {doing} failed in {folder}: {' '.join(done.stderr.split())[:300]}",
+            fix="Put that right, or run this as the user whose repository it is.",
+        )
+    return done.stdout
+
+
+def run_git(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run git in `folder`, whatever repository the caller's environment points at."""
     environment = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}
     environment["GIT_OPTIONAL_LOCKS"] = "0"  # status writes nothing
@@ -40,6 +74,7 @@ def run_git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         ["git", "-c", "core.fsmonitor=false", *arguments],
         cwd=folder,
         env=environment,
+        input=stdin,
         capture_output=True,
         text=True,
         errors="replace",

@@ -189,6 +189,15 @@ def test_a_full_disk_leaves_no_half_snapshot(working: Any, tmp_path: Path) -> No
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+def test_a_git_that_refuses_makes_no_backup_without_history(
+    working: Any, tmp_path: Path, git_refuses: None
+) -> None:
+    answer = working.clr("backup", tmp_path / "safe")
+    assert answer.code == 7, answer
+    assert "dubious ownership" in answer.err
+    assert not list((tmp_path / "safe" / "snapshots").iterdir())
+
+
 def test_a_killed_restore_is_run_again(working: Any, safe: Path, tmp_path: Path) -> None:
     target = tmp_path / "new"
     killed(working, "flows.store.Store", "put", 200, "restore", safe, "--into", target)

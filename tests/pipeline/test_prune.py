@@ -143,6 +143,67 @@ def test_data_stays_as_long_as_anybody_names_it(working: Any) -> None:
     }
 
 
+@pytest.fixture
+def committed(tmp_path: Path) -> tuple[Path, set[str]]:
+    """A workspace in a folder of a repository, and all that its commits have pinned.
+
+    One is on a branch whose merge kept the other side, and one is known to the reflog alone.
+    """
+    root, workspace = tmp_path / "repository", tmp_path / "repository" / "plant"
+    workspace.mkdir(parents=True)
+    found = set()
+
+    def git(*arguments: str) -> None:
+        who = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main")
+        done = run_git(root, *who, *arguments)
+        assert done.returncode == 0, done.stderr
+
+    def pin(content: str) -> None:
+        oid, _ = listing.dir_object({"train/a/0.png": _md5(content.encode())})
+        found.add(oid)
+        text = listing.EMPTY_DATA_DVC.replace(listing.EMPTY_DIR, oid)
+        write(workspace / "data.dvc", text)
+        git("add", ".")
+        git("commit", "-m", content)
+
+    git("init")
+    pin("first")
+    git("checkout", "-b", "side")
+    pin("on a branch")
+    git("checkout", "main")
+    pin("second")
+    git("merge", "-s", "ours", "-m", "merged", "side")
+    git("branch", "-D", "side")
+    pin("taken back")
+    git("reset", "--hard", "HEAD~1")
+    git("rm", "-q", "plant/data.dvc")
+    git("commit", "-m", "gone for a while")
+    pin("now")
+    return workspace, found
+
+
+@pytest.mark.parametrize("attributes", ["", "*.dvc -diff\n", "*.dvc binary\n"])
+@pytest.mark.parametrize("colour", ["auto", "always"])
+def test_all_that_commits_pin_is_known_whatever_git_shows_of_a_change(
+    committed: tuple[Path, set[str]], attributes: str, colour: str
+) -> None:
+    from flows.named import by_git
+
+    workspace, pinned = committed
+    write(workspace / ".gitattributes", attributes)
+    assert run_git(workspace, "config", "color.ui", colour).returncode == 0
+    assert by_git(workspace) == pinned
+
+
+def test_what_a_git_that_refuses_does_not_tell_stays(working: Any, git_refuses: None) -> None:
+    unnamed = listing.object_path(working.root / ".dvc" / "cache", _md5(b"x"))
+    listing.keep_object(unnamed, b"x")
+    done = prune(working)
+    assert unnamed.exists()
+    assert "objects" not in done["kinds"]
+    assert "dubious ownership" in done["kept"][0]
+
+
 def test_data_of_a_version_that_cannot_be_read_stays(working: Any) -> None:
     """What the lost list of a named version named is not known: so every object stays."""
     unnamed = listing.object_path(working.root / ".dvc" / "cache", _md5(b"x"))

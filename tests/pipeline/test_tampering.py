@@ -228,6 +228,12 @@ def test_a_tag_of_git_that_is_no_anchor_is_named(plant):
     assert named(plant) == {("ledger-anchor-unreadable", "git tag clr-ledger/7")}
 
 
+def test_anchors_that_git_does_not_show_are_not_taken_for_none(plant, git_refuses):
+    answer = plant.clr("verify", "--json")
+    assert (answer.code, answer.json["error"]) == (7, "ServiceUnavailable")
+    assert "dubious ownership" in answer.json["message"]
+
+
 def test_a_broken_ledger_is_not_anchored_nor_an_anchor_of_another_one_replaced(plant, tmp_path):
     file = tmp_path / "elsewhere.json"
     first = plant.clr("anchor", file, "--json")
