@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,7 +172,7 @@ def run_backup(session: Session, folder: Path, *, secrets: bool = True) -> Resul
         name = store.commit(snapshot)
         digest = store.digest(name)
         days = session.settings.keep_backups_days
-        expired = store.expire(now - timedelta(days=days)) if days else []
+        expired = store.expire(now, days) if days else []
         store.sweep()
     result = {
         "snapshot": name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -89,6 +90,20 @@ def parse(document: Mapping[str, Any], name: str) -> Snapshot:
     facts: Mapping[str, Any] = document["facts"]
     made_at, started = str(document["made_at"]), int(document["started_ns"])
     return Snapshot(name, made_at, started, facts, folders, files)
+
+
+def order(name: str) -> tuple[int, str]:
+    """Return a snapshot's place among others: one more than how often the clock went back, time."""
+    stem, _, count = name.rpartition("-")
+    return (int(count), stem) if stem and count.isdecimal() else (1, name)
+
+
+def time_of(name: str) -> datetime:
+    """Return when a snapshot was made; of one that somebody gave another name, the last moment."""
+    try:
+        return datetime.strptime(order(name)[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def _safe(path: str) -> str:

@@ -5,6 +5,9 @@
     objects/ab/cdef…             a file's bytes under their sha256, each once however often named
     snapshots/<UTC time>.json    schema ``clr.backup/1``: path, digest, size and mode of every file
 
+Where the clock went back since the newest was made, a name ends in ``-2``, and so on at each
+further time: the order of names is the one in which snapshots were made, whatever the clock said.
+
 A snapshot's document is written last, when all its objects are on the disk; so whatever ends
 a backup early leaves former snapshots as they were and no half one. Both folders are readable
 by their owner alone.
@@ -21,13 +24,13 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from clr.core.files import sha256_bytes, write_atomic
 from clr.errors import IntegrityBroken, ServiceUnavailable, UsageError
-from flows.snapshot import Item, Snapshot, parse
+from flows.snapshot import Item, Snapshot, order, parse, time_of
 
 _OURS = {"objects", "snapshots", "lock"}
 _CHUNK = 1 << 20
@@ -49,8 +52,9 @@ class Store:
         return self.folder / "objects" / name[:2] / name[2:]
 
     def names(self) -> list[str]:
-        """Return the names of all snapshots, oldest first."""
-        return sorted(path.stem for path in (self.folder / "snapshots").glob("[0-9]*.json"))
+        """Return the names of all snapshots, in the order in which they were made."""
+        found = (path.stem for path in (self.folder / "snapshots").glob("[0-9]*.json"))
+        return sorted(found, key=order)
 
     def read(self, name: str) -> Snapshot:
         """Return a snapshot.
@@ -162,20 +166,24 @@ class Store:
         """Keep a snapshot whose objects are all in the store; return its name."""
         os.sync()  # its objects are on the disk before anything names them; once, not each
         stem = re.sub(r"[-:]|\.\d+", "", snapshot.made_at).replace("+0000", "Z")
-        names = (stem, *(f"{stem}-{number}" for number in range(2, 1000)))
-        name = next(one for one in names if one not in self.names())
+        count, newest = max(map(order, self.names()), default=(1, ""))
+        count += stem <= newest
+        name = stem if count == 1 else f"{stem}-{count}"
         path = self.folder / "snapshots" / f"{name}.json"
         write_atomic(path, snapshot.to_json())
         path.chmod(0o600)
         return name
 
-    def expire(self, before: datetime) -> list[str]:
-        """Remove snapshots made before a moment, but never the newest; return their names.
+    def expire(self, now: datetime, days: float) -> list[str]:
+        """Remove snapshots of more than some days ago, but never the newest; return their names.
 
-        Their objects go with the next `sweep`.
+        Days are counted back from the newest but one where `now` is later: so nothing is lost
+        by one backup that is made while the clock is ahead. Objects go with the next `sweep`.
         """
-        stamp = f"{before.astimezone(UTC):%Y%m%dT%H%M%S}"
-        old = [name for name in self.names()[:-1] if name < stamp]
+        names = self.names()
+        last = min([now, *map(time_of, names[-2:-1])])
+        stamp = f"{(last - timedelta(days=days)).astimezone(UTC):%Y%m%dT%H%M%S}"
+        old = [name for name in names[:-1] if name < stamp]
         for name in old:
             (self.folder / "snapshots" / f"{name}.json").unlink(missing_ok=True)
         return old
