@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from flows.backup import Collection
 
 BUNDLE = "dumps/git.bundle"
+SHALLOW = "dumps/git/shallow"
+"""Where a clone of a part of the history ends: without it git misses what comes before."""
 
 
 def collect(got: Collection, settings: Settings, before: Mapping[str, Any]) -> dict[str, str]:
@@ -47,7 +49,8 @@ def collect(got: Collection, settings: Settings, before: Mapping[str, Any]) -> d
     # show-ref ends with 1 before the first commit, symbolic-ref where HEAD is on no branch
     refs = git_output(workspace, "show-ref", "--head", answers=(0, 1))
     head = git_output(workspace, "symbolic-ref", "--quiet", "HEAD", answers=(0, 1)).strip()
-    about = {"head": head, "refs": sha256_bytes(refs.encode())}
+    ends = _ends(got, workspace)
+    about = {"head": head, "refs": sha256_bytes(refs.encode() + ends)}
     same = (before.get("git") or {}).get("refs") == about["refs"]
     kept = got.before.get(BUNDLE)
     if same and kept is not None and got.store.object(kept.sha256).is_file():
@@ -55,6 +58,13 @@ def collect(got: Collection, settings: Settings, before: Mapping[str, Any]) -> d
     elif refs:
         _bundle(got, workspace)
     return about
+
+
+def _ends(got: Collection, workspace: Path) -> bytes:
+    """Take the file that says where the history of a shallow clone ends; return its bytes."""
+    name = git_output(workspace, "rev-parse", "--git-path", "shallow").strip()
+    one = got.file(workspace / name, SHALLOW)
+    return got.store.object(one.sha256).read_bytes() if one else b""
 
 
 def _bundle(got: Collection, workspace: Path) -> None:

@@ -217,6 +217,8 @@ def _git(store: Store, snapshot: Snapshot, staged: Path) -> None:
     there = backup_git.BUNDLE in files
     if there:
         store.put(files[backup_git.BUNDLE], bundle)
+    if backup_git.SHALLOW in files:  # before git sees the history
+        store.put(files[backup_git.SHALLOW], staged / ".git" / "shallow")
     backup_git.restore(staged, bundle if there else None, about)
     bundle.unlink(missing_ok=True)
     for path, one in files.items():

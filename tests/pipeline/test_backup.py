@@ -92,6 +92,27 @@ def test_everything_else_is_destroyed(working: Any, new_caps: Any, tmp_path: Pat
     assert str(working.root) not in text_of(new.state / "mlflow.db")
 
 
+def test_a_clone_of_a_part_of_the_history_comes_back_as_that(working: Any, tmp_path: Path) -> None:
+    git(working.root, "add", ".")
+    git(working.root, "commit", "--quiet", "-m", "all")
+    git(working.root, "commit", "--quiet", "--allow-empty", "-m", "more")
+    safe, whole = tmp_path / "safe", tmp_path / "whole"
+    shutil.copytree(working.root / ".git", whole)
+    git(tmp_path, "clone", "--quiet", "--bare", "--depth", "1", whole.as_uri(), "part")
+    git(tmp_path / "part", "config", "core.bare", "false")
+    shutil.rmtree(working.root / ".git")
+    (tmp_path / "part").rename(working.root / ".git")
+    assert working.clr("backup", safe).code == 0
+    part = bring_back(working, safe, tmp_path / "of-a-part")
+    git(working.root, "fetch", "--quiet", "--unshallow")
+    assert working.clr("backup", safe).code == 0
+    new = bring_back(working, safe, tmp_path / "of-the-whole")
+    for plant, subjects in ((part, "more\n"), (new, "more\nall\n")):
+        assert git(plant.root, "log", "--format=%s").startswith(subjects)
+        git(plant.root, "fsck", "--strict")
+    assert git(part.root, "log", "--format=%s") == "more\n"
+
+
 def test_what_is_there_is_not_stored_again(working: Any, safe: Path) -> None:
     before = {path: path.stat().st_ino for path in objects(safe)}
     image = next(path for path in (working.root / "data").rglob("*.png"))
