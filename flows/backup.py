@@ -43,6 +43,8 @@ NAMED = frozenset({"artifacts", "keys", "secrets", "unpacked"})
 """Below ``CLR_HOME``, copied after the databases that name it."""
 
 SECRETS = ("state/keys/ledger.key", "state/keys/model-signing.key", "state/secrets/")
+MAY_TELL = {"workspace/clr.env": "clr.env", "dumps/git/config": "git's configuration"}
+"""Settings, which may hold a password or a token, and how they are called."""
 _TELL_SECONDS = 5.0
 
 
@@ -73,7 +75,7 @@ class Collection:
 
     def file(self, source: Path, path: str) -> Item | None:
         """Take one file; None where it is gone, hidden from this backup, or no plain file."""
-        if path in self.files or (not self.secrets and path.startswith(SECRETS)):
+        if path in self.files or (not self.secrets and self._secret(source, path)):
             return self.files.get(path)
         if not _can_be_written(path) or source.is_symlink():
             what = "is a link" if source.is_symlink() else "has a name that cannot be written down"
@@ -86,6 +88,15 @@ class Collection:
         self.files[path] = one
         self._tell()
         return one
+
+    def _secret(self, source: Path, path: str) -> bool:
+        """Say whether a file is none for a backup without secrets."""
+        if path not in MAY_TELL:
+            return path.startswith(SECRETS)
+        told = f"{MAY_TELL[path]}, which may hold secrets"
+        if source.exists() and told not in self.left_out:
+            self.left_out.append(told)
+        return True
 
     def tree(self, folder: Path, path: str, skip: frozenset[str] = frozenset()) -> None:
         """Take all files below a folder but those whose path below it is in `skip`."""

@@ -307,13 +307,20 @@ def test_without_secrets_a_new_key_is_made(working: Any, tmp_path: Path) -> None
     secret = working.state / "secrets" / "admin.password"
     secret.parent.mkdir(mode=0o700)
     secret.write_text("a-password-of-somebody")
+    settings = working.root / "clr.env"
+    settings.write_text("CLR_GIT_REMOTE=https://bot:token@store/plant.git\n")
+    git(working.root, "remote", "add", "origin", "https://bot:token@store/plant.git")
     key = (working.state / "keys" / "ledger.key").read_bytes()
     signing_key = bundle_key(working.state / "keys").path.read_bytes()
-    assert working.clr("backup", tmp_path / "safe", "--without-secrets").code == 0
+    made = working.clr("backup", tmp_path / "safe", "--without-secrets", "--json")
+    assert made.code == 0, made
+    told = [one for one in made.json["left_out"] if "may hold secrets" in one]
+    assert [one.split(",")[0] for one in told] == ["clr.env", "git's configuration"]
     stored = [path.read_bytes() for path in objects(tmp_path / "safe")]
     assert key not in stored
     assert signing_key not in stored
     assert secret.read_bytes() not in stored
+    assert not [one for one in stored if b"bot:token" in one]
     new = bring_back(working, tmp_path / "safe", tmp_path / "new")
     assert (new.state / "keys" / "ledger.key").read_bytes() != key
     assert len(list((new.state / "keys").glob("*.pub"))) == 2
