@@ -180,7 +180,7 @@ def _pinned(session: Session, there: Overview, records: Records) -> Iterator[Fin
     try:
         pinned = task_digests(session.settings.workspace.absolute())
     except IntegrityBroken:
-        return  # told with the data of the champions
+        return  # told by verify itself
     yield from pinned_findings(pinned, there, records)
 
 

@@ -87,7 +87,7 @@ def _registry(session: Session, found: _Findings) -> None:
     release = _releases(session, there, known, found)
     _backbone(session, release, found)
     _versions(session, there, records, found)
-    for task, digest in _data_sets(session, there, release):
+    for task, digest in _data_sets(session, there, release, found):
         _data(session, task, digest, found)
     if release is not None:
         _router(session, release, found)
@@ -158,15 +158,18 @@ def _versions(session: Session, there: Overview, records: Records, found: _Findi
         found.notes.append(("ledger", message))
 
 
-def _data_sets(session: Session, there: Overview, release: Release | None) -> list[tuple[str, str]]:
+def _data_sets(
+    session: Session, there: Overview, release: Release | None, found: _Findings
+) -> list[tuple[str, str]]:
     """Return (task, digest) of what champions were trained on, and of what ``data.dvc`` pins."""
-    from clr.data.check import task_digests
+    from clr.data.check import OBJECT, task_digests
 
     champions = {task: one.data_digest for task, one in release.tasks.items()} if release else {}
     try:
         pinned = task_digests(session.settings.workspace.absolute())
-    except IntegrityBroken:
-        pinned = {}  # told with the first champion
+    except IntegrityBroken as error:
+        found.add("data.dvc", OBJECT, str(error))  # as each champion's data tell, where one serves
+        pinned = {}
     known = {task: digest for task, digest in pinned.items() if there.versions.get(task)}
     return sorted({*champions.items(), *known.items()})
 

@@ -124,3 +124,21 @@ def test_a_broken_version_does_not_serve(working):
 def test_a_new_workspace_has_nothing_broken(plant):
     answer = plant.clr("verify", "--json")
     assert (answer.code, answer.json["problems"]) == (0, [])
+    _ = plant.session().registry  # an empty one
+    assert (plant.state / "mlflow.db").exists()
+    answer = plant.clr("verify", "--json")
+    assert (answer.code, answer.json["problems"]) == (0, [])
+
+
+def test_a_damaged_data_dvc_is_found_before_anything_serves(plant):
+    _ = plant.session().registry
+    (plant.root / "data.dvc").write_text("rubbish: [")
+    answer = plant.clr("verify", "--json")
+    told = [(one["subject"], one["kind"]) for one in answer.json["problems"]]
+    assert (answer.code, told) == (6, [("data.dvc", "data-object-changed")])
+
+
+def test_a_damaged_data_dvc_is_told_once_where_champions_serve(working):
+    (working.root / "data.dvc").write_text("rubbish: [")
+    answer = working.clr("verify", "--json")
+    assert [one["subject"] for one in answer.json["problems"]].count("data.dvc") == 1
