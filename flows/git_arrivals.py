@@ -79,17 +79,24 @@ def _poll(settings: Settings, place: Place) -> bool:
 
 
 def _have_read(settings: Settings, place: Place, commit: str) -> None:
-    """Read a commit in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.git_arrivals", commit, "--place", place],
-        cwd=settings.workspace,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    """Read a commit in a process of its own, which has as long as a step."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.git_arrivals", commit, "--place", place],
+            cwd=settings.workspace,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=60 * settings.step_minutes,
+        )
+    except subprocess.TimeoutExpired as error:  # a remote that hangs: others are looked at
+        raise ServiceUnavailable(
+            f"Commit {commit[:12]} of the {place} was not read in {settings.step_minutes:g} min.",
+            fix="See that the DVC remote answers, or raise CLR_STEP_MINUTES; it is tried again.",
+        ) from error
     for line in done.stderr.splitlines():
         LOG.info("git       %s", line)
     if done.returncode:

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from clr.data import dvc, listing
 from clr.data.versioning import exclusive
 from clr.errors import ServiceUnavailable
+from clr.registry.faults import redact
 from clr.registry.server.config import artifacts_folder, database_url
 from flows import named
 
@@ -158,4 +159,4 @@ def _objects(session: Session, lists: set[str], before: float, kept: list[str]) 
             if listing.is_oid(oid) and oid not in wanted and path.stat().st_ctime < before:
                 yield old("objects", path)
     if "://" in dvc.remote_url(settings):
-        kept.append(f"DVC's objects in {settings.dvc_remote}")
+        kept.append(f"DVC's objects in {redact(settings.dvc_remote)}")

@@ -146,6 +146,7 @@ def dataset(job: Job) -> Any:
     """Return the task's data as MLflow shows it."""
     from clr.data.dvc import remote_url
     from clr.registry.dataset import dvc_dataset
+    from clr.registry.faults import redact
 
     profile = {
         "train": job.manifest.train,
@@ -154,7 +155,7 @@ def dataset(job: Job) -> Any:
         "manifest": job.manifest.digest,
     }
     source = {
-        "remote": remote_url(job.session.settings),
+        "remote": redact(remote_url(job.session.settings)),
         "git_commit": job.data.commit,
         "git_dirty": job.data.dirty,
         "data_dvc": job.data.dvc_file_sha256,
