@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import platform
 from functools import cache
 from importlib import metadata
@@ -82,8 +83,14 @@ def _processor() -> str:
 
 
 def local_user() -> str:
-    """Return the name of the operating-system user, for acts done without a server."""
-    return getpass.getuser()
+    """Return the name of the operating-system user, for acts done without a server.
+
+    One who has none, as in a container that runs as a number alone, is ``uid-<number>``.
+    """
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # OSError since Python 3.13
+        return f"uid-{os.getuid()}"
 
 
 def identity(registry: Registry) -> tuple[str, str]:

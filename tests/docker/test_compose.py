@@ -11,7 +11,15 @@ import pytest
 import yaml
 
 from flows.provision import provision
-from tests.docker.composed import DOCKERFILE, FILE, ROOT, plugin, project, services
+from tests.docker.composed import (
+    DOCKERFILE,
+    FILE,
+    ROOT,
+    image_environment,
+    plugin,
+    project,
+    services,
+)
 
 SERVICES = services()
 ONCE = {"buckets", "deployments", "secrets", "clr"}
@@ -216,8 +224,23 @@ def test_the_flow_of_drift_sees_what_the_server_found_and_changes_nothing():
     }  # fmt: skip
     for name in ("worker-cpu", "worker-gpu"):
         assert mounted(name) == ("serving", False)
-    (made,) = re.findall(r"install -d -o clr .*", DOCKERFILE.read_text(encoding="utf-8"))
-    assert "/state/serving" in made.split(), "else the volume would belong to root"
+
+
+@pytest.mark.parametrize("folder", ["/state", "/state/serving"])
+def test_whoever_a_container_runs_as_can_write_its_state(folder):
+    ours = [one for one in services(CLR_UID="4711", CLR_GID="815").values() if "build" in one]
+    assert {one["user"] for one in ours} == {"4711:815"}
+    # a new volume takes owner and mode from the image's folder; no container may change them
+    (made,) = re.findall(r"install -d (.*?) \\", DOCKERFILE.read_text(encoding="utf-8"))
+    assert folder in made.split()
+    mode = int(re.search(r"-m (\d+)", made)[1], 8)
+    assert mode & 0o007 == 0o007, "only its owner could write"
+    assert mode & 0o1000, "anybody could delete what is another's"
+
+
+@pytest.mark.parametrize("target", ["server", "worker"])
+def test_who_has_no_name_in_the_image_is_given_one(target):
+    assert image_environment(target)["LOGNAME"]
 
 
 def test_what_a_service_needs_is_waited_for():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import stat
 from contextlib import chdir
 from pathlib import Path
@@ -64,6 +65,18 @@ def test_a_new_user_can_sign_in_and_has_the_roles(workspace):
     assert workspace.roles("alice") == {"reviewer", "auditor"}
     me = (getpass.getuser(), "local-os-user")
     assert workspace.ledger() == [("user.added", "alice", *me)]
+
+
+def test_who_has_no_name_on_this_machine_acts_under_its_number(workspace, monkeypatch):
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    done = workspace.add("alice", "reviewer")
+    assert done.exit_code == 0, done.output
+    assert {one[2] for one in workspace.ledger()} == {f"uid-{os.getuid()}"}
 
 
 def test_no_password_is_kept_in_clear_or_readable_by_others(workspace):
