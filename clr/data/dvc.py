@@ -63,13 +63,20 @@ def open_repo(settings: Settings) -> Iterator[Any]:
         configure(settings)
         from dvc.repo import Repo
 
-        without_git = {"core": {"no_scm": True}}
-        repo = Repo(str(workspace), config=None if git_root(workspace) else without_git)
+        repo = Repo(str(workspace), config=_own_config(settings))
         repo.scm_context.quiet = True
     try:
         yield repo
     finally:
         repo.close()
+
+
+def _own_config(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return what holds in this process, whatever another wrote into the shared file meanwhile."""
+    core: dict[str, Any] = {"site_cache_dir": str(_state_folder(settings))}
+    if not git_root(settings.workspace.absolute()):
+        core["no_scm"] = True
+    return {"core": core, "remote": {REMOTE: {"url": remote_url(settings)}}}
 
 
 def configure(settings: Settings) -> None:
@@ -83,7 +90,7 @@ def configure(settings: Settings) -> None:
     from configobj import ConfigObj  # type: ignore[import-untyped]
 
     workspace = settings.workspace.absolute()
-    state = settings.state / "dvc"
+    state = _state_folder(settings)
     state.mkdir(parents=True, exist_ok=True)
     state.chmod(0o700)  # DVC makes the folders below it writable for everybody
     path = workspace / ".dvc" / "config.local"
@@ -98,6 +105,10 @@ def configure(settings: Settings) -> None:
     if out.getvalue() != old:
         write_atomic(path, out.getvalue())
     ignore_patterns(workspace)
+
+
+def _state_folder(settings: Settings) -> Path:
+    return settings.state / "dvc"
 
 
 def ignore_patterns(workspace: Path) -> None:

@@ -387,6 +387,21 @@ def test_a_remote_that_cannot_be_reached_is_named_and_the_same_call_goes_on(
     assert (blocked / "files" / "md5").is_dir()
 
 
+def test_what_another_process_writes_into_the_shared_file_moves_no_remote(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure, other = dvc.configure, settings.model_copy(update={"dvc_remote": "s3://other/dvc"})
+
+    def overtaken(own: Settings) -> None:
+        configure(own)
+        configure(other)
+
+    monkeypatch.setattr(dvc, "configure", overtaken)
+    with dvc.open_repo(settings) as repo:
+        assert repo.config["remote"][dvc.REMOTE]["url"] == dvc.remote_url(settings)
+        assert repo.config["core"]["site_cache_dir"] == str(settings.state / "dvc")
+
+
 def test_an_s3_remote_is_configured_and_asks_for_its_package(
     settings: Settings, first: Path
 ) -> None:

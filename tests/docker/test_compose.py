@@ -24,6 +24,9 @@ from tests.docker.composed import (
 SERVICES = services()
 ONCE = {"buckets", "deployments", "secrets", "clr"}
 OF_RELEASE = {"registry", "release-service", "clr"}
+OF_DATA = {"release-service", "worker-cpu", "worker-gpu", "worker-registry", "watcher", "clr"}
+"""Who opens the DVC repository: to version, to replay, to read a commit, to back up."""
+
 ALLOWED = {
     "admin.password": {"registry", "clr"},
     "flask.key": {"registry", "clr"},
@@ -52,11 +55,11 @@ ALLOWED = {
     "release.password": OF_RELEASE,
     "s3.admin.id": {"buckets"},
     "s3.admin.key": {"buckets"},
-    "s3.data.id": {"release-service", "worker-cpu", "worker-gpu", "worker-registry"},
-    "s3.data.key": {"release-service", "worker-cpu", "worker-gpu", "worker-registry"},
+    "s3.data.id": OF_DATA,
+    "s3.data.key": OF_DATA,
     "s3.json": {"s3"},
-    "s3.registry.id": {"registry", "clr"},
-    "s3.registry.key": {"registry", "clr"},
+    "s3.registry.id": {"registry"},
+    "s3.registry.key": {"registry"},
     "server.password": {"registry", "clr", "serving"},
     "serve.metrics.key": {"serving", "prometheus"},
     "trainer.password": {
@@ -156,7 +159,7 @@ def test_nothing_listens_beyond_loopback():
 def test_the_database_and_the_files_are_out_of_reach_of_who_needs_them_not():
     on = {net: {n for n, one in SERVICES.items() if net in one.get("networks", ())}
           for net in project()["networks"]}  # fmt: skip
-    assert "watcher" not in on["files"]
+    assert on["files"] == {"s3", "buckets", "registry", *OF_DATA}
     assert {"s3", "prometheus", "buckets", "deployments", "serving"}.isdisjoint(on["database"])
     assert "serving" not in on["files"] | on["prefect"]
     assert {"postgres", "s3"}.isdisjoint(on["outside"])
@@ -188,6 +191,16 @@ def test_environments_name_files_and_hold_no_secret(name):
     words = re.compile(r"PASSWORD|SECRET|_KEY$|TOKEN|AUTH_STRING|DATABASE$|LEDGER_URL")
     assert not [key for key in environment if words.search(key.removesuffix("_KEY_ID"))
                 and not key.endswith("_FILE")]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(OF_DATA))
+def test_who_opens_the_data_finds_it_where_the_workers_put_it(name):
+    service, worker = SERVICES[name], SERVICES["worker-cpu"]["environment"]
+    settings = {"CLR_DVC_REMOTE", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION",
+                "AWS_ACCESS_KEY_ID_FILE", "AWS_SECRET_ACCESS_KEY_FILE"}  # fmt: skip
+    own = service["environment"]
+    assert {one: own.get(one) for one in settings} == {one: worker[one] for one in settings}
+    assert "files" in service["networks"]
 
 
 def test_who_runs_flows_cannot_change_the_policy():

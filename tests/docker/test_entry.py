@@ -53,6 +53,18 @@ def test_a_process_knows_what_it_needs_even_where_all_is_given(settings, name, p
     assert holders == (["MLFLOW_TRACKING_PASSWORD"] if name == "release-service" else [])
 
 
+@pytest.mark.parametrize(("name", "pool"), [("worker", "cpu"), ("watcher", ""),
+                                            ("release-service", "")])  # fmt: skip
+def test_who_opens_the_data_knows_where_it_is_and_by_which_key(settings, monkeypatch, name, pool):
+    given = {"CLR_DVC_REMOTE": "s3://clr-data/dvc", "AWS_ENDPOINT_URL": "http://s3:8333",
+             "AWS_DEFAULT_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "data",
+             "AWS_SECRET_ACCESS_KEY": "hidden"}  # fmt: skip
+    for variable, value in given.items():
+        monkeypatch.setenv(variable, value)
+    environment = processes.start(load_settings(settings.workspace), name, pool).environment
+    assert {one: environment.get(one) for one in given} == given
+
+
 def test_the_release_service_listens_as_far_as_its_address_reaches(settings, monkeypatch):
     command = processes.start(settings, "release-service").command
     assert command[-4:] == ("--host", "0.0.0.0", "--port", "5001")
