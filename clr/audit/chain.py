@@ -122,18 +122,21 @@ def format_time(moment: datetime | str) -> str:
     """Return `moment` in the ledger's own form, so that text order is time order.
 
     Raises:
-        UsageError: not an ISO 8601 time, or one without a time zone.
+        UsageError: not an ISO 8601 time, one without a time zone, or one whose year in UTC is
+            not from 1 to 9999.
     """
     try:
         parsed = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
-    except ValueError:
-        parsed = None
-    if parsed is None or parsed.tzinfo is None:
+        utc = parsed.astimezone(UTC) if parsed.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        utc = None
+    if utc is None:
         raise UsageError(
             f"{moment!r} is not a time with a time zone.",
             fix="Write it as 2026-01-31T12:00:00Z.",
         )
-    return parsed.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # not strftime, which writes the year 999 with three digits on some systems
+    return utc.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def canonical(value: Any, what: str) -> str:

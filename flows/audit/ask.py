@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from clr.audit.chain import format_time
 from clr.errors import IntegrityBroken, UsageError
 from flows.audit import questions
+from flows.audit.chosen import refuse_future
 from flows.audit.exported import asking, record_export
 from flows.audit.gather import Told, named, read_ledger
 from flows.audit.questions import Answered, Row, Span
@@ -72,7 +74,9 @@ def _of_span(ask_ledger: Callable[[Told, Span], Answered]) -> Any:
 
 
 def _at(session: Session, told: Told, about: str, span: Span) -> Answered:
-    return questions.serving(told, format_time(about), _named(session))
+    moment = format_time(about)
+    refuse_future(moment)
+    return questions.serving(told, moment, _named(session))
 
 
 def _image(session: Session, told: Told, about: str, span: Span) -> Answered:
@@ -114,22 +118,38 @@ def _data(session: Session, told: Told, about: str, span: Span) -> Answered:
 
 
 def _backbone(session: Session, told: Told, about: str, span: Span) -> Answered:
-    from clr.registry.lineage import read_run
-
     if re.fullmatch(r"(?:sha256:)?[0-9a-fA-F]{8,64}", about):
         return _made_of(session, told, "backbone", about)
-    registered = [one.payload for one in told.records.registered.values()]
-    digests = set()
-    for digest, run in {one.get("backbone"): one.get("run") for one in registered}.items():
-        facts = read_run(session.registry, str(run))  # one run of each tells the name
-        if facts is not None and facts.params.get("backbone") == about:
-            digests.add(str(digest))
+    digests, nameless = _backbones(session, told, about)
+    gone = [f"{one}: no run that names this backbone is left" for one in nameless]
     if not digests:
         raise UsageError(
-            f"No adapter was registered over a backbone {about!r}.",
+            " ".join([f"No adapter was registered over a backbone {about!r}.", *gone]),
             fix="Give its whole name, as `clr audit TASK` shows it, or its digest.",
         )
-    return questions.made_of(told, "backbone", sorted(digests), _named(session))
+    answered = questions.made_of(told, "backbone", digests, _named(session))
+    return replace(answered, notes=[*answered.notes, *gone])
+
+
+def _backbones(session: Session, told: Told, name: str) -> tuple[list[str], list[str]]:
+    """Return the digests that a run gave this name, and those whose every run is gone.
+
+    Runs may call the same weights by several names, a file's say, so all are asked.
+    """
+    from clr.registry.lineage import read_run
+
+    found: set[str] = set()
+    known: set[str] = set()
+    payloads = [one.payload for one in told.records.registered.values()]
+    runs = {(str(one.get("backbone", "")), str(one.get("run", ""))) for one in payloads}
+    for digest, run in sorted(runs):
+        facts = None if digest in found else read_run(session.registry, run)
+        if facts is None:
+            continue
+        known.add(digest)
+        if facts.params.get("backbone") == name:
+            found.add(digest)
+    return sorted(found), sorted({digest for digest, _ in runs if digest} - known)
 
 
 def _made_of(session: Session, told: Told, what: str, about: str) -> Answered:
@@ -180,8 +200,8 @@ def span(begin: str | None, end: str | None) -> Span:
     """Return a time of whole days or of moments; a day that ends it is part of it.
 
     Raises:
-        UsageError: neither a day (2026-03-01) nor a moment with a time zone, or it ends before
-            it begins.
+        UsageError: neither a day (2026-03-01) nor a moment with a time zone, too late for any
+            calendar, or it ends before it begins.
     """
     found = Span(_moment(begin, 0), _moment(end, 1))
     if found.begin and found.end and found.end <= found.begin:
@@ -197,5 +217,8 @@ def _moment(text: str | None, days: int) -> str:
             day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
         except ValueError as error:
             raise UsageError(f"There is no day {text}.", fix="Write 2026-03-01.") from error
-        return format_time(day + timedelta(days=days))
+        try:
+            return format_time(day + timedelta(days=days))
+        except OverflowError as error:
+            raise UsageError(f"There is no day after {text}.", fix="Leave --to out.") from error
     return format_time(text)

@@ -80,12 +80,21 @@ def _number(asked: Asked, known: list[int], times: tuple[Period, ...]) -> tuple[
     return known[-1], "newest"
 
 
-def _at(asked: Asked, times: tuple[Period, ...]) -> int:
-    if asked.at > utc_now():
+def refuse_future(moment: str) -> None:
+    """Refuse a moment, in the ledger's own form, that is still to come.
+
+    Raises:
+        UsageError: it is.
+    """
+    if moment > utc_now():
         raise UsageError(
-            f"{asked.at} is in the future: nobody knows what will serve then.",
+            f"{moment} is in the future: nobody knows what will serve then.",
             fix="Leave --at out for what serves now.",
         )
+
+
+def _at(asked: Asked, times: tuple[Period, ...]) -> int:
+    refuse_future(asked.at)
     period = history.at(times, asked.at)
     if period is None:
         first = f"The first release began to serve at {times[0].begin}." if times else ""

@@ -110,16 +110,24 @@ def reviews(told: Told, span: Span) -> Answered:
 
 
 def _reason(entries: Sequence[Entry], decision: Entry) -> str:
-    """Return a reviewer's words: given with the decision, or put in its own tag before or after."""
+    """Return a reviewer's words: given with the decision, or put in its own tag before or after.
+
+    The last words before the decision stood when it was made. Only without any are those its own
+    that came after it and before the same person decided again.
+    """
     if decision.payload.get("reason"):
         return str(decision.payload["reason"])
-    words = [
-        str(one.payload.get("value", ""))
-        for one in entries
-        if one.action == "review.reason"
-        and (one.subject, one.actor) == (decision.subject, decision.actor)
-    ]
-    return words[-1] if words else ""
+    before = after = ""
+    for one in entries:
+        if (one.subject, one.actor) != (decision.subject, decision.actor):
+            continue
+        if one.action == "review.reason" and one.seq < decision.seq:
+            before = str(one.payload.get("value", ""))
+        elif one.action == "review.reason":
+            after = after or str(one.payload.get("value", ""))
+        elif one.action in (APPROVED, REJECTED) and one.seq > decision.seq:
+            break
+    return before or after
 
 
 def refusals(told: Told, span: Span) -> Answered:

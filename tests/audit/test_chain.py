@@ -73,10 +73,12 @@ def test_times_are_utc_and_sort_as_text():
     early = chain.format_time("2026-01-31T12:00:00+02:00")
     assert early == "2026-01-31T10:00:00.000000Z"
     assert early < chain.utc_now()
+    assert chain.format_time("0999-01-01T00:00:00Z") == "0999-01-01T00:00:00.000000Z"
 
 
-@pytest.mark.parametrize("moment", ["yesterday", "2026-01-31T12:00:00"])
-def test_a_time_without_zone_is_refused(moment):
+@pytest.mark.parametrize("moment", ["yesterday", "2026-01-31T12:00:00", "0001-01-01T00:00:00+05:00",
+                                    "9999-12-31T23:00:00-05:00"])  # fmt: skip
+def test_a_time_without_zone_or_beyond_the_calendar_is_refused(moment):
     with pytest.raises(UsageError, match="time zone"):
         chain.format_time(moment)
 

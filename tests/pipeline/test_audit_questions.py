@@ -6,13 +6,20 @@ import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from clr.audit.chain import canonical
+from clr.audit.chain import Entry, canonical
 from clr.audit.ledger import open_ledger
 from clr.core.files import sha256_bytes, sha256_file
+from clr.errors import UsageError
+from flows.audit import questions
+from flows.audit.ask import _backbone
+from flows.audit.gather import Told
+from flows.audit.questions import Span
+from flows.recorded import read_records
 from tests.pipeline.test_audit import Audited, audited
 
 __all__ = ["audited"]  # the fixture
@@ -42,6 +49,69 @@ def test_who_approved_what_in_a_time(audited):
     day = newest["time"][:10]
     assert ask(audited, "--reviews", "--from", day, "--to", day)["rows"] == document["rows"]
     assert ask(audited, "--reviews", "--to", "2020-01-31")["rows"] == []
+
+
+def test_a_year_of_three_digits_is_before_every_entry(audited):
+    assert ask(audited, "--reviews", "--from", "0999-01-01")["rows"]
+
+
+REASON, YES, NO = "review.reason", "review.approved", "review.rejected"
+
+
+@pytest.mark.parametrize(
+    ("acts", "told"),
+    [
+        (
+            [(REASON, "looks fine"), (YES, ""), (REASON, "cracked label"), (NO, "")],
+            ["looks fine", "cracked label"],
+        ),
+        ([(REASON, "a tpyo"), (REASON, "a typo"), (YES, "")], ["a typo"]),
+        ([(YES, ""), (REASON, "as good"), (REASON, "on second thought")], ["as good"]),
+        ([(YES, ""), (NO, ""), (REASON, "cracked label")], ["", "cracked label"]),
+        ([(REASON, "looks fine"), (YES, "said with it")], ["said with it"]),
+        ([(YES, "")], [""]),
+    ],
+)
+def test_a_decision_is_told_with_the_words_that_stood_when_it_was_made(acts, told):
+    entries = []
+    for seq, (action, words) in enumerate(acts, 1):
+        key = "value" if action == REASON else "reason"
+        entries += [act(2 * seq, action, "rita", {key: words} if words else {}),
+                    act(2 * seq + 1, REASON, "olga", {"value": "another's words"})]  # fmt: skip
+    rows = questions.reviews(told_by(entries), Span()).rows
+    assert [one["reason"] for one in rows] == told
+
+
+def told_by(entries: list[Entry]) -> Told:
+    return Told(tuple(entries), read_records(entries), (), None)
+
+
+def act(
+    seq: int, action: str, actor: str, payload: dict[str, Any], subject: str = "clr-red-caps/2"
+) -> Entry:
+    return Entry(seq, "2026-03-01T12:00:00.000000Z", actor, "mlflow-basic-auth", action,
+                 subject, payload, None, "", "", "", "")  # fmt: skip
+
+
+def test_a_backbone_is_found_by_any_name_that_a_run_gave_it(monkeypatch):
+    made = [("sha256:aa", "by-hub"), ("sha256:aa", "by-file"), ("sha256:bb", "gone")]
+    told = told_by([
+        act(n, "adapter.registered", "clr", {"backbone": digest, "run": run}, f"clr-red-caps/{n}")
+        for n, (digest, run) in enumerate(made, 1)
+    ])  # fmt: skip
+    names = {"by-hub": "hub/lite0", "by-file": "file:lite0.pt"}
+
+    def read_run(_: Any, run: str) -> Any:
+        return SimpleNamespace(params={"backbone": names[run]}) if run in names else None
+
+    monkeypatch.setattr("clr.registry.lineage.read_run", read_run)
+    session: Any = SimpleNamespace(registry=None)
+    for name in names.values():
+        answered = _backbone(session, told, name, Span())
+        assert {one["subject"] for one in answered.rows} == {"clr-red-caps/1", "clr-red-caps/2"}
+        assert answered.notes == ["sha256:bb: no run that names this backbone is left"]
+    with pytest.raises(UsageError, match="sha256:bb: no run that names this backbone is left"):
+        _backbone(session, told, "another", Span())
 
 
 def test_which_adapters_an_image_is_in(audited):
@@ -149,6 +219,9 @@ def test_the_terminal_gets_a_sentence_and_a_table(audited):
         (("--between", "1..99"), "no release 99"),
         (("--reviews", "--from", "2026-02-30"), "no day"),
         (("--reviews", "--from", "2026-03-02", "--to", "2026-03-01"), "not after"),
+        (("--reviews", "--to", "9999-12-31"), "no day after 9999-12-31"),
+        (("--reviews", "--from", "0001-01-01T00:00:00+05:00"), "not a time"),
+        (("--at", "2099-01-01T00:00:00Z"), "in the future"),
         (("--image", "0" * 64, "--from", "2026-03-02"), "do not go with"),
         (("--reviews", "--format", "html"), "a form of one adapter"),
     ],
