@@ -106,23 +106,31 @@ class Child:
         return self.process is not None and self.process.poll() is None
 
     def keep(self) -> None:
-        """Start the process again if it ended, each time after a longer pause."""
+        """Start the process again if it ended, each time after a longer pause.
+
+        A start that fails, since its folder is away for a moment, say, is tried again likewise.
+        """
         if self.running or self.process is None:
             return
         now = time.monotonic()
         if not self._due:
             if now - self._started > STEADY_SECONDS:
                 self._delay = FIRST_DELAY
-            self._due = now + self._delay
-            LOG.info(
-                "restart   %s ended (%s); again in %.0f s",
-                *(self.name, _ending(self.process.returncode), self._delay),
-            )
-            self._delay = min(self._delay * 2, LONGEST_DELAY)
+            self._pause(f"ended ({_ending(self.process.returncode)})")
         elif now >= self._due:
-            self._due = 0.0
             self.restarts += 1
-            self.start()
+            try:
+                self.start()
+            except OSError as error:
+                self._pause(f"did not start ({error})")
+            else:
+                self._due = 0.0
+
+    def _pause(self, why: str) -> None:
+        """Say when it is started again, and double the pause after that."""
+        self._due = time.monotonic() + self._delay
+        LOG.info("restart   %s %s; again in %.0f s", self.name, why, self._delay)
+        self._delay = min(self._delay * 2, LONGEST_DELAY)
 
     def tail(self, lines: int = 12) -> str:
         """Return the last lines of its output."""
@@ -157,15 +165,22 @@ class Child:
         process = self.process
         assert process is not None
         assert process.stdout is not None
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.handlers.RotatingFileHandler(
-            self.log, maxBytes=LOG_BYTES, backupCount=3, encoding="utf-8", errors="replace"
-        )
-        with contextlib.closing(file):
+        with contextlib.closing(self._open_log()) as file:
             for line in process.stdout:
                 text = line.decode("utf-8", "replace").rstrip()
                 file.handle(logging.makeLogRecord({"msg": "%s", "args": (text,)}))
                 _SCREEN.show(output.passed_on(self.name, text))
+
+    def _open_log(self) -> logging.Handler:
+        """Open the log; where it cannot be, drop lines: whom nobody reads, a full pipe stops."""
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            return logging.handlers.RotatingFileHandler(
+                self.log, maxBytes=LOG_BYTES, backupCount=3, encoding="utf-8", errors="replace"
+            )
+        except OSError as error:
+            LOG.warning("log       %s writes none: %s", self.name, error)
+            return logging.NullHandler()
 
 
 def stop(children: Iterable[Child], seconds: float) -> None:
@@ -189,7 +204,9 @@ def answers(url: str, seconds: float = 5.0) -> bool:
 
 def _ending(code: int | None) -> str:
     if code is not None and code < 0:
-        return signal.Signals(-code).name
+        with contextlib.suppress(ValueError):
+            return signal.Signals(-code).name
+        return f"signal {-code}"  # a real-time signal, which has no name
     return f"exit code {code}"
 
 

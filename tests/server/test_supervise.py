@@ -84,6 +84,39 @@ def test_who_ends_is_started_again_each_time_later(child, monkeypatch):
     assert pauses[2] >= 0.4
 
 
+def test_who_cannot_be_started_is_tried_again(child, tmp_path, caplog):
+    one = child("sleep", "600")
+    one._delay = 0.05
+    one.start()
+    ended = one.process
+    ended.kill()
+    assert until(lambda: not one.running, 10)
+    home, away = one.folder, tmp_path.with_name("away")
+    one.folder = away
+    with caplog.at_level("INFO"):
+        assert until(lambda: one.keep() or "did not start" in caplog.text, 10)
+    assert one.process is ended
+    one.folder = home
+    assert until(lambda: one.keep() or one.running, 10)
+
+
+def test_a_signal_without_a_name_is_told_by_its_number(child, caplog):
+    one = child(sys.executable, "-c", "import os; os.kill(os.getpid(), 37)")
+    one.start()
+    assert until(lambda: not one.running, 10)
+    with caplog.at_level("INFO"):
+        one.keep()
+    assert "one ended (signal 37)" in caplog.text
+
+
+def test_who_writes_more_than_a_pipe_holds_ends_without_a_log_too(child):
+    one = child(sys.executable, "-c", "for _ in range(2000): print('x' * 100)")
+    one.log.parent.write_text("a file where the folder should be")
+    one.start()
+    assert until(lambda: not one.running, 10)
+    assert one.process.returncode == 0
+
+
 def test_who_runs_is_left_alone(child):
     one = child("sleep", "600")
     one.start()
