@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from clr.audit.ledger import Ledger
 
 LOGGED, DRAWN = "upkeep.logged", "feedback.drawn"
+DAY = 86_400.0
 MOST_DRAWN = 500
 """At once: the ledger names each."""
 
@@ -127,7 +128,7 @@ def draw(state: Path, task: str, count: int, days: float, taken: Iterable[str]) 
 
     if not 1 <= count <= MOST_DRAWN:
         raise UsageError(f"{count} is no number of items from 1 to {MOST_DRAWN}.")
-    since = datetime.now(UTC).timestamp() - 86_400 * days
+    since = datetime.now(UTC).timestamp() - DAY * days
     with reading(state) as database:
         rows = database.execute(
             "SELECT request_id FROM answers WHERE task = ? AND time >= ?", (task, since)
@@ -146,6 +147,9 @@ def draw(state: Path, task: str, count: int, days: float, taken: Iterable[str]) 
 def within(upkeep: Upkeep, begin: float, end: float) -> tuple[float | None, int]:
     """Return hours and incidents of the days in a window; hours None before the first record.
 
+    A record is about a day in UTC, and counts where any of that day is in the window: also today,
+    and the day of the first answer.
+
     Args:
         upkeep: of the task.
         begin: seconds since 1970.
@@ -153,17 +157,17 @@ def within(upkeep: Upkeep, begin: float, end: float) -> tuple[float | None, int]
     """
     if not upkeep.logged or first_day(upkeep.logged) >= end:
         return None, 0
-    there = [one for one in upkeep.logged if begin <= _noon(one.on) < end]
+    there = [one for one in upkeep.logged if begin - DAY < _midnight(one.on) < end]
     return sum(one.hours for one in there), sum(one.incident for one in there)
 
 
 def first_day(logged: Iterable[Logged]) -> float:
     """Return when the first day on record began, seconds since 1970."""
-    return min(_noon(one.on) for one in logged) - 43_200
+    return min(_midnight(one.on) for one in logged)
 
 
-def _noon(day: date) -> float:
-    return datetime(day.year, day.month, day.day, 12, tzinfo=UTC).timestamp()
+def _midnight(day: date) -> float:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
 
 
 def as_rows(upkeep: Mapping[str, Upkeep]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from clr.serving.production import read_production
 from clr.serving.upkeep import (
     DRAWN,
     LOGGED,
+    Logged,
     Upkeep,
     draw,
     logged_payload,
@@ -107,6 +108,26 @@ def test_records_from_before_the_first_answer_are_no_days_without_hours(journal:
         ledger.append(LOGGED, "clr-red-caps", payload, actor="olga", authentication="local-os-user")
     total = read_production(journal, read_upkeep(ledger), NOW)["red-caps"].total
     assert (total.hours, total.logged_days) == (1.0, pytest.approx(50.0))
+
+
+@pytest.mark.parametrize(
+    ("first", "asked", "days"),
+    [
+        ("2027-02-01T06:00", "2027-02-10T09:00", [date(2027, 2, 10)]),
+        ("2027-02-10T15:00", "2027-02-20T15:00", [date(2027, 2, 10)]),
+        ("2027-01-30T15:00", "2027-02-10T09:00",
+         [date(2027, 1, 30), date(2027, 1, 31), date(2027, 2, 1), date(2027, 2, 10)]),
+    ],
+    ids=["today, before noon", "the first day, answers from the afternoon", "months share no day"],
+)  # fmt: skip
+def test_hours_of_today_and_of_the_first_day_count_once(
+    tmp_path: Path, first: str, asked: str, days: list[date]
+) -> None:
+    write(tmp_path, answers(3, at(first), 60.0, task="red-caps"))
+    known = Upkeep(tuple(Logged(n, "", "olga", day, 2.0, True, "") for n, day in enumerate(days)))
+    found = read_production(tmp_path, {"red-caps": known}, at(asked))["red-caps"]
+    assert (found.total.hours, found.total.incidents) == (2.0 * len(days), len(days))
+    assert sum(one.hours or 0 for one in found.months.values()) == 2.0 * len(days)
 
 
 @pytest.mark.parametrize(
