@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from math import isfinite
 from typing import Any
 
 from clr.errors import UsageError
@@ -26,7 +25,10 @@ ASSUMPTIONS: dict[str, tuple[str, str]] = {
 }
 """Name of each assumption in ``business:`` of task.yaml: its unit and meaning."""
 
-_MOST = {"current_error_rate": 1.0}
+LARGEST, LONGEST_YEARS, LOWEST_RATE = 1e12, 100.0, -0.5
+"""Bounds of what may be assumed, so that what follows from it is a finite number."""
+
+_MOST = {"current_error_rate": 1.0, "horizon_years": LONGEST_YEARS}
 _POSITIVE = {"horizon_years"}
 
 
@@ -97,13 +99,13 @@ def missing_cost(true: str, predicted: str, subject: str = "business") -> UsageE
 
 
 def _number(name: str, value: Any, subject: str) -> float:
-    most, least = _MOST.get(name, float("inf")), -1.0 if name == "discount_rate" else 0.0
+    most, least = _MOST.get(name, LARGEST), LOWEST_RATE if name == "discount_rate" else 0.0
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = is_number and isfinite(value) and least <= value <= most
-    if not fits or (name in _POSITIVE and value <= 0) or (name == "discount_rate" and value <= -1):
-        bounds = f"from {least:g} to {most:g}" if isfinite(most) else f"of at least {least:g}"
-        if name in _POSITIVE or name == "discount_rate":
-            bounds = f"above {least:g}"
+    fits = is_number and least <= value <= most
+    if not fits or (name in _POSITIVE and value <= 0):
+        bounds = f"from {least:g} to {most:g}"
+        if name in _POSITIVE:
+            bounds = f"above {least:g}, at most {most:g}"
         raise _bad(name, value, f"a number {bounds}", subject)
     return float(value)
 

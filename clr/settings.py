@@ -10,13 +10,17 @@ import json
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from clr.business import LARGEST, LONGEST_YEARS, LOWEST_RATE
 from clr.errors import UsageError
 from clr.secret_files import adopt
+
+_Amount = Annotated[float, Field(ge=0, le=LARGEST)] | None
+"""Of an assumption of the business case."""
 
 
 class Settings(BaseSettings):
@@ -163,16 +167,20 @@ class Settings(BaseSettings):
     )
 
     business_currency: str = Field("", description="e.g. EUR")
-    business_items_per_year: float | None = Field(None, ge=0, description="decisions a year")
-    business_error_cost: float | None = Field(None, ge=0, description="cost of one wrong decision")
+    business_items_per_year: _Amount = Field(None, description="decisions a year")
+    business_error_cost: _Amount = Field(None, description="cost of one wrong decision")
     business_current_error_rate: float | None = Field(None, ge=0, le=1, description="before")
-    business_label_cost_per_image: float | None = Field(None, ge=0, description="labelling")
-    business_compute_cost_per_hour: float | None = Field(None, ge=0, description="machine")
-    business_engineer_hours: float | None = Field(None, ge=0, description="once, to adopt")
-    business_hourly_rate: float | None = Field(None, ge=0, description="of that engineer")
-    business_maintenance_hours_per_month: float | None = Field(None, ge=0, description="running")
-    business_horizon_years: float | None = Field(None, gt=0, description="of the business case")
-    business_discount_rate: float | None = Field(None, gt=-1, description="a year, 0.08 = 8 %")
+    business_label_cost_per_image: _Amount = Field(None, description="labelling")
+    business_compute_cost_per_hour: _Amount = Field(None, description="machine")
+    business_engineer_hours: _Amount = Field(None, description="once, to adopt")
+    business_hourly_rate: _Amount = Field(None, description="of that engineer")
+    business_maintenance_hours_per_month: _Amount = Field(None, description="running")
+    business_horizon_years: float | None = Field(
+        None, gt=0, le=LONGEST_YEARS, description="of the business case"
+    )
+    business_discount_rate: float | None = Field(
+        None, ge=LOWEST_RATE, le=LARGEST, description="a year, 0.08 = 8 %"
+    )
 
     @cached_property
     def state(self) -> Path:

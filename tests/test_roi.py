@@ -1,10 +1,12 @@
 """The business case: what is measured, assumed and derived, and never mixed up."""
 
+from math import isfinite
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clr.business import ASSUMPTIONS
+from clr.business import ASSUMPTIONS, LARGEST, LONGEST_YEARS, LOWEST_RATE
 from clr.errors import UsageError
 from clr.roi import business_case, metrics, parse_business, payback_curve
 
@@ -191,6 +193,17 @@ def test_unknown_assumption_gets_a_near_match():
         parse_business({"items_per_yaer": 5})
 
 
+@pytest.mark.parametrize("rate", [LOWEST_RATE, LARGEST])
+def test_whatever_may_be_assumed_comes_to_finite_numbers(rate):
+    most = {name: LARGEST for name in ASSUMED if name not in ("currency", "hourly_rate")}
+    known = {"horizon_years": LONGEST_YEARS, "discount_rate": rate, "current_error_rate": 1}
+    for price in (0, 1e-6, LARGEST):
+        case = business_case(MEASURED, most | known | {"hourly_rate": price})
+        numbers = [end for one in case.values() for end in one.values()
+                   if isinstance(end, int | float)]  # fmt: skip
+        assert all(isfinite(one) for one in numbers)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -201,6 +214,12 @@ def test_unknown_assumption_gets_a_near_match():
         ("current_error_rate", 1.5),
         ("horizon_years", 0),
         ("discount_rate", -1),
+        ("discount_rate", -0.51),
+        ("discount_rate", 1e13),
+        ("horizon_years", 101),
+        ("horizon_years", 1e12),
+        ("items_per_year", 1e308),
+        ("error_cost", 10**400),
         ("currency", 5),
         ("currency", "E\nR"),
         ("cost_matrix", {"a": 3}),

@@ -123,6 +123,17 @@ def test_clr_settings_shows_what_is_in_force(workspace, monkeypatch):
     assert "CLR_SEED" in CliRunner().invoke(main, ["settings"]).stdout
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("HORIZON_YEARS", "1e12"), ("ITEMS_PER_YEAR", "1e308"), ("ITEMS_PER_YEAR", "inf"),
+     ("DISCOUNT_RATE", "-0.9")],
+)  # fmt: skip
+def test_an_assumption_beyond_its_bounds_is_refused(workspace, monkeypatch, name, value):
+    monkeypatch.setenv(f"CLR_BUSINESS_{name}", value)
+    with pytest.raises(UsageError, match=f"CLR_BUSINESS_{name}"):
+        load_settings()
+
+
 def test_business_assumptions_come_by_their_name_in_task_yaml(workspace, monkeypatch):
     assert load_settings().business() == {}
     monkeypatch.setenv("CLR_BUSINESS_ERROR_COST", "2.5")
