@@ -160,6 +160,7 @@ def close_superseded(session: Session, version: Version, newer: int) -> None:
         fix=f"If it shall serve all the same: clr promote {task} {number}",
     )
     with session.lock("promote"):
+        tell_review(session, version)
         _refuse(session, version, complete(session), error)
     raise error
 

@@ -172,6 +172,37 @@ def test_a_key_of_one_task_sees_that_task_alone(url: str, keys: dict[str, str]) 
     assert get(url, "/dashboard/red", keys["green"]).status_code == 403
 
 
+def test_no_page_of_a_limited_key_names_another_task_or_says_its_words() -> None:
+    from clr.serving.dashboard.facts import Facts, Task
+    from clr.serving.dashboard.page import overview, task_page
+    from clr.serving.values import Health
+
+    green = Task("green", champion=1)
+    secret = "secret-part: camera of line 9"
+    act = {"time": NOW.isoformat(), "act": "release rollback", "what": "release 3, secret-part 7",
+           "by": "rita", "reason": secret, "entry": 4}  # fmt: skip
+    facts = Facts(
+        NOW.isoformat(), {"green": green, "secret-part": Task("secret-part", champion=7)}, (act,),
+        problems=(secret, f"Ledger: {secret}", "green: its roi.json is gone"),
+    )  # fmt: skip
+    health = Health(
+        True, "serving", 3, tasks=("green", "secret-part"), refused={"secret-part": secret},
+        routing=secret, registry=secret, journal=secret,
+    )  # fmt: skip
+    for show in (
+        lambda *allowed: overview(facts, health, *allowed),
+        lambda *allowed: task_page(facts, health, green, *allowed),
+    ):
+        page = show(("green",))
+        assert "green: its roi.json is gone" in page
+        assert "Ledger cannot be read now." in page
+        assert "secret-part" not in page
+        assert "line 9" not in page
+        assert "secret-part" in show()
+    assert "Release 3 serves 1 task" in text(overview(facts, health, ("green",)))
+    assert "What changed" not in overview(facts, health, ("green",))
+
+
 @pytest.mark.parametrize("name", ["purple", "..%2f..%2fetc", "%3Cscript%3E", "a" * 300])
 def test_another_name_is_not_found_and_never_html(
     name: str, url: str, keys: dict[str, str]

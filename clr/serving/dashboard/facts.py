@@ -35,6 +35,9 @@ T = TypeVar("T")
 FRESH_SECONDS = 10.0
 """So old may be what is shown."""
 
+UPKEEP, JOURNAL, REGISTRY, LEDGER = SOURCES = ("Upkeep", "Journal", "Registry", "Ledger")
+"""What is read for all tasks together; a problem begins with one of these, or with its task."""
+
 MOVES = ("release.activated", "release.rollback", "task.retired")
 
 
@@ -108,13 +111,13 @@ class Reader:
         problems: list[str] = []
         state = self._settings.state
         upkeep: dict[str, Upkeep] = self._try(
-            lambda: read_upkeep(self._ledger), {}, "Upkeep", problems
+            lambda: read_upkeep(self._ledger), {}, UPKEEP, problems
         )
         production: dict[str, Production] = self._try(
-            lambda: read_production(state, upkeep), {}, "Journal", problems
+            lambda: read_production(state, upkeep), {}, JOURNAL, problems
         )
-        known = self._try(self._registered, None, "Registry", problems)
-        moves: list[dict[str, Any]] = self._try(self._moves, [], "Ledger", problems)
+        known = self._try(self._registered, None, REGISTRY, problems)
+        moves: list[dict[str, Any]] = self._try(self._moves, [], LEDGER, problems)
         tasks: dict[str, Task] = {}
         releases: list[dict[str, Any]] = moves
         if known is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from markupsafe import Markup
 
 from clr.gate.style import CSS
 from clr.pages import templates
+from clr.serving.dashboard.facts import SOURCES
 from clr.serving.dashboard.plots import plot, points
 
 if TYPE_CHECKING:
@@ -40,12 +42,15 @@ def overview(facts: Facts, health: Health, allowed: Sequence[str] = ()) -> str:
         health: of the engine.
         allowed: the only tasks to show; empty: all.
     """
-    tasks = [one for one in facts.tasks.values() if not allowed or one.name in allowed]
-    return _page("overview.html", facts, health, tasks=tasks)
+    if allowed:
+        facts, health = _limited(facts, health, allowed)
+    return _page("overview.html", facts, health, limited=bool(allowed))
 
 
-def task_page(facts: Facts, health: Health, task: Task) -> str:
-    """Return the page of one task."""
+def task_page(facts: Facts, health: Health, task: Task, allowed: Sequence[str] = ()) -> str:
+    """Return the page of one task; `allowed` as in `overview`."""
+    if allowed:
+        facts, health = _limited(facts, health, allowed)
     months = task.told.get("months", [])
     plots = []
     for name, title, form, percent in PLOTS:
@@ -54,6 +59,29 @@ def task_page(facts: Facts, health: Health, task: Task) -> str:
             drawn = plot(name.replace("_", "-"), title, rows, form=form, percent=percent)
             plots.append(Markup(drawn))  # noqa: S704  # it escapes
     return _page("task.html", facts, health, task=task, plots=plots)
+
+
+def _limited(facts: Facts, health: Health, allowed: Sequence[str]) -> tuple[Facts, Health]:
+    """Return what a key that is for some tasks may see: nothing that names or tells of another.
+
+    Words that were not written about one task may speak of any: what is wrong is told without
+    them, and acts, which are about releases of all tasks, are left out.
+    """
+    own = [one for one in facts.problems if one.partition(": ")[0] in allowed]
+    shared = {one.partition(":")[0] for one in facts.problems} & set(SOURCES)
+    return replace(
+        facts,
+        tasks={name: one for name, one in facts.tasks.items() if name in allowed},
+        releases=(),
+        problems=(*(f"{one} cannot be read now." for one in sorted(shared)), *own),
+    ), replace(
+        health,
+        tasks=tuple(one for one in health.tasks if one in allowed),
+        refused={name: why for name, why in health.refused.items() if name in allowed},
+        routing=health.routing and "Images without a task cannot be answered now.",
+        registry=health.registry and "The registry cannot be asked now.",
+        journal=health.journal and "Answers cannot be written down now.",
+    )
 
 
 def _page(template: str, facts: Facts, health: Health, **about: Any) -> str:

@@ -36,7 +36,7 @@ async def one_task(request: Request, task: str, key: Reading, served: Served) ->
     facts = await _facts(request)
     if task not in facts.tasks:
         raise Problem("unknown-task", f"There is no task {shown(task)}.")
-    return _answer(task_page(facts, served.engine.health(), facts.tasks[task]))
+    return _answer(task_page(facts, served.engine.health(), facts.tasks[task], key.tasks))
 
 
 async def _facts(request: Request) -> Facts:
