@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import reprlib
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -201,6 +202,19 @@ def _without_train(
     )
 
 
+class _Plain(yaml.SafeLoader):
+    """YAML without aliases: a few that name each other make a small file gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.YAMLError(
+                f"line {event.start_mark.line + 1} has the alias *{event.anchor}: "
+                "write out what it stands for"
+            )
+        return super().compose_node(parent, index)
+
+
 def _read_task_file(path: Path) -> dict[str, Any]:
     if path.is_symlink():
         raise UsageError(f"{printable(str(path))} is a link.", fix="Put the file itself there.")
@@ -212,7 +226,7 @@ def _read_task_file(path: Path) -> dict[str, Any]:
                 f"{printable(str(path))} is not a small text file.",
                 fix="See docs/task-folder.md for what belongs into it.",
             )
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Plain)  # noqa: S506  # a safe loader
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
         detail = " ".join(str(error).split())
         raise UsageError(
@@ -240,7 +254,7 @@ def _checked(values: Any) -> dict[str, Any]:
         if value is not None and not isinstance(value, wanted):
             kind = "text" if wanted is str else "a list of `name: value` lines below it"
             raise UsageError(
-                f"task.yaml: {key} is {printable(repr(value))[:80]}, not {kind}.",
+                f"task.yaml: {key} is {printable(reprlib.repr(value))[:80]}, not {kind}.",
                 fix=f"Correct {key}: it must be {kind}.",
                 key=key,
             )

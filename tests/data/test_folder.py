@@ -83,6 +83,19 @@ def test_a_wrong_task_yaml_is_a_usage_error_that_names_the_key(
     assert said in str(caught.value)
 
 
+def test_a_small_task_yaml_cannot_grow_large(tmp_path: Path) -> None:
+    levels = ", ".join(f"&a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 6))
+    text = f"title: [&a0 [x, x, x, x, x, x, x, x, x], {levels}]\n"
+    with pytest.raises(UsageError, match=r"line 1 has the alias \*a0: write out"):
+        read_task(make(tmp_path / "cells", "train/a", task_yaml=text))
+
+
+def test_of_a_long_wrong_value_only_the_beginning_is_shown(tmp_path: Path) -> None:
+    text = f"title: [{', '.join(['long'] * 9_000)}]\n"
+    with pytest.raises(UsageError, match=r"title is \['long', .*\.\.\.\], not text"):
+        read_task(make(tmp_path / "cells", "train/a", task_yaml=text))
+
+
 def test_a_task_yaml_in_another_encoding_is_refused(tmp_path: Path) -> None:
     root = make(tmp_path / "cells", "train/a")
     (root / "task.yaml").write_bytes("title: Zellprüfung".encode("latin-1"))
