@@ -7,10 +7,9 @@ another system cuts, folds into another or takes for a device is refused, too.
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass, field
 
-from clr.data.folder import SPLITS, printable, unusable_name
+from clr.data.folder import SPLITS, folded, printable, unusable_name
 from clr.errors import DataRefused
 
 ARCHIVE_SUFFIXES = (
@@ -105,7 +104,7 @@ class Names:
             return ()
         key: tuple[str, ...] = ()
         for depth, part in enumerate(parts, 1):
-            key = (*key, _folded(part))
+            key = (*key, folded(part))
             spelled = self._spelling.setdefault(key, parts[:depth])
             if spelled != parts[:depth]:
                 other = "/".join(spelled)
@@ -142,13 +141,7 @@ class Names:
         )
 
     def _has_train(self, top: str) -> bool:
-        return self._spelling.get((_folded(top), "train")) == (top, "train")
-
-
-def _folded(part: str) -> str:
-    """The form in which file systems that know no case, or only one Unicode form, compare names."""
-    once = unicodedata.normalize("NFC", part).casefold()
-    return unicodedata.normalize("NFC", once)
+        return self._spelling.get((folded(top), "train")) == (top, "train")
 
 
 def _some(names: list[str]) -> str:

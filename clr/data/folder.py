@@ -88,8 +88,8 @@ def read_task(path: Path | str, name: str | None = None) -> TaskFolder:
     Raises:
         UsageError: `path` is no readable folder, the name cannot name a task, or
             ``task.yaml`` is not valid.
-        DataRefused: there is no ``train`` folder with class folders in it, or a split is
-            a link or an empty folder.
+        DataRefused: there is no ``train`` folder with class folders in it, a split is a link
+            or an empty folder, or two classes have one name on some systems.
     """
     root = Path(path).resolve()
     if not root.is_dir():
@@ -107,11 +107,13 @@ def read_task(path: Path | str, name: str | None = None) -> TaskFolder:
             fix="Fill it as train/ is, or remove it: then one image in five of train/ "
             "becomes the test split.",
         )
+    classes = tuple(sorted({*train, *(test or ())}))
+    _require_apart(classes)
     return TaskFolder(
         root=root,
         name=name,
         **{"title": name, **described},
-        classes=tuple(sorted({*train, *(test or ())})),
+        classes=classes,
         has_test=test is not None,
         unused=tuple(
             entry.name
@@ -154,6 +156,30 @@ def unusable_name(name: str) -> str:
     if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
         return "its name contains a control character"
     return ""
+
+
+def folded(name: str) -> str:
+    """Return how file systems compare names that know no case, or only one Unicode form."""
+    once = unicodedata.normalize("NFC", name).casefold()
+    return unicodedata.normalize("NFC", once)
+
+
+def _require_apart(classes: tuple[str, ...]) -> None:
+    """See that no two classes are one: a name in train/ may have been typed again in test/."""
+    met: dict[str, str] = {}
+    for name in classes:
+        other = met.setdefault(folded(name).rstrip(". "), name)  # Windows drops these at the end
+        if other != name:
+            raise DataRefused(
+                f"The classes {_told(other)} and {_told(name)} are one name on some systems.",
+                fix="Give the folders of one class one name in train/ and test/, letter by letter.",
+                classes=[printable(other), printable(name)],
+            )
+
+
+def _told(name: str) -> str:
+    """A name as it is and, where it is not all ASCII, with its code points: they may look alike."""
+    return repr(printable(name)) if name.isascii() else f"{printable(name)!r} ({ascii(name)[1:-1]})"
 
 
 def _class_folders(root: Path, split: str) -> tuple[str, ...] | None:

@@ -167,6 +167,33 @@ def test_class_names_in_any_script_are_kept(tmp_path: Path) -> None:
     assert set(read_task(root).classes) == {"-x", "猫", "two words", "é"}
 
 
+@pytest.mark.parametrize(
+    ("one", "two", "said"),
+    [
+        ("cat", "Cat", "'Cat' and 'cat'"),
+        ("cat", "cat ", "'cat' and 'cat '"),
+        ("cat", "cat.", "'cat' and 'cat.'"),
+        ("\u00e4pfel", "a\u0308pfel", r"(\xe4pfel)"),
+        ("straße", "STRASSE", "'STRASSE' and 'straße'"),
+    ],
+)
+def test_two_classes_that_are_one_name_on_some_systems_are_refused(
+    tmp_path: Path, one: str, two: str, said: str
+) -> None:
+    both = make(tmp_path / "both", f"train/{one}", f"train/{two}", "train/dog")
+    across = make(tmp_path / "across", f"train/{one}", "train/dog", f"test/{two}", "test/dog")
+    for root in (both, across):
+        with pytest.raises(DataRefused, match="one name on some systems") as caught:
+            read_task(root)
+        assert said in str(caught.value)
+        assert len(caught.value.data["classes"]) == 2
+
+
+def test_one_spelling_in_both_splits_is_one_class(tmp_path: Path) -> None:
+    folders = [f"{split}/{name}" for split in ("train", "test") for name in ("a\u0308pfel", "Cat")]
+    assert read_task(make(tmp_path / "fruit", *folders)).classes == ("Cat", "a\u0308pfel")
+
+
 def test_a_class_name_with_a_newline_is_refused_and_shown_on_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataRefused, match=r"train/a\\nb") as caught:
         read_task(make(tmp_path / "cells", "train/a\nb"))
