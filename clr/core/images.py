@@ -17,6 +17,7 @@ import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
+from clr.core.depth import is_deep
 from clr.core.files import sha256_bytes
 from clr.errors import DataRefused, UsageError
 
@@ -24,7 +25,6 @@ MAX_PIXELS = 50_000_000
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 MAX_SIDE = 65_535
 """JPEG's limit. Resizing needs memory for the longest side alone: GBs for 1 × 50,000,000."""
-_DEEP = ("I", "F")
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -114,7 +114,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise DataRefused(
             "The image is animated or has several pages.", fix="Keep one frame of it."
         )
-    if image.mode in _DEEP or image.mode.startswith("I;") or _is_cut(image):
+    if is_deep(image):
         raise DataRefused(
             f"The image has more than 8 bits a channel (mode {image.mode}).",
             fix="Convert it to 8 bits with a scale that is the same for all images.",
@@ -126,14 +126,6 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         white = Image.new("RGBA", layer.size, "white")
         image = Image.alpha_composite(white, layer)
     return image.convert("RGB")
-
-
-def _is_cut(image: Image.Image) -> bool:
-    """Whether Pillow would silently cut 16-bit colour to 8 bits (raw mode ``RGB;16B`` …)."""
-    tiles = getattr(image, "tile", ())
-    parts = [p for tile in tiles for p in (tile[3] if isinstance(tile[3], tuple) else tile[3:])]
-    deep_ppm = image.format == "PPM" and any(isinstance(p, int) and p > 255 for p in parts)
-    return deep_ppm or any(isinstance(p, str) and ";16" in p for p in parts)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from clr.core.depth import is_deep
 from clr.core.files import sha256_bytes
 from clr.data.folder import printable
 from clr.errors import DataRefused
@@ -171,19 +172,9 @@ def _refused(header: Image.Image, max_pixels: int) -> str:
         return f"declares {width} x {height} pixels, more than {max_pixels:,}"
     if header.format != "MPO" and (frames := getattr(header, "n_frames", 1)) > 1:
         return f"is animated or has several pages ({frames} frames); keep one"
-    if header.mode.startswith(("I", "F")) or _is_deep(header):
+    if is_deep(header):
         return "has more than 8 bits a channel; convert it to 8 bits with one scale for all images"
     return ""
-
-
-def _is_deep(header: Image.Image) -> bool:
-    """Whether Pillow would silently cut 16-bit colour to 8 bits (raw mode ``RGB;16B`` …)."""
-    args = [str(part) for tile in getattr(header, "tile", ()) for part in _flat(tile[3])]
-    return any(part.endswith((";16B", ";16L", ";16N")) for part in args)
-
-
-def _flat(args: object) -> tuple[object, ...]:
-    return tuple(args) if isinstance(args, tuple | list) else (args,)
 
 
 def _measured(data: bytes, max_pixels: int) -> tuple[str, float, float]:

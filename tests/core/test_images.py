@@ -24,6 +24,7 @@ from PIL import Image
 from clr.core import images as module
 from clr.core.images import MAX_SIDE, ImageSet, Preprocessing, decode, open_image, prepare
 from clr.errors import DataRefused, UsageError
+from tests.image_files import bmp_of_16_bits_a_pixel, planar_tiff
 
 Png = Callable[..., bytes]
 RANDOM = np.random.default_rng(0)
@@ -87,6 +88,15 @@ def test_a_lossless_file_gives_back_its_pixels(format: str) -> None:
     assert found.dtype == torch.uint8
     assert found.is_contiguous()
     assert np.array_equal(found.permute(1, 2, 0).numpy(), PIXELS[:24, :24])
+
+
+@pytest.mark.parametrize(("photometric", "channels"), [(2, 3), (2, 4), (5, 4)])
+def test_a_planar_tiff_of_8_bits_is_decoded(photometric: int, channels: int) -> None:
+    assert decode(planar_tiff(8, photometric, channels), 16).shape == (3, 16, 16)
+
+
+def test_a_bmp_of_16_bits_a_pixel_has_fewer_than_8_a_channel() -> None:
+    assert decode(bmp_of_16_bits_a_pixel(), 16).float().mean((1, 2)).tolist() == [255, 0, 0]
 
 
 @pytest.mark.parametrize("format", ["JPEG", "WEBP", "GIF"])
@@ -222,6 +232,9 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "16-bit grey TIFF": (encoded(Image.new("I;16", (8, 8)), "TIFF"), "more than 8 bits"),
     "32-bit TIFF": (encoded(Image.new("I", (8, 8)), "TIFF"), "more than 8 bits"),
     "floating-point TIFF": (encoded(Image.new("F", (8, 8)), "TIFF"), "more than 8 bits"),
+    "16-bit planar TIFF": (planar_tiff(16), "more than 8 bits"),
+    "16-bit planar TIFF with alpha": (planar_tiff(16, channels=4), "more than 8 bits"),
+    "16-bit planar CMYK TIFF": (planar_tiff(16, 5, 4), "more than 8 bits"),
     "16-bit grey PPM": (b"P5 2 2 65535\n" + bytes(8), "more than 8 bits"),
     "16-bit colour PPM": (b"P6 2 2 65535\n" + bytes(24), "more than 8 bits"),
     "animated GIF": (animated("GIF"), "animated"),

@@ -24,6 +24,7 @@ from clr.data.folder import read_task
 from clr.data.inspect import inspect
 from clr.data.manifest import Manifest, Row, scan, split_off_test
 from clr.errors import DataRefused, IntegrityBroken
+from tests.image_files import bmp_of_16_bits_a_pixel, planar_tiff
 
 LIMIT = 1_000_000
 
@@ -167,6 +168,11 @@ def test_eight_bit_images_of_any_colour_model_are_accepted(
     open_image(data, max_pixels=LIMIT)  # training decodes it too
 
 
+def test_fewer_than_eight_bits_a_channel_are_accepted() -> None:
+    look = inspect(bmp_of_16_bits_a_pixel(), max_pixels=LIMIT)
+    assert (look.error, look.format, look.mode) == ("", "BMP", "RGB")
+
+
 def test_alpha_is_laid_on_white(draw: Any) -> None:
     clear = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
     look = inspect(saved(clear, "PNG"), max_pixels=LIMIT)
@@ -231,6 +237,8 @@ def test_a_link_inside_the_folder_is_followed(new_task: Any) -> None:
         (lambda draw: saved(Image.new("I;16", (9, 9), 999), "TIFF"), "more than 8 bits"),
         (lambda draw: saved(Image.new("F", (9, 9), 0.5), "TIFF"), "more than 8 bits"),
         (lambda draw: png_16_bit_colour(), "more than 8 bits"),
+        (lambda draw: planar_tiff(16), "more than 8 bits"),
+        (lambda draw: planar_tiff(16, 5, 4), "more than 8 bits"),
         (lambda draw: animated(draw, "GIF"), "animated"),
         (lambda draw: animated(draw, "PNG"), "animated"),
         (lambda draw: animated(draw, "WEBP"), "animated"),
