@@ -10,6 +10,7 @@ import struct
 import tarfile
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 
 GOOD = {
@@ -97,6 +98,28 @@ def local_name_differs() -> bytes:
     data = zipped(GOOD)
     at = data.index(b"train/good/1.png")
     return data[:at] + b"train/evil/1.png" + data[at + 16 :]
+
+
+def with_bytes_as_name(raw: bytes) -> Make:
+    """A member whose name is in an encoding that the archive does not tell."""
+    stand_in = b"train/" + b"x" * (len(raw) - 6)
+    return lambda: zipped({**GOOD, stand_in.decode(): b"x"}).replace(stand_in, raw)
+
+
+def with_name_in_unicode(name: str, *, second: str, local_only: bool = False) -> bytes:
+    """A member with the extra field that says its name again, here as `second`."""
+    said = b"\1" + struct.pack("<L", zlib.crc32(name.encode())) + second.encode()
+    field = struct.pack("<2H", 0x7075, len(said)) + said
+
+    def prepare(info: zipfile.ZipInfo) -> None:
+        if info.filename == name:
+            info.extra = field
+
+    data = zipped({**GOOD, name: b"x"}, prepare)
+    if local_only:  # under a kind that nobody knows in the directory
+        at = data.rindex(field)
+        data = data[:at] + b"\x99\x99" + data[at + 2 :]
+    return data
 
 
 def local_size_differs() -> bytes:
@@ -204,6 +227,12 @@ BAD: list[tuple[str, str, str, Make]] = [
     ("less-than-declared", ".zip", "cut off", lambda: directory_size_differs(1 << 20)),
     ("encrypted", ".zip", "encrypted", encrypted),
     ("two-names", ".zip", "do not agree", local_name_differs),
+    ("two-names-in-unicode", ".zip", "name in Unicode is another",
+     lambda: with_name_in_unicode("train/good/9.png", second="train/evil/9.png")),
+    ("two-names-before-it", ".zip", "name in Unicode is another",
+     lambda: with_name_in_unicode("train/good/9.png", second="train/evil/9.png", local_only=True)),
+    ("unknown-encoding", ".zip", "not UTF-8",
+     with_bytes_as_name("train/りんご/9.png".encode("shift-jis"))),
     ("two-sizes", ".zip", "do not agree", local_size_differs),
     ("overlapping", ".zip", "shares bytes", overlapping),
     ("something-before", ".zip", "lies before", lambda: b"#!/bin/sh\n" * 9 + zipped(GOOD)),

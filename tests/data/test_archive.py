@@ -7,6 +7,8 @@ import hashlib
 import lzma
 import os
 import resource
+import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,18 @@ from clr.data.archive import unpack
 from clr.data.archive_names import Names, checked_parts, suffix_of
 from clr.errors import DataRefused, ServiceUnavailable
 from clr.settings import Settings
-from tests.data.bad_archives import BAD, GOOD, Make, in_tar, special, tarred, with_name, zipped
+from tests.data.bad_archives import (
+    BAD,
+    GOOD,
+    Make,
+    in_tar,
+    special,
+    tarred,
+    with_bytes_as_name,
+    with_name,
+    with_name_in_unicode,
+    zipped,
+)
 
 
 @pytest.fixture
@@ -93,6 +106,37 @@ def test_a_good_archive_is_unpacked_whole(
     assert folder == settings.unpacked / "0123" / ("red-caps" if "red" in top else "solder")
     assert content(folder) == GOOD
     assert [path.name for path in settings.unpacked.iterdir()] == ["0123"]
+
+
+def test_a_name_in_utf8_is_kept_where_the_archive_does_not_say_that_it_is(
+    settings: Settings,
+) -> None:
+    """As the program `zip` writes it."""
+    data = with_bytes_as_name("train/äpfel/9.png".encode())()
+    folder = unpack(drop(settings, "caps.zip", data), settings.unpacked / "1", settings)
+    assert content(folder) == {**GOOD, "train/äpfel/9.png": b"x"}
+
+
+@pytest.mark.skipif(shutil.which("zip") is None, reason="the program zip is not here")
+@pytest.mark.parametrize("language", ["C", "C.UTF-8"])
+def test_what_the_program_zip_packs_is_unpacked_as_it_was(
+    settings: Settings, tmp_path: Path, language: str
+) -> None:
+    image = tmp_path / "train" / "äpfel りんご" / "9.png"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b"x")
+    archive = settings.inbox / "caps.zip"
+    environment = {**os.environ, "LC_ALL": language}
+    subprocess.run(["zip", "-qr", archive, "train"], cwd=tmp_path, env=environment, check=True)
+    folder = unpack(archive, settings.unpacked / "1", settings)
+    assert content(folder) == {"train/äpfel りんご/9.png": b"x"}
+
+
+def test_a_name_that_is_said_again_in_unicode_is_one_name(settings: Settings) -> None:
+    name = "train/äpfel/9.png"
+    data = with_name_in_unicode(name, second=name)
+    folder = unpack(drop(settings, "caps.zip", data), settings.unpacked / "1", settings)
+    assert name in content(folder)
 
 
 def test_nothing_but_bytes_is_taken_from_an_archive(settings: Settings) -> None:
