@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from clr.core.depth import is_deep
 from clr.core.files import sha256_bytes
 from clr.data.folder import printable
+from clr.data.jpeg import has_end
 from clr.errors import DataRefused
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -140,6 +141,8 @@ def inspect(data: bytes, *, max_pixels: int) -> Look:
         if reason:
             return Look(error=reason, **known)  # type: ignore[arg-type]
         phash, mean, std = _measured(data, max_pixels)
+        if known["format"] == "JPEG" and not has_end(data):
+            return Look(error="is damaged: its image data does not end", **known)  # type: ignore[arg-type]
     except Image.DecompressionBombError:
         reason = f"declares far more than {max_pixels:,} pixels"
     except UnidentifiedImageError:

@@ -22,6 +22,7 @@ from clr.core.files import sha256_file
 from clr.core.images import open_image
 from clr.data.folder import read_task
 from clr.data.inspect import inspect
+from clr.data.jpeg import has_end
 from clr.data.manifest import Manifest, Row, scan, split_off_test
 from clr.errors import DataRefused, IntegrityBroken
 from tests.image_files import bmp_of_16_bits_a_pixel, planar_tiff
@@ -252,6 +253,44 @@ def test_refused_files_say_why(draw: Any, make: Callable[[Any], bytes], reason: 
     look = inspect(make(draw), max_pixels=LIMIT)
     assert reason in look.error
     assert look.sha256.startswith("sha256:")
+
+
+def zero_filled(draw: Any, **options: Any) -> bytes:
+    """A JPEG of which the beginning alone was written to a disk; Pillow decodes it as a whole."""
+    data = saved(draw(1, side=96), "JPEG", quality=100, **options)
+    damaged = data[: len(data) // 2] + bytes(len(data))
+    Image.open(io.BytesIO(damaged)).load()
+    return damaged
+
+
+@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"comment": b"\xff\xd9"}], ids=str)
+def test_a_jpeg_whose_rest_is_zeros_is_refused(draw: Any, options: dict[str, Any]) -> None:
+    look = inspect(zero_filled(draw, **options), max_pixels=LIMIT)
+    assert look.error == "is damaged: its image data does not end"
+    assert (look.format, look.width) == ("JPEG", 96)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"progressive": True},
+        {"restart_marker_rows": 1},
+        {"progressive": True, "restart_marker_blocks": 1},
+        {"comment": b"\xff\xda no scan, \xff\xd9 no end"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("after", [b"", bytes(999), b"a camera's own \xff\xd8"])
+def test_a_jpeg_with_an_end_is_whole_whatever_follows(
+    draw: Any, options: dict[str, Any], after: bytes
+) -> None:
+    preview = saved(draw(2, side=16), "JPEG")
+    for more in (options, {**options, "exif": b"Exif\0\0" + preview}):
+        data = saved(draw(1, side=96), "JPEG", **more) + after
+        assert inspect(data, max_pixels=LIMIT).error == ""
+    plain = saved(draw(1, side=96), "JPEG", **options) + after
+    assert has_end(plain.replace(b"\xff\xdb", b"\xff\xff\xff\xdb", 1))  # as any marker may begin
 
 
 def test_pixels_of_a_bomb_are_never_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
