@@ -46,7 +46,7 @@ class Arrival:
         attempts: how often it was announced.
         flow_run: id of the flow run that works, or worked, on it; empty before one is known.
         result: what ``clr onboard --json`` prints, or an error as `ClrError.as_dict` gives it.
-        origin: digest of the archive, or the commit, that it came in; empty for a folder.
+        origin: `Packed.origin` of the archive, or the commit, that it came in; empty for a folder.
         left: what was refused has been taken away since: the same again is a new arrival.
     """
 

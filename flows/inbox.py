@@ -19,6 +19,7 @@ from clr.settings import Settings
 from flows import arrivals
 from flows.arrivals import Arrival, Source
 from flows.listed import GONE, Listing, is_renamed, is_temporary, listed
+from flows.packed import Packed, named
 
 LOG = logging.getLogger("clr")
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 600.0
@@ -40,7 +41,7 @@ class _Known:
         since: when it was first seen so, in seconds of the monotonic clock.
         taken: nothing is to be done until it changes.
         renamed: it had a temporary name before.
-        origin: digest of the archive, once it was read.
+        packed: the archive, once it was read.
         told: what was said of it while it waits.
         tries: how often it could not be taken.
     """
@@ -49,7 +50,7 @@ class _Known:
     since: float
     taken: bool = False
     renamed: bool = False
-    origin: str = ""
+    packed: Packed | None = None
     told: str = ""
     tries: int = 0
 
@@ -193,45 +194,52 @@ class Inbox:
             return
         digest = arrivals.digest_folder(self.settings, path, task)
         self._require_same(path, known)
-        self._claim(task, path, digest, "folder")
+        self._claim(name, task, path, digest, "folder")
 
     def _take_archive(self, name: str, path: Path, known: _Known) -> None:
         from clr.data.archive import unpack
         from clr.data.quarantine import quarantine_archive
 
-        origin = sha256_file(path)
+        packed = Packed(name, sha256_file(path))
         self._require_same(path, known)
-        known.origin = origin
-        if any(one.origin == origin and not one.left for one in self._all()):
+        known.packed = packed
+        there = (one for one in self._all() if one.origin in packed.origins and not one.left)
+        if old := next(there, None):
+            self._say_known(name, old)
             return
-        home = self.settings.unpacked / origin.removeprefix("sha256:")[:16]
+        home = packed.home(self.settings)
         try:
             folder = unpack(path, home, self.settings)
         except DataRefused as refusal:
-            task = _task_for(name)
-            place = quarantine_archive(path, task, refusal, self.settings)
-            self._refuse(origin, task, place, "archive", refusal, place)
+            place = quarantine_archive(path, packed.task, refusal, self.settings)
+            self._refuse(packed.digest, packed.task, place, "archive", refusal, place)
             return
+        origin = packed.origin(folder.name)
         digest = arrivals.digest_folder(self.settings, folder, folder.name)
-        claimed = self._claim(folder.name, folder, digest, "archive", origin)
+        claimed = self._claim(name, folder.name, folder, digest, "archive", origin)
         if claimed is None:
             old = arrivals.get(self.settings, digest)
             if old is None or arrivals.location(self.settings, old) != folder:
                 shutil.rmtree(home, ignore_errors=True)
-            if old is not None and not old.origin:
+            if old is not None and old.origin in ("", named(packed.digest, old.task)):
                 arrivals.update(self.settings, digest, origin=origin)
 
     def _claim(
-        self, task: str, path: Path, digest: str, source: Source, origin: str = ""
+        self, name: str, task: str, path: Path, digest: str, source: Source, origin: str = ""
     ) -> Arrival | None:
         old = arrivals.get(self.settings, digest)
         again = old is not None and old.left and old.fruitless
         new = arrivals.claim(self.settings, task, path, digest, source, origin=origin, again=again)
         if new is not None:
             LOG.info("arrived   %s (%s) %s", task, source, digest[:23])
-        elif old is not None and path.name not in (self._at_start or ()):
-            LOG.info("incoming  %s is known already: %s %s", task, old.state, _version(old))
+        elif old is not None:
+            self._say_known(name, old)
         return new
+
+    def _say_known(self, name: str, old: Arrival) -> None:
+        if name not in (self._at_start or ()):  # what lies there need not be told at every start
+            said = f"{old.task}, {old.state} {_version(old)}".rstrip()
+            LOG.info("incoming  %s is known already: %s", printable(name), said)
 
     def _tell(self, path: Path, message: str, fix: str, **data: str) -> None:
         """Say once what cannot be taken, in the log and in a record; it stays where it is."""
@@ -270,8 +278,9 @@ class Inbox:
 
         Its record names what was unpacked, so that this can be seen only here.
         """
-        for one in self._all() if known.origin else ():
-            if one.origin == known.origin and one.fruitless:
+        origins = known.packed.origins if known.packed else ()
+        for one in self._all() if origins else ():
+            if one.origin in origins and one.fruitless:
                 arrivals.update(self.settings, one.digest, left=True)
 
     def _mark_left(self) -> None:
@@ -294,14 +303,6 @@ class Inbox:
 
 class _GoneError(Exception):
     """What was looked at changed, or went."""
-
-
-def _task_for(archive: str) -> str:
-    stem = archive[: -len(suffix_of(archive))]
-    try:
-        return task_name(stem)
-    except UsageError as error:
-        return str(error.data["suggestion"])
 
 
 def _version(arrival: Arrival) -> str:

@@ -253,6 +253,57 @@ def test_what_cannot_be_taken_now_holds_nobody_up_and_is_taken_later(
     assert not (settings.inbox / "a.zip").exists()
 
 
+def looked(settings: Settings) -> inbox.Inbox:
+    """A new watcher's inbox after it has seen all that lies there."""
+    box = inbox.Inbox(settings)
+    assert until(lambda: box.look(set()) is None, 5)
+    return box
+
+
+def test_one_archive_under_two_names_is_two_tasks_where_its_name_is_the_task_s(
+    tmp_path: Path,
+) -> None:
+    init_workspace(tmp_path / "plant")
+    settings = Settings(workspace=tmp_path / "plant", settle_seconds=0.01)
+    (settings.inbox / "bottles.zip").write_bytes(zipped(GOOD))
+    box = looked(settings)
+    (settings.inbox / "glasses.zip").write_bytes(zipped(GOOD))
+    assert until(lambda: box.look() is None, 5)
+    before = known(settings)
+    assert before.keys() == {"bottles", "glasses"}
+    for one in before.values():
+        assert arrivals.location(settings, one).name == one.task
+        arrivals.update(settings, one.digest, state="done", result={"version": 1})
+    looked(settings).look()  # which removes what was unpacked
+    looked(settings)
+    assert known(settings).keys() == before.keys()
+    assert list(settings.unpacked.iterdir()) == []
+
+
+def test_one_archive_under_two_names_is_one_task_where_the_folder_in_it_is_the_task_s(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "clr")
+    init_workspace(tmp_path / "plant")
+    settings = Settings(workspace=tmp_path / "plant", settle_seconds=0.01)
+    data = zipped({f"bottles/{name}": content for name, content in GOOD.items()})
+    (settings.inbox / "bottles.zip").write_bytes(data)
+    box = looked(settings)
+    for name in ("bottles (1).zip", "glasses.zip"):
+        (settings.inbox / name).write_bytes(data)
+    assert until(lambda: box.look() is None, 5)
+    (only,) = arrivals.read_all(settings)
+    assert (only.task, only.state) == ("bottles", "seen")
+    for name in ("bottles (1).zip", "glasses.zip"):
+        assert f"incoming  {name} is known already: bottles, seen" in caplog.messages
+    assert [path.parent for path in settings.unpacked.glob("*/*")] == [
+        arrivals.location(settings, only).parent
+    ]
+    caplog.clear()
+    looked(settings)
+    assert not caplog.messages  # not at every start again
+
+
 def test_what_was_unpacked_for_a_run_that_ended_goes(tmp_path: Path) -> None:
     init_workspace(tmp_path / "plant")
     settings = Settings(workspace=tmp_path / "plant", settle_seconds=0.01)
