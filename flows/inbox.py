@@ -284,11 +284,13 @@ class Inbox:
                 arrivals.update(self.settings, one.digest, left=True)
 
     def _mark_left(self) -> None:
-        for one in self._all():
-            if one.source == "folder" and one.fruitless and not one.left:
-                path = arrivals.location(self.settings, one)
-                if not path.exists():
-                    arrivals.update(self.settings, one.digest, left=True)
+        """What a folder held is left once the folder is gone, or something else came in there."""
+        folders = [one for one in self._all() if one.source == "folder"]
+        last = {one.path: one.digest for one in folders}
+        for one in folders:
+            there = last[one.path] == one.digest and arrivals.location(self.settings, one).exists()
+            if one.fruitless and not one.left and not there:
+                arrivals.update(self.settings, one.digest, left=True)
 
     def _tidy(self) -> None:
         """Remove what was unpacked for runs that have ended: ``data/`` holds it, or quarantine."""

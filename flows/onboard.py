@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -85,17 +86,20 @@ def onboard(
     if over:
         LOG.info("onboard   nothing to do: %s", over)
         return Completed(name=tracking.DUPLICATE, message=f"Nothing to do: {over}.")
-    return tracking.through(session.settings, arrival, lambda: _onboard(session, place, name))
+    work = partial(_onboard, session, place, name, arrival)
+    return tracking.through(session.settings, arrival, work)
 
 
-def _onboard(session: Session, path: Path, name: str | None) -> Result:
+def _onboard(session: Session, path: Path, name: str | None, arrival: str | None = None) -> Result:
+    tracking.require_same(session.settings, arrival, path, name)
     folder = check_request(session, path, name)
     with output.log_context(task=folder.name), session.lock(f"task-{folder.name}"):
         session.sweep(folder.name)
         seconds: dict[str, float] = {}
         manifest, validation = _timed(seconds, "validate", validate_images, session, folder)
         if not validation.success:
-            return _refused(session, folder, manifest, validation, seconds)
+            return _refused(session, manifest, validation, seconds)
+        tracking.require_same(session.settings, arrival, path, name)  # what was scanned is that
         register.require_writable(session, folder.name)
         data: Any = _timed(seconds, "version", version_images, session, folder, manifest)
         job, version, kept = register.latest(Job(session, folder, manifest, data))
@@ -161,16 +165,14 @@ def _timed(seconds: dict[str, float], name: str, step: Callable[..., T], *argume
     return result
 
 
-def _refused(
-    session: Session, folder: Any, manifest: Any, validation: Any, seconds: dict[str, float]
-) -> Result:
+def _refused(session: Session, manifest: Any, validation: Any, seconds: dict[str, float]) -> Result:
     from clr.data.quarantine import quarantine
 
-    place = quarantine(folder.root, folder.name, validation, session.settings)
-    register.record_refused(session, folder.name, manifest, validation, place)
+    place = quarantine(manifest, validation, session.settings)
+    register.record_refused(session, manifest.task, manifest, validation, place)
     refusal = validation.refusal(place)
     return {
-        "task": folder.name,
+        "task": manifest.task,
         "version": None,
         "verdict": "data-refused",
         "message": refusal.message,

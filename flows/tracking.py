@@ -146,6 +146,34 @@ def take(settings: Settings, digest: str, task: str, place: Path) -> str:
     raise ServiceUnavailable(f"The record of {task} changes all the time.", fix="Try again.")
 
 
+def require_same(settings: Settings, digest: str | None, path: Path, name: str | None) -> None:
+    """See that a folder still holds the arrival that a run was started for.
+
+    What it holds now is an arrival of its own. The record of this one counts as that of
+    something taken away, so that the same content starts a run when it comes back.
+
+    Args:
+        settings: of the workspace.
+        digest: of the arrival; empty: the run takes whatever is there.
+        path: the folder; one that is gone is left to the step that needs it.
+        name: of the task, where the folder's is not one.
+
+    Raises:
+        UsageError: it holds something else.
+        ServiceUnavailable: it cannot be read, or the records cannot be written.
+    """
+    root = path.resolve()
+    if not digest or not root.is_dir():
+        return
+    if arrivals.digest_folder(settings, root, name or root.name) != digest:
+        arrivals.update(settings, digest, left=True)
+        raise UsageError(
+            f"{root} has changed: it does not hold what this run was started for.",
+            fix="What is in incoming/ now arrives by itself; from elsewhere, "
+            "run `clr onboard PATH` again.",
+        )
+
+
 def _has_ended(settings: Settings, run: str) -> bool:
     """Say whether a run is over, or unknown to the server."""
     found = prefect_api.post(

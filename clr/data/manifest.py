@@ -177,7 +177,7 @@ def scan(
         ServiceUnavailable: the folder vanished or cannot be listed.
     """
     try:
-        places = [place for split in SPLITS for place in _walk(task.root, split)]
+        places = _places(task.root)
     except OSError as error:
         raise ServiceUnavailable(
             f"{printable(str(error.filename))} cannot be listed: {error.strerror}.",
@@ -207,6 +207,27 @@ def scan(
         unused=task.unused,
         max_pixels=max_pixels,
     )
+
+
+def is_as_scanned(manifest: Manifest) -> bool:
+    """Read the folder again and say whether it holds the manifest's files, byte by byte."""
+    root, limit = manifest.root, max_bytes(manifest.max_pixels)
+    expected = {row.path: row.sha256 for row in manifest.rows}
+    try:
+        places = _places(root)
+    except OSError:
+        return False
+    if {place.path for place in places} != expected.keys():
+        return False
+    return all(_digest(root, place, limit) == expected[place.path] for place in places)
+
+
+def _digest(root: Path, place: _Place, limit: int) -> str:
+    """Digest of a file as in its row: empty where it is not read."""
+    try:
+        return "" if place.error else sha256_bytes(read_confined(root, place.relative, limit=limit))
+    except UnreadableError:
+        return ""
 
 
 def split_off_test(rows: Iterable[Row]) -> Iterator[Row]:
@@ -240,6 +261,15 @@ class _Place:
     label: str
     error: str = ""
 
+    @property
+    def path(self) -> str:
+        """As its row says it: what cannot be encoded as escapes."""
+        return self.relative.encode("utf-8", "backslashreplace").decode()
+
+
+def _places(root: Path) -> list[_Place]:
+    return [place for split in SPLITS for place in _walk(root, split)]
+
 
 def _walk(root: Path, split: str) -> Iterator[_Place]:
     """Yield every visible file of a split, at any depth below its class folder."""
@@ -265,7 +295,6 @@ def _walk(root: Path, split: str) -> Iterator[_Place]:
 
 
 def _row(root: Path, place: _Place, max_pixels: int) -> Row:
-    path = place.relative.encode("utf-8", "backslashreplace").decode()
     look = Look(error=place.error)
     if not place.error:
         try:
@@ -273,4 +302,4 @@ def _row(root: Path, place: _Place, max_pixels: int) -> Row:
             look = inspect(data, max_pixels=max_pixels)
         except UnreadableError as error:
             look = Look(error=str(error))
-    return Row(path=path, split=place.split, label=place.label, **asdict(look))
+    return Row(path=place.path, split=place.split, label=place.label, **asdict(look))

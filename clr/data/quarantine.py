@@ -17,6 +17,7 @@ from pathlib import Path
 from clr.core.files import write_atomic
 from clr.data.archive_names import suffix_of
 from clr.data.folder import printable, task_name
+from clr.data.manifest import Manifest, is_as_scanned
 from clr.data.suite import Finding, Validation
 from clr.errors import DataRefused, ServiceUnavailable
 from clr.settings import Settings
@@ -26,18 +27,16 @@ IMAGES = "images"
 ARCHIVE = "archive"
 
 
-def quarantine(
-    task_path: Path | str, name: str, validation: Validation, settings: Settings
-) -> Path:
+def quarantine(manifest: Manifest, validation: Validation, settings: Settings) -> Path:
     """Keep a refused task's report in ``quarantine/<task>/<UTC time>/``.
 
     The folder holds ``message.txt`` (all files by name, with reasons), ``validation.json``,
     ``data-docs/index.html`` and, where the task came in through ``incoming``, its images
-    as ``images/``. It appears whole or not at all; images move last, in one rename.
+    as ``images/``. It appears whole or not at all; images move last, in one rename. Images
+    that are others by now, since their owner has replaced them, stay.
 
     Args:
-        task_path: the refused folder.
-        name: the task's name.
+        manifest: what was judged, and where.
         validation: what was found.
         settings: names the workspace.
 
@@ -45,21 +44,23 @@ def quarantine(
         The new folder.
 
     Raises:
-        UsageError: `name` cannot name a task.
+        UsageError: the task's name cannot name one.
         ServiceUnavailable: the workspace cannot be written; the images are where they were.
     """
-    workspace = settings.workspace.absolute()
-    source = Path(task_path).absolute()
-    moves = any(_came_in(source, place) for place in (settings.inbox, settings.unpacked))
-    home = workspace / "quarantine" / task_name(name)
+    name, source = manifest.task, manifest.root
+    home = settings.workspace.absolute() / "quarantine" / task_name(name)
+    came_in = any(_came_in(source, place) for place in (settings.inbox, settings.unpacked))
     try:
         home.mkdir(parents=True, exist_ok=True)
         with _partial(home) as partial:
             shutil.copytree(validation.html.parent, partial / "data-docs")
             shutil.copyfile(validation.json, partial / "validation.json")
             target = _free(home)
-            images = target / IMAGES if moves else source
-            _finish(partial, target, _message(validation, name, images))
+            moves = came_in and is_as_scanned(manifest)
+            where = f"Its images are in {printable(str(target / IMAGES if moves else source))}."
+            if came_in and not moves:
+                where = f"{printable(str(source))} has changed since it was judged: it stays there."
+            _finish(partial, target, _message(validation, name, where))
         if moves:
             shutil.move(source, target / IMAGES)
     except OSError as error:
@@ -144,10 +145,10 @@ def _free(home: Path) -> Path:
     return next(home / name for name in names if not (home / name).exists())
 
 
-def _message(validation: Validation, name: str, images: Path) -> str:
+def _message(validation: Validation, name: str, where: str) -> str:
     parts = [
         f"The task {name} was refused. Nothing else was changed.",
-        f"Its images are in {printable(str(images))}.",
+        where,
         "",
         "What to do: correct the points below, then hand the folder in again.",
         "The same with tables: data-docs/index.html",

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clr.data.folder import read_task
-from clr.data.manifest import scan
+from clr.data.manifest import Manifest, scan
 from clr.data.quarantine import quarantine, quarantine_archive
 from clr.data.suite import Validation, validate
 from clr.errors import DataRefused, ServiceUnavailable, UsageError
 from clr.settings import Settings
 
-Judge = Callable[[Path], Validation]
+Judge = Callable[[Path], tuple[Manifest, Validation]]
 
 
 @pytest.fixture
@@ -38,9 +40,10 @@ def bad_task(new_task: Any) -> Path:
 
 @pytest.fixture
 def judge(tmp_path: Path) -> Judge:
-    def run(root: Path) -> Validation:
+    def run(root: Path) -> tuple[Manifest, Validation]:
         manifest = scan(read_task(root), max_pixels=1_000_000)
-        return validate(manifest, min_images_per_class=10, out=tmp_path / "report")
+        out = tmp_path / "report"
+        return manifest, validate(manifest, min_images_per_class=10, out=out)
 
     return run
 
@@ -52,8 +55,7 @@ def files_below(root: Path) -> set[str]:
 def test_the_report_and_a_message_that_names_files_are_kept(
     bad_task: Path, judge: Judge, settings: Settings
 ) -> None:
-    validation = judge(bad_task)
-    kept = quarantine(bad_task, "cells", validation, settings)
+    kept = quarantine(*judge(bad_task), settings)
     assert kept.parent == settings.workspace / "quarantine" / "cells"
     assert kept.name.endswith("Z")
     message = (kept / "message.txt").read_text()
@@ -67,7 +69,7 @@ def test_images_from_elsewhere_stay_and_the_message_says_where(
     bad_task: Path, judge: Judge, settings: Settings
 ) -> None:
     before = files_below(bad_task)
-    kept = quarantine(bad_task, "cells", judge(bad_task), settings)
+    kept = quarantine(*judge(bad_task), settings)
     assert files_below(bad_task) == before
     assert f"Its images are in {bad_task}." in (kept / "message.txt").read_text()
     assert not (kept / "images").exists()
@@ -79,10 +81,44 @@ def test_images_that_came_in_move_into_the_quarantine(
     source = settings.workspace / "incoming" / "cells"
     shutil.move(bad_task, source)
     before = files_below(source)
-    kept = quarantine(source, "cells", judge(source), settings)
+    kept = quarantine(*judge(source), settings)
     assert not source.exists()
     assert files_below(kept / "images") == before
     assert str(kept / "images") in (kept / "message.txt").read_text()
+
+
+@pytest.mark.parametrize("change", ["corrected", "removed", "added"])
+def test_quarantine_moves_only_what_was_judged(
+    bad_task: Path, judge: Judge, settings: Settings, change: str
+) -> None:
+    source = settings.workspace / "incoming" / "cells"
+    shutil.move(bad_task, source)
+    judged = judge(source)
+    if change == "corrected":
+        shutil.copyfile(source / "train/good/000.png", source / "train/good/zero.jpg")
+    elif change == "removed":
+        (source / "train/good/zero.jpg").unlink()
+    else:
+        (source / "test/good/new.png").write_bytes(b"new")
+    before = files_below(source)
+    kept = quarantine(*judged, settings)
+    assert files_below(source) == before
+    assert not (kept / "images").exists()
+    message = (kept / "message.txt").read_text()
+    assert f"{source} has changed since it was judged: it stays there." in message
+    assert "train/good/zero.jpg is empty" in message
+
+
+def test_links_and_names_that_were_never_read_do_not_keep_images_where_they_are(
+    bad_task: Path, judge: Judge, settings: Settings
+) -> None:
+    source = settings.workspace / "incoming" / "cells"
+    shutil.move(bad_task, source)
+    (source / "train/good/out.png").symlink_to("/etc/hostname")
+    (source / os.fsdecode(b"train/good/\xff.png")).write_bytes(b"x")
+    kept = quarantine(*judge(source), settings)
+    assert not source.exists()
+    assert (kept / "images/train/good/out.png").is_symlink()
 
 
 def test_another_incoming_and_what_was_unpacked_count_as_well(
@@ -93,7 +129,7 @@ def test_another_incoming_and_what_was_unpacked_count_as_well(
     for place in (inbox, settings.unpacked / "0123"):
         source = place / "cells"
         shutil.copytree(bad_task, source)
-        kept = quarantine(source, "cells", judge(source), moved)
+        kept = quarantine(*judge(source), moved)
         assert not source.exists()
         assert files_below(kept / "images") == files_below(bad_task)
 
@@ -117,7 +153,7 @@ def test_a_link_in_incoming_does_not_move_what_it_names(
     link = settings.workspace / "incoming" / "cells"
     link.symlink_to(bad_task)
     before = files_below(bad_task)
-    quarantine(link, "cells", judge(link), settings)
+    quarantine(*judge(link), settings)
     assert files_below(bad_task) == before
 
 
@@ -125,15 +161,15 @@ def test_a_way_around_incoming_does_not_move_images(
     bad_task: Path, judge: Judge, settings: Settings
 ) -> None:
     around = settings.workspace / "incoming" / ".." / ".." / "cells"
-    quarantine(around, "cells", judge(bad_task), settings)
+    quarantine(*judge(around), settings)
     assert bad_task.is_dir()
 
 
 def test_two_refusals_in_one_second_are_both_kept(
     bad_task: Path, judge: Judge, settings: Settings
 ) -> None:
-    validation = judge(bad_task)
-    kept = {quarantine(bad_task, "cells", validation, settings) for _ in range(3)}
+    judged = judge(bad_task)
+    kept = {quarantine(*judged, settings) for _ in range(3)}
     assert len(kept) == 3
     assert all((folder / "message.txt").is_file() for folder in kept)
 
@@ -142,7 +178,7 @@ def test_nothing_else_in_the_workspace_changes(
     bad_task: Path, judge: Judge, settings: Settings
 ) -> None:
     (settings.workspace / "data.dvc").write_text("x")
-    quarantine(bad_task, "cells", judge(bad_task), settings)
+    quarantine(*judge(bad_task), settings)
     names = {path.name for path in settings.workspace.iterdir()}
     assert names == {"data.dvc", "incoming", "quarantine"}
     assert not list((settings.workspace / "quarantine/cells").glob(".*"))
@@ -151,8 +187,9 @@ def test_nothing_else_in_the_workspace_changes(
 def test_a_name_cannot_lead_out_of_the_quarantine(
     bad_task: Path, judge: Judge, settings: Settings
 ) -> None:
+    manifest, validation = judge(bad_task)
     with pytest.raises(UsageError):
-        quarantine(bad_task, "../cells", judge(bad_task), settings)
+        quarantine(replace(manifest, task="../cells"), validation, settings)
 
 
 def test_where_nothing_can_be_written_the_images_stay(
@@ -163,19 +200,19 @@ def test_where_nothing_can_be_written_the_images_stay(
     (settings.workspace / "quarantine").write_text("a file is in the way")
     before = files_below(source)
     with pytest.raises(ServiceUnavailable, match="quarantine"):
-        quarantine(source, "cells", judge(source), settings)
+        quarantine(*judge(source), settings)
     assert files_below(source) == before
 
 
 def test_a_disk_that_takes_no_more_leaves_no_half_report(
     bad_task: Path, judge: Judge, settings: Settings
 ) -> None:
-    validation = judge(bad_task)
+    judged = judge(bad_task)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))  # the system refuses the rest
     try:
         with pytest.raises(ServiceUnavailable, match="quarantine"):
-            quarantine(bad_task, "cells", validation, settings)
+            quarantine(*judged, settings)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list((settings.workspace / "quarantine/cells").iterdir()) == []
