@@ -7,7 +7,8 @@ other value fits it. When they are deleted, nobody can find the name by trying n
 and its hash stay as they are (crypto-shredding; NIST SP 800-88 calls it cryptographic erase).
 
 Which fields of a payload are personal is told by their names, at any depth: `PEOPLE`, `WORDS`
-and `SENTENCES`. An act about somebody's account has that person as its subject.
+and `SENTENCES`. An act about somebody's account has that person as its subject. Any other
+subject is text that the caller chose, also where it looks like a ref.
 """
 
 from __future__ import annotations
@@ -216,10 +217,10 @@ def shown_entry(row: dict[str, Any], values: Values) -> Entry:
     else:
         return entry(row)
     row["stored"] = {"actor": actor, "subject": subject, "payload": payload, "key": key}
-    if subject.startswith(_PERSON):
+    if _names_subject(row):
         row["subject"] = show(subject, values)
-    if key is not None and _PERSON in key:
-        row["key"] = show(key, values)
+    if key is not None:
+        row["key"] = key.replace(actor, row["actor"])
     if _NAMED in payload or _WRITTEN in payload:
         row["payload"] = _REF_FIELD.sub(lambda one: _shown_field(one, values), payload)
     return entry(row)
@@ -236,15 +237,30 @@ def names_openly(row: Mapping[str, Any], name: str) -> bool:
 
 
 def refs_of(row: Mapping[str, Any]) -> list[str]:
-    """Return the refs of a stored row; none of one from before there were refs."""
-    actor, subject, key, payload = row["actor"], row["subject"], row["key"], row["payload"]
+    """Return the refs of a stored row; none of one from before there were refs.
+
+    The only ref that is ever put into a key is the actor's (`clr.audit.chain.ACTOR`).
+    """
+    actor, payload = row["actor"], row["payload"]
     if not is_ref(actor):
         return []
     found = [actor]
-    if subject.startswith(_PERSON) and is_ref(subject):
-        found.append(subject)
-    if key is not None and _PERSON in key:
-        found += (one[0] for one in REF.finditer(key))
+    if _names_subject(row):
+        found.append(row["subject"])
     if _NAMED in payload or _WRITTEN in payload:
         found += (one[2] for one in _REF_FIELD.finditer(payload))
     return found
+
+
+def _names_subject(row: Mapping[str, Any]) -> bool:
+    """Say whether the subject of a stored row is the ref of a person, and not just looks so."""
+    action, subject = row["action"], row["subject"]
+    if not (subject.startswith(_PERSON) and is_ref(subject)):
+        return False
+    if action == ERASED or about_a_person(action, {}):
+        return True
+    try:
+        payload = json.loads(row["payload"])
+    except ValueError:
+        return False  # a payload that somebody changed is told by the chain
+    return isinstance(payload, dict) and about_a_person(action, payload)

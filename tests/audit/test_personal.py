@@ -119,6 +119,23 @@ def test_the_same_key_of_the_same_person_records_once(told):
     assert approve(told, BOB).seq == 8
 
 
+def test_a_subject_that_only_looks_like_a_ref_is_text(told):
+    subject, words = "person:" + "0" * 64, {"kind": "model.create", "sentence": f"Ask {ALICE}."}
+    told.append("refused", subject, words, actor=BOB, authentication=GUARDED)
+    told.append("act", subject, actor=BOB, authentication=GUARDED, key=f"{subject}:{chain.ACTOR}")
+    assert told.verify() == []
+    refused, act = list(told.entries(subject=subject))
+    assert (refused.payload, act.key) == (words, f"{subject}:{BOB}")
+    assert refused.subject == act.subject == subject
+
+
+def test_a_login_that_looks_like_a_ref_is_a_name_like_any_other(told, database):
+    name = "person:" + "0" * 64
+    told.append("refused", name, {"kind": "user.manage", "user": name}, **ADMIN)
+    assert name not in json.dumps(rows(database))
+    assert (told.verify(), list(told.entries())[-1].subject) == ([], name)
+
+
 # --- older ledgers -------------------------------------------------------------------------
 
 
@@ -347,10 +364,10 @@ def test_a_hidden_payload_is_shown_as_it_was(payload, hostile):
         person,
         lambda text, owner: ref(personal.words_of(text, owner)),
     )
-    row = {"actor": "person:" + "a" * 64, "subject": "s", "key": None}
+    row = {"actor": "person:" + "a" * 64, "action": "a", "subject": "s", "key": None}
     row["payload"] = chain.payload_text(hidden)
     assert set(personal.refs_of(row)) == {*made, row["actor"]}
     rest = dict.fromkeys(
-        ("seq", "time", "authentication", "action", "previous", "hash", "key_id", "signature"), ""
+        ("seq", "time", "authentication", "previous", "hash", "key_id", "signature"), ""
     )
     assert personal.shown_entry({**row, **rest}, made).payload == payload

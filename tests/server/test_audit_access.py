@@ -9,6 +9,7 @@ import pytest
 
 from clr.audit.chain import canonical
 from clr.audit.document import check
+from clr.audit.ledger import open_ledger
 from clr.core.files import sha256_bytes
 from clr.errors import ReviewRefused, ServiceUnavailable, UsageError
 from tests.house import sentence
@@ -23,6 +24,7 @@ EXPORT = {
     "digest": "sha256:" + "ab" * 32,
     "bytes": 1234,
 }
+LOOKS_LIKE_A_REF = "person:" + "1" * 64
 ROLES = ("tess", "alice", "ruth", "ada", "otto")
 
 
@@ -219,6 +221,22 @@ def test_an_export_is_noted_once_however_often_it_is_sent(house, who):
     assert {one.json()["entry"]["seq"] for one in sent} == {entry.seq}
     assert (entry.action, entry.actor, entry.subject) == ("audit.exported", who, EXPORT["subject"])
     assert entry.payload == {name: one for name, one in EXPORT.items() if name != "subject"}
+
+
+@pytest.mark.parametrize(
+    ("who", "method", "path", "body"),
+    [
+        ("nina", "PUT", f"/api/2.0/mlflow-artifacts/artifacts/{LOOKS_LIKE_A_REF}", None),
+        ("nina", "POST", "registered-models/create", {"name": LOOKS_LIKE_A_REF}),
+        ("otto", "POST", EXPORTS, {**EXPORT, "subject": LOOKS_LIKE_A_REF}),
+    ],
+)
+def test_a_text_that_looks_like_a_ref_breaks_no_ledger(house, who, method, path, body):
+    since = last(house)
+    house.call(who, method, path, body)
+    (entry,) = house.entries(since)
+    assert (entry.actor, entry.subject) == (who, LOOKS_LIKE_A_REF)
+    assert open_ledger(house.plant.state).verify() == []
 
 
 @pytest.mark.parametrize(
