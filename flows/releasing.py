@@ -36,7 +36,7 @@ def reconcile(workspace: str | None = None) -> Result:
         workspace: as for `promote`.
 
     Raises:
-        ClrError: the first failure that may pass by itself, after everything was tried.
+        Exception: the first failure that may pass by itself, after everything was tried.
     """
     session = open_session(workspace)
     found, failures = plain.look(session), []
@@ -45,8 +45,9 @@ def reconcile(workspace: str | None = None) -> Result:
     for task, version in found.decided:
         try:
             promote(task, version, workspace)
-        except ClrError as error:
-            LOG.warning("promote   %s version %d: %s", task, version, error)
+        except Exception as error:  # whatever one version does, those after it have their turn
+            strange = not isinstance(error, ClrError)
+            LOG.warning("promote   %s version %d: %s", task, version, error, exc_info=strange)
             if plain.can_pass(error):
                 failures.append(error)
     if failures:

@@ -131,8 +131,8 @@ def parse_evidence(data: bytes, expected_digest: str) -> Evidence:
     try:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         about = json.loads(header["__metadata__"]["about"])
-        if about.pop("schema") != SCHEMA:
-            raise ValueError("unknown schema")
+        if about.pop("schema") != SCHEMA or "task" not in about:
+            raise ValueError("unknown schema, or no task")
         one = dict(safetensors.numpy.load(data))
         statistics = TaskStatistics(
             one["counts"], one["means"], one["scatter"], one.get("calibration")
@@ -141,7 +141,9 @@ def parse_evidence(data: bytes, expected_digest: str) -> Evidence:
             about, one["labels"], one["predicted"], one["probe"],
             one["features"], statistics, one["canary"], one.get("confidence"),
         )  # fmt: skip
-    except (ValueError, KeyError, TypeError) as error:
+    except IntegrityBroken:
+        raise
+    except Exception as error:  # a hostile file can fail in any of these steps
         raise IntegrityBroken(f"A task's evidence is not of the form {SCHEMA}: {error}.") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from clr.core.network import ReprogrammedNetwork
 from clr.errors import IntegrityBroken
 from tests.core.test_adapter import KINDS
 
+PARTS = '{"schema": "clr.evidence/1", "task": "parts"}'
 Shaken = Callable[..., Adapter]
 
 
@@ -73,6 +75,30 @@ def test_an_evidence_file_holds_what_the_router_calibrates_by(images: int) -> No
     sure = np.array([0.5, 1.0, 0.25], np.float32)
     data = replace(made, confidence=sure).to_bytes()
     assert (parse_evidence(data, sha256_bytes(data)).confidence == sure).all()
+
+
+def described_as(header: object, rest: bytes = b"") -> bytes:
+    data = json.dumps(header).encode()
+    return len(data).to_bytes(8, "little") + data + rest
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"not evidence",
+        described_as([]),
+        described_as({"__metadata__": {"about": "[]"}}),
+        described_as({"__metadata__": {"about": '{"schema": "clr.evidence/1"}'}}),
+        described_as({"__metadata__": {"about": PARTS}}, b"junk"),
+        described_as({"__metadata__": {"about": PARTS}, "labels": 3}),
+        described_as({"__metadata__": {"about": "[" * 100_000}}),
+    ],
+    ids=range(8),
+)
+def test_whatever_is_no_evidence_is_broken(data: bytes) -> None:
+    with pytest.raises(IntegrityBroken, match="not of the form"):
+        parse_evidence(data, sha256_bytes(data))
 
 
 @pytest.mark.parametrize("wrong", [[0.5, 1.0], [0.5, 1.0, 1.1], [0.5, -0.1, 1.0], [np.nan] * 3])

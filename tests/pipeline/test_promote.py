@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from clr.core.files import canonical_json, sha256_bytes
 from clr.errors import GateRefused, IntegrityBroken, ReviewRefused
 from clr.registry.acts import LOCAL
 from clr.registry.fetch import adapter_path
@@ -161,6 +162,13 @@ def test_bytes_that_were_changed_are_not_promoted(waiting, file):
     assert version(waiting).tags["clr.promotion"].startswith("refused: ")
 
 
+def forge_report(plant, data):
+    """Put other bytes in place of the gate's report, and into the tag their digest."""
+    artifact("gate/gate.json")(plant, version(plant)).write_bytes(data)
+    client = plant.session().registry.client
+    client.set_model_version_tag("clr-violet-caps", "1", "clr.gate_digest", sha256_bytes(data))
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("verdict", "fail"), ("adapter", "sha256:" + "0" * 64), ("release", "sha256:" + "0" * 64)],
@@ -210,13 +218,8 @@ def test_a_gate_report_that_does_not_say_pass_of_everything_admits_nothing(waiti
 
 def put_report(plant, change):
     """Change the registered report, and the tag that names it, to fit."""
-    from clr.core.files import canonical_json, sha256_bytes
-
     path = artifact("gate/gate.json")(plant, version(plant))
-    data = canonical_json(change(json.loads(path.read_bytes())))
-    path.write_bytes(data)
-    client = plant.session().registry.client
-    client.set_model_version_tag("clr-violet-caps", "1", "clr.gate_digest", sha256_bytes(data))
+    forge_report(plant, canonical_json(change(json.loads(path.read_bytes()))))
 
 
 def test_limits_are_those_of_who_promotes_not_of_who_trained(waiting):
@@ -225,6 +228,47 @@ def test_limits_are_those_of_who_promotes_not_of_who_trained(waiting):
     assert answer.code == GateRefused.exit_code
     assert "bytes:violet-caps" in answer.err
     assert serving(waiting) == {"red-caps", "green-caps", "blue-caps"}
+
+
+@pytest.fixture
+def reconcile(waiting, monkeypatch):
+    """What the release service does when it looks around."""
+    from flows.releasing import reconcile
+
+    for name, value in waiting.settings.items():
+        monkeypatch.setenv(name, value)
+    return lambda: reconcile(str(waiting.root))
+
+
+@pytest.mark.parametrize("data", [b"[]", b"not json"])
+def test_a_report_that_cannot_be_read_is_refused_and_stops_no_later_decision(
+    waiting, reconcile, data
+):
+    forge_report(waiting, data)
+    session = waiting.session()
+    approve(session, "violet-caps")
+    approve(session, "yellow-caps")
+    reconcile()
+    assert "yellow-caps" in serving(waiting)
+    assert "violet-caps" not in serving(waiting)
+    assert ("promotion.refused", "clr-violet-caps/1") in waiting.ledger()
+    assert not look(waiting.session())
+
+
+def test_whatever_one_decision_does_those_after_it_have_their_turn(waiting, reconcile, monkeypatch):
+    def followed(session, task, number):
+        if task == "violet-caps":
+            raise AttributeError("nobody thought of this")
+        return follow(session, task, number)
+
+    monkeypatch.setattr("flows.reconcile.follow", followed)
+    session = waiting.session()
+    approve(session, "violet-caps")
+    approve(session, "yellow-caps")
+    with pytest.raises(AttributeError):
+        reconcile()
+    assert "yellow-caps" in serving(waiting)
+    assert look(waiting.session()).decided == (("violet-caps", 1),)
 
 
 def test_a_report_that_is_kept_nowhere_is_made_again(stale):
