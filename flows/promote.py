@@ -86,6 +86,8 @@ def promote_version(session: Session, task: str, number: int) -> Result:
             refusal = _as_refusal(error)
             if refusal is None:
                 raise
+            if isinstance(refusal, ReviewRefused):
+                _require_serving(session, version, release)
             _refuse(session, version, release, refusal)
             raise refusal from error
         return _promoted(session, version, made, already=False)
@@ -101,6 +103,26 @@ def _as_refusal(error: ClrError) -> ClrError | None:
     if sentence is None:
         return None
     return ReviewRefused(sentence, fix="The policy of the registry decides; see docs/review.md.")
+
+
+def _require_serving(session: Session, version: Version, release: Release | None) -> None:
+    """See that a denial is not about a release that was replaced while it was sent.
+
+    Machines do not wait for one another everywhere, and the server says no to the slower one.
+
+    Raises:
+        StaleGate: another release serves than the one that the gate was run against.
+    """
+    from clr.registry.releases import StaleGate, serving_version
+
+    now = serving_version(session.registry)
+    if (now[1] if now else "") != (release.digest if release else ""):
+        raise StaleGate(
+            f"Another promotion came first while {version.task} version {version.version} was "
+            "promoted.",
+            fix="Promote it again: the gate runs against the release that serves now.",
+            task=version.task,
+        )
 
 
 def _refuse(session: Session, version: Version, release: Release | None, error: ClrError) -> None:

@@ -10,7 +10,7 @@ from clr.core.files import canonical_json, sha256_bytes
 from clr.errors import GateRefused, IntegrityBroken, ReviewRefused
 from clr.registry.acts import LOCAL
 from clr.registry.fetch import adapter_path
-from clr.registry.releases import current_release
+from clr.registry.releases import StaleGate, current_release
 from clr.registry.reviews import record_review
 from clr.registry.versions import get_version, tasks
 from flows.reconcile import Found, follow, look, repair
@@ -269,6 +269,34 @@ def test_whatever_one_decision_does_those_after_it_have_their_turn(waiting, reco
         reconcile()
     assert "yellow-caps" in serving(waiting)
     assert look(waiting.session()).decided == (("violet-caps", 1),)
+
+
+def test_a_race_lost_to_another_machine_is_run_again(waiting, monkeypatch):
+    """The server says no since another release serves by now, which is no refusal for good."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+
+    session = waiting.session()
+    approve(session)
+    client = session.registry.client
+    move, ours = client.set_registered_model_alias, []
+
+    def slower(name, alias, number):
+        if (name, alias) != ("clr-release", "champion"):
+            return move(name, alias, number)
+        ours.append(number)
+        move(name, alias, "2")
+        raise MlflowException("another promotion came first", error_code=PERMISSION_DENIED)
+
+    monkeypatch.setattr(client, "set_registered_model_alias", slower)
+    with pytest.raises(StaleGate, match="Another promotion came first"):
+        follow(session, "violet-caps", 1)
+    monkeypatch.undo()
+    assert ours == ["4"]
+    assert "promotion.refused" not in {action for action, _ in waiting.ledger()}
+    assert look(waiting.session()).decided == (("violet-caps", 1),)
+    assert follow(waiting.session(), "violet-caps", 1)["release"] == 5
+    assert "violet-caps" in serving(waiting)
 
 
 def test_a_report_that_is_kept_nowhere_is_made_again(stale):
