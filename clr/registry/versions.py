@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,12 @@ class Version:
 
     @property
     def accuracy(self) -> float | None:
-        """Share of its test images that it labels right; None: nobody wrote it down."""
-        text = self.tags.get("clr.accuracy", "")
-        return float(text.split()[0]) if text else None
+        """Share of its test images that it labels right; None: nobody wrote down a number."""
+        try:
+            found = float(self.tags.get("clr.accuracy", "").split()[0])
+        except (ValueError, IndexError):
+            return None
+        return found if isfinite(found) else None
 
 
 def register_adapter(

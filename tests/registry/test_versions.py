@@ -45,6 +45,19 @@ def approve(registry, version, word="approved"):
     versions.set_version_tags(registry, version, {"review": word})
 
 
+@pytest.mark.parametrize(
+    ("written", "accuracy"),
+    [
+        ("0.75", 0.75), ("0.75 (12 images)", 0.75), ("n/a", None), ("", None), (" ", None),
+        ("nan", None), ("inf", None),
+    ],
+)  # fmt: skip
+def test_an_accuracy_is_a_number_or_none(written, accuracy):
+    tags = {"clr.accuracy": written}
+    found = versions.Version("cats", 1, "run", "m-1", "sha256:1", DATA, (), tags)
+    assert found.accuracy == accuracy
+
+
 def test_a_version_says_what_it_is(registry, task, register, network):
     made = register()
     found = versions.get_version(registry, task, 1)
