@@ -11,7 +11,9 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 SHARED_PARTS = ("backbone", "adapter", "preprocessing")
+_MEASURED = ("params_pct", "adapter_bytes", "latency_p95_ms", "bare_latency_p95_ms")
 PROVENANCE = ("data", "code", "environment", "backbone", "adapter", "recipe")
 
 
@@ -130,7 +133,8 @@ class Newcomer:
         digests: provenance by name, see `PROVENANCE`.
 
     Raises:
-        IntegrityBroken: an array is empty or has another length or type than it must have.
+        IntegrityBroken: an array is empty or has another length or type than it must have, or
+            a size or time is no number. One that was not measured is not finite.
     """
 
     task: str
@@ -158,6 +162,8 @@ class Newcomer:
         for name in ("predicted", "probe", "majority", "champion"):
             _freeze(self, name, self.task, n, np.int64)
         _freeze(self, "routed", self.task, n, np.bool_)
+        for name in _MEASURED:
+            _require_number(getattr(self, name), f"Task {self.task}: {name}")
         object.__setattr__(self, "digests", dict(self.digests))
         object.__setattr__(self, "strayed", dict(self.strayed))
 
@@ -253,6 +259,14 @@ def evidence_digest(subject: Mapping[str, Any], *arrays: npt.NDArray[Any] | None
 def _require_text(value: object, what: str) -> None:
     if not isinstance(value, str) or not value:
         raise _broken(f"{what[0].upper()}{what[1:]} is missing.")
+
+
+def _require_number(value: object, what: str) -> None:
+    with suppress(OverflowError):  # of a whole number that is larger than all floats
+        if isinstance(value, Real) and not isinstance(value, bool):
+            float(value)
+            return
+    raise _broken(f"{what} is {value!r:.80}, not a number.")
 
 
 def _freeze(owner: object, name: str, task: str, n: int | None, kind: Any) -> int:

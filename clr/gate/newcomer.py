@@ -198,7 +198,8 @@ def _provenance(one: Newcomer) -> Check:
 
 
 def _ratio(value: float, base: float) -> float:
-    return value / base if isfinite(value) and value > 0 and base > 0 else float("nan")
+    measured = isfinite(value) and isfinite(base) and value > 0 and base > 0
+    return value / base if measured else float("nan")
 
 
 def _accuracy_interval(pairs: Pairs) -> tuple[float, float]:

@@ -161,6 +161,10 @@ ATTACKS = {
         lambda make: make.offer(new=make.newcomer(latency_p95_ms=float("nan"))),
         ["latency:surface"],
     ),
+    "bare latency not measured": (
+        lambda make: make.offer(new=make.newcomer(bare_latency_p95_ms=float("inf"))),
+        ["latency:surface"],
+    ),
     "data digest missing": (
         lambda make: make.offer(new=make.newcomer(digests={"code": "sha256:" + "0" * 64})),
         ["provenance:surface"],

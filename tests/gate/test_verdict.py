@@ -308,6 +308,20 @@ def test_missing_digests_duplicates_and_unknown_declarations_are_refused(make):
         make.offer(make.earlier(), declared=["head"])
 
 
+@pytest.mark.parametrize("value", [None, "1", True, np.True_, 10**400, [1.0]], ids=range(6))
+@pytest.mark.parametrize(
+    "name", ["params_pct", "adapter_bytes", "latency_p95_ms", "bare_latency_p95_ms"]
+)
+def test_a_size_or_time_that_is_no_number_is_refused(make, name, value):
+    with pytest.raises(IntegrityBroken, match=f"surface: {name} is .*, not a number"):
+        make.newcomer(**{name: value})
+
+
+@pytest.mark.parametrize("kind", [int, float, np.float32, np.int64])
+def test_a_size_may_be_any_real_number(make, kind):
+    assert decide(make.offer(new=make.newcomer(params_pct=kind(1)))).verdict == "pass"
+
+
 @pytest.mark.parametrize("bad", [{"margin": 0}, {"alpha": 0.5}, {"max_adapter_mb": float("nan")}])
 def test_limits_out_of_range_are_refused(bad):
     with pytest.raises(UsageError, match=next(iter(bad))):
