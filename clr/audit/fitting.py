@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from clr.audit.chain import Problem
-from clr.audit.personal import ERASED, Disclosure, placeholder, refs_of
+from clr.audit.personal import ERASED, Disclosure, is_name, placeholder, refs_of
 
 
 class Watch:
@@ -40,7 +40,7 @@ class Watch:
         Args:
             stored: the whole table.
         """
-        found, there = [], set()
+        found, there, owned = [], set(), dict[str, str]()
         for one in stored:
             there.add(one.ref)
             seq = self._first.get(one.ref, 0)
@@ -48,6 +48,12 @@ class Watch:
                 found.append(_back(one.ref, self._erased[one.ref]))
             elif not one.fits():
                 found.append(_changed_value(one.ref, seq))
+            elif one.owner or is_name(one.ref):
+                owned[one.ref] = one.owner
+        people = {ref for ref in there | self._first.keys() if is_name(ref)} - self._erased.keys()
+        for ref, owner in owned.items():
+            if owner != ref if is_name(ref) else owner not in people:
+                found.append(_other_owner(ref, self._first.get(ref, 0)))
         lost = self._first.keys() - there - self._erased.keys()
         found += [_missing(ref, self._first[ref]) for ref in lost]
         return sorted(found, key=lambda one: (one.seq, one.message))
@@ -62,6 +68,11 @@ def _named(ref: str) -> str:
 
 def _changed_value(ref: str, seq: int) -> Problem:
     message = f"What {_named(ref)} stands for in the ledger was changed after it was written."
+    return Problem(seq, "renamed", message, _FIX)
+
+
+def _other_owner(ref: str, seq: int) -> Problem:
+    message = f"To whom {_named(ref)} belongs was changed after it was written."
     return Problem(seq, "renamed", message, _FIX)
 
 

@@ -80,6 +80,11 @@ class Disclosure:
             return False
 
 
+def is_name(ref: str) -> bool:
+    """Say whether a ref stands for somebody's name, and not for words."""
+    return ref.startswith(_PERSON)
+
+
 def name_of(name: str) -> Disclosure:
     """Give a person a ref; a new one each time."""
     made = _disclose(PERSON, name, "")

@@ -200,6 +200,18 @@ def test_what_an_older_ledger_names_is_told_and_stays(older):
             "UPDATE clr_ledger_personal SET key = 'x' WHERE value = '\"seen, good\"'",
             [("renamed", 4)],
         ),
+        (
+            f"UPDATE clr_ledger_personal SET owner = '' WHERE value = '\"{ALICE}\"'",
+            [("renamed", 1)],
+        ),
+        (
+            "UPDATE clr_ledger_personal SET owner = 'x' WHERE value = '\"seen, good\"'",
+            [("renamed", 4)],
+        ),
+        (
+            "UPDATE clr_ledger_personal SET owner = ref WHERE value = '\"seen, good\"'",
+            [("renamed", 4)],
+        ),
         (f"DELETE FROM clr_ledger_personal WHERE value = '\"{ALICE}\"'", [("nameless", 1)]),
         ("DELETE FROM clr_ledger_personal WHERE value = '\"blurred\"'", [("nameless", 7)]),
     ],
