@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from clr.core.files import canonical_json, sha256_bytes
 from flows.offered import shown, shown_newcomer
 from flows.recorded import JUDGED
-from flows.replay import Question, look, replay_is_due
+from flows.replay import Question, look, replay_is_due, turn_of
 from flows.runners import fan_out
 from flows.session import Session
 
@@ -28,7 +28,8 @@ class Judged:
     """The gate's report and what a release needs to name.
 
     Attributes:
-        report: schema ``clr.gate/1``, with the digests of adapter and release it is about.
+        report: schema ``clr.gate/1``, with the digests of adapter and release it is about, and
+            its turn (flows/replay.py).
         data: its canonical JSON.
         router: digest of the router with the newcomer.
         release: digest of the release that was judged against; empty at the first.
@@ -60,21 +61,26 @@ def judge(session: Session, newcomer: Evidence, release: Release | None) -> Judg
     from clr.gate.verdict import decide
 
     session.backbone.check()
+    admitted = session.gate_report(release) if release else {}
+    turn = turn_of(admitted, release) if release else 0
     before, routers = _recorded(session, newcomer, release)
     try:
-        earlier = _earlier(session, before, newcomer.task, release, routers) if release else []
+        earlier = (
+            _earlier(session, before, newcomer.task, release, routers, turn) if release else []
+        )
     finally:
         session.held.clear()
     offer = Offer(
         newcomer=shown_newcomer(session, newcomer, before.get(newcomer.task), release, routers[1]),
         earlier=tuple(earlier),
-        matrix=_history(session, release),
+        matrix=admitted["matrix"] if release else None,
     )
     against = release.digest if release else ""
     report = {
         **decide(offer, limits(session)).to_dict(),
         "adapter": str(newcomer.about["adapter"]),
         "release": against,
+        "turn": turn,
     }
     return Judged(report, canonical_json(report), routers[1].digest, against)
 
@@ -140,12 +146,15 @@ def _earlier(
     newcomer: str,
     release: Release,
     routers: tuple[Router, Router],
+    turn: int,
 ) -> list[EarlierTask]:
     """Return what the gate is shown of every earlier task but the newcomer's own."""
     from clr.core.tried import drawn
 
     others = {task: one for task, one in before.items() if task != newcomer}
-    asked = [Question(release.tasks[one], replay_is_due(session, release, one)) for one in others]
+    asked = [
+        Question(release.tasks[one], replay_is_due(session, release, one, turn)) for one in others
+    ]
     looks = fan_out(session, look, asked, what="gate")
     features = {task: one.features for task, one in others.items()}
     was, will_be = (drawn(router, features, newcomer) for router in routers)
@@ -170,11 +179,3 @@ def limits(session: Session) -> Limits:
         max_adapter_mb=settings.gate_max_adapter_mb,
         max_latency_ratio=settings.gate_max_latency_ratio,
     )
-
-
-def _history(session: Session, release: Release | None) -> Mapping[str, Any] | None:
-    if release is None:
-        return None
-    report = session.gate_report(release)
-    matrix: Mapping[str, Any] = report["matrix"]
-    return matrix

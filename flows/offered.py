@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flows.replay import Look, Predict, Question, look_through, replay_is_due, test_folder
+from flows.replay import Look, Predict, Question, look_through, replay_is_due, test_folder, turn_of
 from flows.session import Session
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def earlier_task(
         predict: logits of (batch, task) in place of the network that serves.
         backbone: digest of the backbone behind `predict`.
     """
-    due = replay_is_due(session, release, champion.task)
+    turn = turn_of(session.gate_report(release), release)
+    due = replay_is_due(session, release, champion.task, turn)
     seen = look_through(session, Question(champion, due), evidence, predict)
     return shown(release, evidence, seen, None, backbone)
 

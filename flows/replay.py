@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,17 +132,35 @@ def test_folder(session: Session, task: str, digest: str) -> Iterator[Path]:
         yield folder
 
 
-def replay_is_due(session: Session, release: Release, task: str) -> bool:
+def turn_of(report: Mapping[str, Any], release: Release) -> int:
+    """Return the turn of a gate against a release: one more than that of the gate before it.
+
+    Turns are counted from gate to gate, and not by numbers of releases: retirements, and releases
+    that were gone back from, use those up without any gate.
+
+    Args:
+        report: of the gate that admitted `release`; an older one has no turn.
+        release: what serves now.
+    """
+    return int(report.get("turn", release.version - 1)) + 1
+
+
+def replay_is_due(session: Session, release: Release, task: str, turn: int) -> bool:
     """Say whether policy wants a task's whole test set through the new release.
 
     Always up to ``CLR_GATE_REPLAY_TASKS`` tasks; beyond, each task once in
-    ``CLR_GATE_REPLAY_EVERY`` releases, the tasks spread over them by their names.
+    ``CLR_GATE_REPLAY_EVERY`` gates that follow one another, spread over them by their names.
+
+    Args:
+        session: the workspace.
+        release: what serves now.
+        task: one of its tasks.
+        turn: see `turn_of`.
     """
     settings = session.settings
     if len(release.tasks) <= settings.gate_replay_tasks:
         return True
-    turn = zlib.crc32(task.encode()) % settings.gate_replay_every
-    return release.version % settings.gate_replay_every == turn
+    return (turn - zlib.crc32(task.encode())) % settings.gate_replay_every == 0
 
 
 def replay(
