@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from flows.session import Session
 
 if TYPE_CHECKING:
     from clr.audit.anchor import Anchor
+    from clr.audit.chain import Entry
     from clr.registry.overview import Overview
     from clr.registry.release import Release
     from flows.agreement import Known
@@ -80,7 +81,7 @@ def _registry(session: Session, found: _Findings) -> None:
     known: Known = {}
     there = overview(session.registry)
     try:
-        records = read_records(session.ledger.entries())
+        records = read_records(_in_time(session.ledger.entries(), found))
     except IntegrityBroken as error:
         found.add("registry and ledger", "registry-unreadable", error.message, error.fix)
         return
@@ -93,6 +94,25 @@ def _registry(session: Session, found: _Findings) -> None:
         _router(session, release, found)
     _quarantine(session, records, found)
     _agreement(session, known, found)
+
+
+def _in_time(entries: Iterable[Entry], found: _Findings) -> Iterator[Entry]:
+    """Yield entries as they are; note where one is earlier than the one before it.
+
+    That breaks nothing: a clock was set back, or the clocks of several machines differ.
+    """
+    back, before = list[str](), ""
+    for one in entries:
+        if one.time < before:
+            back.append(
+                f"entry {one.seq} ({one.time}) is earlier than the one before it ({before})"
+            )
+        before = one.time
+        yield one
+    if back:
+        more = f", and so are {len(back) - 1} more" if len(back) > 1 else ""
+        message = f"{back[0]}{more}: a clock was set back, or clocks of machines differ"
+        found.notes.append(("ledger", message))
 
 
 def _releases(session: Session, there: Overview, known: Known, found: _Findings) -> Release | None:

@@ -7,8 +7,9 @@ was made from and the versions that joined; what joined not was as in that one. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from flows.activation import ACTIVATED, RETIRED, ROLLBACK
@@ -121,15 +122,32 @@ def _of_task(entry: Entry, task: str) -> bool:
     return entry.subject.rpartition("/")[0] == f"clr-{task}"
 
 
-def at(history: Sequence[Period], moment: str) -> Period | None:
-    """Return what was in force at a moment; None before the first release.
+def during(history: Sequence[Period], moment: str) -> list[Period]:
+    """Return what was in force at a moment, oldest first; nothing before the first release.
+
+    More than one only where a clock was set back, so that the moment came twice.
 
     Args:
         history: see `periods`.
         moment: in the ledger's own form, see `clr.audit.chain.format_time`.
     """
-    before = [one for one in history if one.begin <= moment]
-    return before[-1] if before else None
+    return [one for one in history if one.begin <= moment and (moment < one.end or not one.end)]
+
+
+def at(history: Sequence[Period], moment: str) -> Period | None:
+    """Return what was in force when a moment came for the first time; see `during`."""
+    found = during(history, moment)
+    return found[0] if found else None
+
+
+def set_back(history: Sequence[Period]) -> Iterator[str]:
+    """Yield a sentence for each release that has an earlier time than the one before it."""
+    for before, after in pairwise(history):
+        if after.begin < before.begin:
+            yield (
+                f"a clock was set back: release {after.release} followed release {before.release}, "
+                f"but by its time it began earlier ({after.begin}, not after {before.begin})"
+            )
 
 
 def replacement(history: Sequence[Period], version: int) -> dict[str, Any] | None:

@@ -43,7 +43,7 @@ class Answered:
     Attributes:
         rows: all with the same fields, in order.
         sentence: what they come to.
-        notes: what could not be looked into.
+        notes: what could not be looked into, and what is worth knowing.
     """
 
     rows: Sequence[Row]
@@ -163,17 +163,20 @@ def serving(told: Told, moment: str, named: Callable[[str], Named]) -> Answered:
         named: see `made_of`.
     """
     rows: list[Row] = []
-    release = None
+    release, notes = None, list[str]()
     for task in _tasks(told):
-        period = history.at(history.periods(told.records.moves, task, named(task)), moment)
-        release = period or release
+        times = history.periods(told.records.moves, task, named(task))
+        period = history.at(times, moment)
+        release, notes = period or release, list(history.set_back(times))
         if period is None or period.version is None:
             continue
         rows.append(_version(told, f"clr-{task}/{period.version}") | {"since": period.begin})
     if release is None:
         return Answered(rows, f"No release served at {moment}.")
     return Answered(
-        rows, f"Release {release.release} ({release.digest}) served {_count(rows, 'task')} then."
+        rows,
+        f"Release {release.release} ({release.digest}) served {_count(rows, 'task')} then.",
+        notes,
     )
 
 

@@ -96,12 +96,10 @@ def _differences(told: Told, entry: Entry, named: Callable[[str], Named]) -> Ite
     times = history.periods(told.records.moves, entry.task, named(entry.task))
     # a request that was in work while a release changed may have been answered by either
     begin, end = _moment(entry.time), _moment(entry.time + entry.seconds)
-    during = [history.at(times, moment) for moment in (begin, end)]
-    if all(one is None or one.digest != entry.release_digest for one in during):
+    during = [one for moment in (begin, end) for one in history.during(times, moment)]
+    if all(one.digest != entry.release_digest for one in during):
         yield f"the ledger does not say that release {entry.release} was in force then"
-    elif entry.arm == "champion" and all(
-        one is None or one.version != entry.version for one in during
-    ):
+    elif entry.arm == "champion" and all(one.version != entry.version for one in during):
         yield f"the ledger does not say that this version answered for {entry.task} then"
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from clr.audit.claims import BrokenLink, compare, in_order, remarks
 from flows.audit.claimed import claims
 from flows.audit.gather import Found
+from flows.audit.history import set_back
 from flows.verify_registered import row_findings, unfinished
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def judge(found: Found, policy: Policy) -> tuple[list[BrokenLink], list[Note]]:
     ]
     notes = [
         *_chosen(found),
+        *((found.subject, one) for one in set_back(found.history)),
         *found.data.notes,
         *_unrecorded(found),
         *((found.subject, one) for one in remarks(stated)),

@@ -103,6 +103,19 @@ def test_one_flipped_bit_in_the_weights_of_the_backbone(working, tmp_path, repin
     assert working.clr("predict", image, **settings).code == IntegrityBroken.exit_code
 
 
+def test_a_clock_that_was_set_back_is_a_note(working, monkeypatch):
+    ledger = working.session().ledger
+    last, early = list(ledger.entries())[-1], "2001-01-01T00:00:00.000000Z"
+    monkeypatch.setattr("clr.audit.appending.utc_now", lambda: early)
+    ledger.append("act", "clr-red-caps", actor="yuki", authentication="local-os-user")
+    monkeypatch.undo()
+    answer = working.clr("verify", "--json")
+    assert (answer.code, answer.json["problems"]) == (0, [])
+    (note,) = [one["message"] for one in answer.json["notes"] if "clock" in one["message"]]
+    assert note.startswith(f"entry {last.seq + 1} ({early}) is earlier than the one before it")
+    assert last.time in note
+
+
 def test_a_changed_ledger_is_found(working):
     with sqlite3.connect(working.state / "ledger/ledger.db") as database:
         for (trigger,) in database.execute("SELECT name FROM sqlite_master WHERE type='trigger'"):
