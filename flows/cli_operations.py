@@ -9,12 +9,12 @@ import click
 
 from clr.errors import IntegrityBroken
 from flows import output
-from flows.command import as_json
+from flows.command import Command, as_json
 
 PATH = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("directory", type=PATH)
 @click.option("--verify", is_flag=True, help="Hash what is there; needs no workspace.")
 @click.option("--without-secrets", is_flag=True, help="Leave private keys and passwords out.")
@@ -61,7 +61,7 @@ def _verify(report: dict[str, Any], as_json: bool) -> None:
     output.emit(report, as_json, _checked, refusal)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("source", metavar="FROM", type=PATH)
 @click.option("--into", type=PATH, help="New or empty folder; default: where it was.")
 @as_json
@@ -81,7 +81,7 @@ def restore(source: Path, into: Path | None, as_json: bool) -> None:
     output.emit(run_restore(source, into), as_json, _restored)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @as_json
 def prune(dry_run: bool, as_json: bool) -> None:
@@ -158,7 +158,7 @@ def _pruned(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@click.command()
+@click.command(cls=Command)
 @as_json
 def replay(as_json: bool) -> None:
     """Evaluate every task of the release again, on all of its test images.

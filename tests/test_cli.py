@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from clr import errors
 from flows import output
 from flows.cli import main
+from flows.command import Command, Commands
 
 COMMANDS = (
     "ab start", "ab status", "ab stop", "anchor", "audit", "backup", "compare", "demo", "erase",
@@ -73,6 +74,18 @@ def test_every_command_explains_itself_with_an_example(name):
     assert "Example" in told.output
     assert f"clr {name}" in told.output
     assert "--json" in told.output
+
+
+def every(command, name="clr"):
+    """Yield (name, command) of a group, of what is in it, and so on."""
+    yield name, command
+    for inner, one in getattr(command, "commands", {}).items():
+        yield from every(one, f"{name} {inner}")
+
+
+def test_every_command_ends_with_a_sentence_and_an_exit_code():
+    plain = [name for name, one in every(main) if not isinstance(one, (Command, Commands))]
+    assert plain == []
 
 
 def test_help_lists_every_command():
