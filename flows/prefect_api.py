@@ -25,13 +25,21 @@ def reaching() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if "API" not in str(error):  # Prefect has no class of its own for this
+    except Exception as error:
+        if not _is_missing(error):
             raise
         raise ServiceUnavailable(
             f"The Prefect server cannot be reached: {error}.",
             fix="Start it or correct PREFECT_API_URL; unset, a temporary server is started.",
         ) from error
+
+
+def _is_missing(error: Exception) -> bool:
+    """Say whether Prefect's server was not there at the start of a flow, or went meanwhile."""
+    import httpx
+
+    known = isinstance(error, RuntimeError) and "API" in str(error)  # it has no class for this
+    return known or isinstance(error, httpx.TransportError)
 
 
 def post(settings: Settings, path: str, body: Any) -> Any:

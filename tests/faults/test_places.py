@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from clr.errors import ServiceUnavailable
+from flows.prefect_api import reaching
 
 
 def mount(*arguments: object) -> None:
@@ -133,3 +135,10 @@ def test_a_prefect_server_that_is_gone_is_named(plant, template):
     assert "PREFECT_API_URL" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list((plant.root / "data").iterdir())
+
+
+def test_a_prefect_server_that_goes_while_a_flow_runs_is_named():
+    with pytest.raises(ServiceUnavailable, match="All connection attempts failed"), reaching():
+        raise httpx.ConnectError("All connection attempts failed")
+    with pytest.raises(RuntimeError), reaching():
+        raise RuntimeError("of something else")
