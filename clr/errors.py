@@ -74,3 +74,9 @@ class ServiceUnavailable(ClrError):
     """Something needed from outside cannot be reached or used: server, disk, lock, network."""
 
     exit_code = 7
+
+
+class Interrupted(ClrError):
+    """Ctrl-C ended the command: what was finished stays, and the same command goes on."""
+
+    exit_code = 130

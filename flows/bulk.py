@@ -31,7 +31,7 @@ def onboard_all(session: Session, paths: Sequence[Path]) -> Result:
 
     Raises:
         UsageError, ServiceUnavailable: the task runner cannot be used.
-        SystemExit: Ctrl-C while workers are followed; the runs go on.
+        Interrupted: Ctrl-C while workers are followed; the runs go on.
     """
     folders = [str(path.absolute()) for path in paths]
     if follow.is_possible(session.settings):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clr import errors
-from clr.errors import ClrError, ServiceUnavailable
+from clr.errors import ClrError, Interrupted, ServiceUnavailable
 from clr.settings import Settings
 from flows import arrivals, output, prefect_api, running
 from flows.announce import announce
@@ -26,9 +26,6 @@ PATIENCE = 60.0
 
 LAST_LINES_SECONDS = 6.0
 """How long the last lines of a run may take on their way: Prefect's client sends them in lots."""
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 
 _PAGE = 200
 
@@ -53,7 +50,7 @@ def onboard(settings: Settings, path: Path, name: str | None) -> Result:
         what ``clr onboard --json`` prints.
 
     Raises:
-        ClrError, SystemExit: see `begin`, `end` and `until_interrupted`.
+        ClrError: see `begin`, `end` and `until_interrupted`.
     """
     with until_interrupted():
         return end(settings, begin(settings, path, name))
@@ -106,16 +103,16 @@ def until_interrupted() -> Iterator[None]:
     """Let Ctrl-C end the following alone.
 
     Raises:
-        SystemExit: it was pressed; what has begun goes on.
+        Interrupted: it was pressed; what has begun goes on.
     """
     try:
         yield
     except KeyboardInterrupt:
-        output.note(
-            "No longer followed. What a worker has begun goes on; its result will be in "
-            "`clr status`, and the same command follows it again."
-        )
-        raise SystemExit(INTERRUPTED) from None
+        raise Interrupted(
+            "No longer followed.",
+            fix="What a worker has begun goes on; its result will be in `clr status`, and the "
+            "same command follows it again.",
+        ) from None
 
 
 def _followed(settings: Settings, digest: str) -> Arrival:

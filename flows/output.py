@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -22,16 +22,33 @@ LOG = logging.getLogger("clr")
 
 
 def note(message: str) -> None:
-    """Tell the person at the terminal something; on stderr, so that stdout stays clean."""
-    _write(message, sys.stderr)
+    """Tell the person at the terminal something; on stderr, so that stdout stays clean.
+
+    Where stderr takes nothing, as on a full disk, the work goes on unheard.
+    """
+    with suppress(OSError, ValueError):
+        _write(message, sys.stderr)
 
 
-def _write(message: str, stream: TextIO) -> None:
+def give_up() -> None:
+    """Drop what stdout and stderr did not take: Python would end with 120 because of it."""
+    for name in ("stdout", "stderr"):
+        stream: TextIO | None = getattr(sys, name)
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            setattr(sys, name, None)
+
+
+def _write(message: str, stream: TextIO | None) -> None:
     """Write lines that any terminal can show, whatever file names are in them.
 
     Control characters, which could rewrite the screen, and what the stream's encoding
-    lacks become escapes.
+    lacks become escapes. Whoever closed the stream (``>&-``) wants to hear nothing.
     """
+    if stream is None:
+        return
     safe = "".join(
         char if char.isprintable() or char in "\n " or ord(char) >= 0xA0 else _escape(char)
         for char in message
@@ -70,7 +87,7 @@ def _document(value: Any) -> str:
 
 
 def _speaks_unicode() -> bool:
-    return (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").startswith("utf")
 
 
 def _explain(error: ClrError) -> None:

@@ -111,6 +111,74 @@ def test_a_slip_of_the_pen_ends_with_2_and_a_hint(arguments):
     assert told.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [("status --bogus --json", "--bogus"), ("onboard --json", "PATH"), ("bogus --json", "bogus"),
+     ("keys add --json", "NAME"), ("status --watch --json", "--watch is for people")],
+)  # fmt: skip
+def test_a_slip_of_the_pen_is_a_document_where_json_is_asked_for(arguments, message):
+    told = CliRunner().invoke(main, arguments.split())
+    document = json.loads(told.stdout)
+    assert (document["error"], document["exit_code"], told.exit_code) == ("UsageError", 2, 2)
+    assert message in document["message"]
+    assert "--help" in document["fix"]
+    assert "Usage:" in told.stderr
+
+
+def test_what_stands_behind_two_hyphens_asks_for_nothing():
+    told = CliRunner().invoke(main, ["status", "--bogus", "--", "--json"])
+    assert (told.exit_code, told.stdout) == (2, "")
+
+
+def test_ctrl_c_ends_with_a_document_where_json_is_asked_for(tmp_path, monkeypatch):
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("clr.settings.load_settings", pressed)
+    told = CliRunner().invoke(main, ["settings", "--json"])
+    document = json.loads(told.stdout)
+    assert (document["error"], document["exit_code"], told.exit_code) == ("Interrupted", 130, 130)
+    assert "goes on" in told.stderr
+
+
+def test_ctrl_c_before_a_command_has_begun_ends_quietly():
+    code = (
+        "import sys\nfrom types import SimpleNamespace\nfrom flows.__main__ import main\n"
+        "def find(*_): raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, SimpleNamespace(find_spec=find))\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("settings >&-", 0),  # who closes it wants to hear nothing
+        ("settings --json >&-", 0),
+        ("settings 2>&-", 0),
+        ("--help >&-", 0),
+        ("onbord 2>/dev/full", 2),
+        ("onbord 2>&-", 2),
+        ("settings 2>/dev/full", 0),
+        ("--help >/dev/full", 7),
+        ("settings >/dev/full", 7),
+        ("settings --json >/dev/full", 7),
+        ("onbord --json >/dev/full", 7),
+    ],
+)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_nobody_to_read_it_is_no_crash(tmp_path, line, code):
+    CliRunner().invoke(main, ["init", str(tmp_path / "w")])
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m flows.cli {line}"],
+        cwd=tmp_path / "w", capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+    )  # fmt: skip
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert ("disk is full" in done.stderr) == (code == 7)
+
+
 def test_the_exit_codes_are_those_of_the_documentation():
     codes = {
         errors.ClrError: 1, errors.UsageError: 2, errors.DataRefused: 3, errors.GateRefused: 4,
