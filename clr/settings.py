@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import string
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from clr import env_file
 from clr.business import LARGEST, LONGEST_YEARS, LOWEST_RATE
 from clr.errors import UsageError
 from clr.secret_files import adopt
@@ -27,11 +30,15 @@ class Settings(BaseSettings):
     """What can be configured; ``clr settings`` prints the values in force."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CLR_", env_file_encoding="utf-8", extra="forbid", frozen=True
+        env_prefix="CLR_",
+        env_file_encoding="utf-8",
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
     )
 
     workspace: Path = Field(Path(), description="folder that holds data.dvc (found, not set)")
-    home: Path | None = Field(None, description="state: registry, caches, ledger; default .clr/")
+    home: Path | None = Field(None, description="all state, in the workspace; default .clr/")
     registry_url: str = Field("", description="MLflow server; empty: this workspace's own")
     registry_host: str = Field("127.0.0.1", description="address that clr up registry listens on")
     registry_port: int = Field(5000, ge=1, le=65535, description="port of clr up registry")
@@ -139,7 +146,7 @@ class Settings(BaseSettings):
 
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
     threads: int = Field(0, ge=0, description="CPU threads of torch; 0: all cores")
-    seed: int = Field(0, ge=0, description="seed of splits, order and augmentation")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of splits, order and augmentation")
     image_cache_mb: int = Field(2048, ge=0, description="decoded images held in memory")
 
     min_images_per_class: int = Field(10, ge=1, description="per class and split")
@@ -182,15 +189,39 @@ class Settings(BaseSettings):
         None, ge=LOWEST_RATE, le=LARGEST, description="a year, 0.08 = 8 %"
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _unset(cls, value: Any, info: ValidationInfo) -> Any:
+        """Read ``CLR_HOME=`` as it stands in the template: nothing is set, not the folder here."""
+        unset = info.field_name is not None and cls.model_fields[info.field_name].default is None
+        return None if unset and value == "" else value
+
+    @field_validator("home", "incoming")
+    @classmethod
+    def _of_a_user(cls, value: Path | None) -> Path | None:
+        try:
+            return value and value.expanduser()
+        except RuntimeError as error:  # ~ of nobody known
+            raise ValueError(str(error)) from error
+
+    @field_validator("registry_url", "release_service")
+    @classmethod
+    def _of_a_server(cls, value: str) -> str:
+        parts = urlsplit(value)  # this and the port are a ValueError where they cannot be
+        there = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        if value and (not there or set(value) & set(string.whitespace)):
+            raise ValueError("write http://host:port, or leave it empty")
+        return value
+
     @cached_property
     def state(self) -> Path:
-        """Absolute folder of all state (``CLR_HOME``)."""
-        return (self.home or self.workspace / ".clr").absolute()
+        """Absolute folder of all state (``CLR_HOME``, relative to the workspace)."""
+        return self.workspace.absolute() / (self.home or Path(".clr"))
 
     @property
     def inbox(self) -> Path:
         """Absolute folder where data is dropped (``CLR_INCOMING``, relative to the workspace)."""
-        return self.workspace.absolute() / (self.incoming or Path("incoming")).expanduser()
+        return self.workspace.absolute() / (self.incoming or Path("incoming"))
 
     @property
     def unpacked(self) -> Path:
@@ -258,17 +289,20 @@ def load_settings(workspace: Path | None = None) -> Settings:
     Secrets that the environment gives as files are read, too (clr/secret_files.py).
 
     Raises:
-        UsageError: no workspace, or a setting has a bad value or an unknown name.
+        UsageError: no workspace, a setting has a bad value or an unknown name, or ``clr.env``
+            cannot be read whole.
     """
     adopt()
     root = find_workspace() if workspace is None else workspace.absolute()
+    path = root / "clr.env"
+    env_file.check(path, {f"CLR_{name.upper()}" for name in Settings.model_fields})
     try:
-        return Settings(_env_file=root / "clr.env", workspace=root)
+        return Settings(_env_file=path, workspace=root)
     except ValidationError as error:
         first = error.errors()[0]
         name = "CLR_" + "_".join(str(part) for part in first["loc"]).upper().removeprefix("CLR_")
         raise UsageError(
-            f"Setting {name} is not valid: {first['msg']}.",
-            fix=f"Correct it in the environment or in {root / 'clr.env'}.",
+            f"Setting {name} is not valid: {first['msg'].removeprefix('Value error, ')}.",
+            fix=f"Correct it in the environment or in {path}.",
             setting=name,
         ) from error

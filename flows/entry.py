@@ -21,6 +21,7 @@ named as files (clr/secret_files.py), and becomes that process:
 
 from __future__ import annotations
 
+import http.client
 import os
 import sys
 import urllib.request
@@ -60,7 +61,7 @@ def _answers(url: str) -> bool:
     try:
         with direct.open(url, timeout=5) as answer:
             return bool(answer.status == 200)
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):  # or not HTTP, or no address
         return False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import http.client
 import logging
 import logging.handlers
 import os
@@ -198,7 +199,7 @@ def answers(url: str, seconds: float = 5.0) -> bool:
     try:
         with direct.open(url, timeout=seconds) as answer:
             return bool(answer.status == 200)
-    except OSError:
+    except (OSError, ValueError, http.client.HTTPException):  # or not HTTP, or no address
         return False
 
 

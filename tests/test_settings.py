@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -52,6 +53,18 @@ def test_every_setting_has_a_meaning():
         ("CLR_PREFECT_PORT", "70000"),
         ("CLR_MIN_IMAGES_PER_CLASS", "0"),
         ("CLR_BUSINESS_ERROR_COST", "-5"),
+        ("CLR_SEED", "2147483648"),  # no recipe takes it
+        ("CLR_SERVE_RATE", "inf"),
+        ("CLR_RECONCILE_SECONDS", "nan"),
+        ("CLR_HOME", "~nobody-of-that-name/x"),
+        ("CLR_REGISTRY_URL", "5"),
+        ("CLR_REGISTRY_URL", "localhost:5000"),
+        ("CLR_REGISTRY_URL", "sqlite:///x.db"),
+        ("CLR_REGISTRY_URL", "http://"),
+        ("CLR_REGISTRY_URL", "http://[bad"),
+        ("CLR_REGISTRY_URL", "http://exa mple"),
+        ("CLR_REGISTRY_URL", "http://127.0.0.1:abc"),
+        ("CLR_RELEASE_SERVICE", "here"),
     ],
 )
 def test_a_value_that_cannot_be_is_named(workspace, monkeypatch, name, value):
@@ -61,10 +74,51 @@ def test_a_value_that_cannot_be_is_named(workspace, monkeypatch, name, value):
     assert "clr.env" in caught.value.fix
 
 
-def test_a_mistyped_name_in_clr_env_is_an_error(workspace):
-    (workspace / "clr.env").write_text("CLR_SEDE=3\n", encoding="utf-8")
-    with pytest.raises(UsageError, match="CLR_SEDE"):
+@pytest.mark.parametrize("name", ["CLR_SEDE", "SEED", "seed"])
+def test_a_mistyped_name_in_clr_env_is_an_error(workspace, name):
+    (workspace / "clr.env").write_text(f"CLR_THREADS=1\n\n{name}=3\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=f"line 3, names {name}, which is no setting") as caught:
         load_settings()
+    assert "CLR_SEED" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"\nCLR_GATE_MARGIN 0.001\n", "line 2, is not NAME=VALUE"),
+        (b"CLR_SEED\n", "line 1, is not NAME=VALUE"),
+        (b'CLR_SEED=1\nCLR_GIT_REMOTE="x\nCLR_THREADS=2\n', "line 2, is not NAME=VALUE"),
+        (b"CLR_SEED=\xff\n", "is not UTF-8"),
+    ],
+)
+def test_a_damaged_line_of_clr_env_is_an_error_and_no_default(workspace, text, says):
+    (workspace / "clr.env").write_bytes(text)
+    with pytest.raises(UsageError, match=rf"clr\.env.*{says}"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Path.mkdir,
+        os.mkfifo,
+        lambda path: path.symlink_to("clr.env"),
+        lambda path: path.symlink_to("nothing"),
+    ],
+)
+def test_a_clr_env_that_is_no_file_is_an_error_and_no_default(workspace, make):
+    (workspace / "clr.env").unlink()
+    assert load_settings().seed == 0
+    make(workspace / "clr.env")
+    with pytest.raises(UsageError, match=r"clr\.env is not a file"):
+        load_settings()
+
+
+def test_what_the_template_sets_to_nothing_is_not_set(workspace):
+    lines = re.findall(r"^#(CLR_\w+=)$", env_template(), re.M)
+    (workspace / "clr.env").write_text("\n".join(lines), encoding="utf-8")
+    assert "CLR_HOME=" in lines
+    assert load_settings() == Settings(workspace=workspace)
 
 
 def test_the_workspace_is_found_from_anywhere_inside(workspace):
@@ -90,8 +144,29 @@ def test_state_lies_in_the_workspace_or_where_clr_home_says(workspace, tmp_path,
     assert load_settings().state == workspace / ".clr"
     monkeypatch.setenv("CLR_HOME", str(tmp_path / "elsewhere"))
     assert load_settings().state == tmp_path / "elsewhere"
-    monkeypatch.setenv("CLR_HOME", "relative")
-    assert load_settings().state == Path("relative").absolute()
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [("", "{0}/.clr"), ("relative", "{0}/relative"), ("~/x", "{1}/x"), ("/a/b", "/a/b")],
+)
+def test_state_is_the_same_folder_wherever_one_stands(
+    workspace, tmp_path, monkeypatch, given, place
+):
+    monkeypatch.setenv("CLR_HOME", given)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(workspace / "incoming")
+    assert load_settings().state == Path(place.format(workspace, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("given", "place"), [("", "{0}/incoming"), ("drop", "{0}/drop"), ("~/x", "{1}/x")]
+)
+def test_so_is_the_folder_that_is_watched(workspace, tmp_path, monkeypatch, given, place):
+    monkeypatch.setenv("CLR_INCOMING", given)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(workspace / "data")
+    assert load_settings().inbox == Path(place.format(workspace, tmp_path))
 
 
 def test_commands_follow_the_server_that_was_started_here_unless_told_otherwise(

@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from flows import supervise
-from flows.supervise import Child, stop
+from flows.supervise import Child, answers, stop
 from tests.waiting import until
 
 STUBBORN = """
@@ -170,3 +172,18 @@ def test_a_terminal_that_nobody_reads_stops_no_server(child, monkeypatch):
     one.start()
     assert until(lambda: not one.running, 10)
     assert one.tail(1) == "4999"
+
+
+def test_what_does_not_speak_http_does_not_answer():
+    with socket.create_server(("127.0.0.1", 0)) as door:
+
+        def speak():
+            caller, _ = door.accept()
+            with caller:
+                caller.recv(1000)
+                caller.sendall(b"SSH-2.0-x\r\n")
+
+        threading.Thread(target=speak, daemon=True).start()
+        assert not answers(f"http://127.0.0.1:{door.getsockname()[1]}")
+    assert not answers("http://[bad")
+    assert not answers("http://exa mple")
