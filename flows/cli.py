@@ -61,10 +61,16 @@ def init(directory: Path, as_json: bool) -> None:
     \b
     Example:  clr init plant
     """
+    from clr.data.repository import git_root
     from clr.data.workspace import init_workspace
     from clr.registry.server.templates import TEMPLATES
 
     made = init_workspace(directory, TEMPLATES)
+    if git_root(directory) is None:
+        output.note(
+            "git is not installed, so no repository was made: data.dvc has no history.\n"
+            "Install git, then run the same command again."
+        )
     output.emit(
         {"workspace": str(directory.absolute()), "created": [str(path) for path in made]},
         as_json,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,7 +94,7 @@ def _bytes(path: Path, max_pixels: int) -> bytes:
     from clr.data.inspect import UnreadableError, max_bytes, read_confined
 
     try:
-        real = path.resolve()
+        real = Path(os.path.realpath(path))  # resolve() raises where links lead in a circle
         return read_confined(real.parent, real.name, limit=max_bytes(max_pixels))
     except UnreadableError as error:
         raise DataRefused(f"The image {error}.") from error

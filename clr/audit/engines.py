@@ -165,7 +165,7 @@ def postgresql_engine(url: str) -> sa.Engine:
                 fix="Give a URL postgresql://user@host/database, or none for SQLite.",
             )
         return _closed_at_a_fork(sa.create_engine(parsed, pool_pre_ping=True, **_POOL))
-    except sa.exc.ArgumentError as error:
+    except (sa.exc.ArgumentError, ValueError) as error:  # the latter: a port that is no number
         raise UsageError(
             "The ledger's URL is not a database URL.",
             fix="Write it as postgresql://user:password@host:5432/database.",

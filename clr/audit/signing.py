@@ -60,7 +60,7 @@ class Head:
         """
         try:
             fields = json.loads(data)
-            if fields.pop("schema") != SCHEMA:
+            if not isinstance(fields, dict) or fields.pop("schema") != SCHEMA:
                 raise ValueError("unknown schema")
             head = cls(**fields)
             if type(head.seq) is not int or not all(
@@ -68,7 +68,7 @@ class Head:
             ):
                 raise ValueError("wrong types")
             return head
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise IntegrityBroken(
                 f"{where} is not a signed ledger head: {error}.",
                 fix="Restore the file from a backup, then run `clr verify`.",

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from clr.core.files import write_atomic
 from clr.data.repository import git_root
-from clr.errors import ClrError, ServiceUnavailable
+from clr.errors import ClrError, IntegrityBroken, ServiceUnavailable
 from clr.settings import Settings
 
 LOG = logging.getLogger("clr")
@@ -86,16 +86,15 @@ def configure(settings: Settings) -> None:
 
     Raises:
         OSError: it cannot be written.
+        IntegrityBroken: a configuration there cannot be read.
     """
-    from configobj import ConfigObj  # type: ignore[import-untyped]
-
     workspace = settings.workspace.absolute()
     state = _state_folder(settings)
     state.mkdir(parents=True, exist_ok=True)
     state.chmod(0o700)  # DVC makes the folders below it writable for everybody
     path = workspace / ".dvc" / "config.local"
     old = path.read_bytes() if path.is_file() else b""
-    config = ConfigObj(io.BytesIO(old), encoding="utf-8", default_encoding="utf-8")
+    config = _parsed(path, old)
     config.setdefault("core", {})["site_cache_dir"] = str(state)
     if not _has_default_remote(workspace):
         config["core"].setdefault("remote", REMOTE)
@@ -139,11 +138,25 @@ def remote_url(settings: Settings) -> str:
 
 
 def _has_default_remote(workspace: Path) -> bool:
-    from configobj import ConfigObj
-
     path = workspace / ".dvc" / "config"
-    shared = ConfigObj(str(path), encoding="utf-8") if path.is_file() else {}
+    shared = _parsed(path, path.read_bytes()) if path.is_file() else {}
     return "remote" in shared.get("core", {})
+
+
+def _parsed(path: Path, data: bytes) -> Any:
+    from configobj import ConfigObj, ConfigObjError  # type: ignore[import-untyped]
+
+    try:
+        return ConfigObj(io.BytesIO(data), encoding="utf-8", default_encoding="utf-8")
+    except (ConfigObjError, ValueError) as error:  # the latter: it is not UTF-8
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> IntegrityBroken:
+    return IntegrityBroken(
+        f"DVC's configuration {path} cannot be read: {error}.",
+        fix="Correct it, or bring it back: git checkout .dvc/config.",
+    )
 
 
 def patiently(act: Callable[[], _T], what: str, workspace: Path) -> _T:
@@ -260,7 +273,11 @@ def load() -> None:
 
 
 def cache_folder(workspace: Path) -> Path:
-    """Return the folder of DVC's cache, which its configuration may have moved."""
+    """Return the folder of DVC's cache, which its configuration may have moved.
+
+    Raises:
+        IntegrityBroken: that cannot be read.
+    """
     return _cache_folder(workspace, tuple(map(stamp, _configurations(workspace))))
 
 
@@ -275,9 +292,12 @@ def _configurations(workspace: Path) -> tuple[Path, ...]:
 
 @lru_cache(maxsize=16)  # reading configurations takes 2 ms
 def _cache_folder(workspace: Path, _: tuple[tuple[int, int, int] | None, ...]) -> Path:
-    from dvc.config import Config
+    from dvc.config import Config, ConfigError
 
-    configured = Config(str(workspace / ".dvc"), validate=False)["cache"].get("dir")
+    try:
+        configured = Config(str(workspace / ".dvc"), validate=False)["cache"].get("dir")
+    except ConfigError as error:
+        raise _unreadable(workspace / ".dvc" / "config", error) from error
     return Path(configured) if configured else workspace / ".dvc" / "cache"
 
 

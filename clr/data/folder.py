@@ -91,7 +91,7 @@ def read_task(path: Path | str, name: str | None = None) -> TaskFolder:
         DataRefused: there is no ``train`` folder with class folders in it, a split is a link
             or an empty folder, or two classes have one name on some systems.
     """
-    root = Path(path).resolve()
+    root = Path(os.path.realpath(path))  # resolve() raises where links lead in a circle
     if not root.is_dir():
         raise UsageError(
             f"{printable(str(path))} is not a folder.", fix="Give the path of a task folder."

@@ -51,12 +51,7 @@ def git_output(
     Raises:
         ServiceUnavailable: git ends with another code, or is not installed.
     """
-    try:
-        done = run_git(folder, *arguments, stdin=stdin)
-    except OSError as error:
-        raise ServiceUnavailable(
-            f"git cannot be run in {folder}: {error.strerror or error}.", fix="Install git."
-        ) from error
+    done = run_git(folder, *arguments, stdin=stdin)
     if done.returncode not in answers:
         doing = next(one for one in arguments if one[0] != "-" and "=" not in one)
         raise ServiceUnavailable(
@@ -67,16 +62,27 @@ def git_output(
 
 
 def run_git(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run git in `folder`, whatever repository the caller's environment points at."""
+    """Run git in `folder`, whatever repository the caller's environment points at.
+
+    Raises:
+        ServiceUnavailable: git is not installed.
+    """
     environment = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}
     environment["GIT_OPTIONAL_LOCKS"] = "0"  # status writes nothing
-    return subprocess.run(
-        ["git", "-c", "core.fsmonitor=false", *arguments],
-        cwd=folder,
-        env=environment,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    try:
+        return subprocess.run(
+            ["git", "-c", "core.fsmonitor=false", *arguments],
+            cwd=folder,
+            env=environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except FileNotFoundError as error:
+        if error.filename != "git":  # the folder
+            raise
+        raise ServiceUnavailable(
+            "git is not installed.", fix="Install it, then run the same command again."
+        ) from error

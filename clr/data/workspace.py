@@ -56,10 +56,14 @@ def init_workspace(directory: Path, files: Mapping[str, str] | None = None) -> l
     try:
         return _make(root, files or {})
     except OSError as error:
+        culprit = error.filename or root
+        in_the_way = isinstance(error, (FileExistsError, NotADirectoryError))
         raise ServiceUnavailable(
-            f"Cannot make a workspace in {root}: {error.strerror or error}.",
-            fix="Choose a folder that is writable and has room.",
-            path=str(error.filename or root),
+            f"Cannot make a workspace in {root}: {culprit}: {error.strerror or error}.",
+            fix=f"Move {culprit} away: a folder belongs there."
+            if in_the_way
+            else "Choose a folder that is writable and has room.",
+            path=str(culprit),
         ) from error
 
 
@@ -135,16 +139,16 @@ def _file(path: Path, content: str, made: list[Path]) -> None:
 
 
 def _add_lines(path: Path, lines: tuple[str, ...], made: list[Path]) -> None:
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    there = {line.strip().strip("/") for line in text.splitlines()}
-    missing = [line for line in lines if line.strip("/") not in there]
+    old = path.read_bytes() if path.is_file() else b""  # of any encoding
+    there = {line.strip().strip(b"/") for line in old.splitlines()}
+    missing = [line.encode() for line in lines if line.strip("/").encode() not in there]
     if not missing:
         return
-    if not text:
+    if not old:
         made.append(path)
-    elif not text.endswith("\n"):
-        text += "\n"
-    write_atomic(path, (text + "\n".join(missing) + "\n").encode())
+    elif not old.endswith(b"\n"):
+        old += b"\n"
+    write_atomic(path, old + b"\n".join(missing) + b"\n")
 
 
 def env_template() -> str:

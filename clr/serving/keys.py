@@ -201,7 +201,10 @@ def read_keys(path: Path) -> tuple[Key, ...]:
     except FileNotFoundError:
         return ()
     except OSError as error:
-        raise ServiceUnavailable(f"{path} cannot be read: {error.strerror}.") from error
+        raise ServiceUnavailable(
+            f"{path} cannot be read: {error.strerror}.",
+            fix="Make it a file that this user may read, or restore it from a backup.",
+        ) from error
     if mode & 0o077:
         raise IntegrityBroken(
             f"The file of keys {path} has mode {mode:04o}: others may read or write it.",

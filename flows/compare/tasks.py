@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -140,7 +141,7 @@ def read_tasks(
     data = settings.workspace / "data"
     there = list(paths) or (sorted(data.iterdir()) if data.is_dir() else [])
     folders = [one for one in there if paths or one.is_dir()]
-    known = {one.resolve().name: one for one in folders}
+    known = {Path(os.path.realpath(one)).name: one for one in folders}
     if not known:
         raise UsageError(
             "There is no task to compare on: data/ of this workspace is empty.",

@@ -12,8 +12,9 @@ from contextlib import closing
 
 import pytest
 
+from clr.audit.engines import postgresql_engine
 from clr.audit.ledger import open_ledger
-from clr.errors import IntegrityBroken, ServiceUnavailable
+from clr.errors import IntegrityBroken, ServiceUnavailable, UsageError
 
 WHO = {"actor": "ada", "authentication": "local-os-user"}
 WRITER = """
@@ -176,3 +177,10 @@ def test_threads_that_append_at_once_share_one_ledger(filled):
         list(pool.map(lambda n: filled.append("act", f"s/{n}", **WHO), range(40)))
     assert [one.seq for one in filled.entries()] == list(range(1, 47))
     assert filled.verify() == []
+
+
+@pytest.mark.parametrize("url", ["postgresql://127.0.0.1:abc/x", "here", "mysql://host/x"])
+def test_an_address_that_is_none_of_a_database_is_a_mistake_and_no_bug(url):
+    with pytest.raises(UsageError, match="ledger") as caught:
+        postgresql_engine(url)
+    assert "postgresql://" in caught.value.fix

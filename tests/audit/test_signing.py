@@ -38,11 +38,13 @@ def test_a_head_survives_its_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{}", b"[]", b'{"schema": "clr.ledger-head/1", "seq": "7"}']
+    "data",
+    [b"", b"{}", b"[]", b"null", b"[" * 100_000, b'{"schema": "clr.ledger-head/1", "seq": "7"}'],
 )
 def test_a_file_that_is_no_head_is_refused(data):
-    with pytest.raises(IntegrityBroken, match="head"):
+    with pytest.raises(IntegrityBroken, match="head") as caught:
         Head.from_json(data)
+    assert "NoneType" not in caught.value.message
 
 
 def test_a_key_that_others_may_read_is_refused(tmp_path):

@@ -123,7 +123,8 @@ def test_a_huge_or_special_task_yaml_is_refused(tmp_path: Path) -> None:
 
 def test_a_path_that_is_no_folder_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    for path in (tmp_path / "nowhere", tmp_path / "file"):
+    (tmp_path / "circle").symlink_to("circle")
+    for path in (tmp_path / "nowhere", tmp_path / "file", tmp_path / "circle"):
         with pytest.raises(UsageError, match="is not a folder"):
             read_task(path)
 

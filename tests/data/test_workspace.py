@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from clr.data import dvc, listing, workspace
+from clr.data.repository import run_git
 from clr.data.workspace import env_template, init_workspace
-from clr.errors import UsageError
+from clr.errors import IntegrityBroken, ServiceUnavailable, UsageError
 from clr.settings import Settings, find_workspace, load_settings
+from flows.cli import main
 
 
 def names(folder: Path) -> list[str]:
@@ -126,6 +129,47 @@ def test_an_existing_repository_is_used(tmp_path: Path) -> None:
     assert not (tmp_path / "inner" / ".git").exists()
     init_workspace(tmp_path / "inner")
     assert not (tmp_path / "inner" / ".git").exists()
+
+
+def test_a_gitignore_of_another_encoding_keeps_its_bytes(tmp_path: Path) -> None:
+    git_init(tmp_path)
+    (tmp_path / ".gitignore").write_bytes("gemäß\n/data".encode("latin-1"))
+    init_workspace(tmp_path)
+    lines = (tmp_path / ".gitignore").read_bytes().splitlines()
+    assert lines == ["gemäß".encode("latin-1"), b"/data", b"/.clr/", b"/incoming/", b"/quarantine/"]
+
+
+def test_without_git_the_missing_history_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    told = CliRunner().invoke(main, ["init", str(tmp_path / "w")])
+    assert told.exit_code == 0
+    assert "no repository was made" in told.stderr
+    with pytest.raises(ServiceUnavailable, match="git is not installed") as caught:
+        run_git(tmp_path, "status")
+    assert "Install it" in caught.value.fix
+    monkeypatch.undo()
+    told = CliRunner().invoke(main, ["init", str(tmp_path / "w")])
+    assert (told.stderr, (tmp_path / "w/.git").is_dir()) == ("", True)
+
+
+def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "incoming").write_text("mine")
+    with pytest.raises(ServiceUnavailable, match=f"{tmp_path / 'incoming'}: File exists") as caught:
+        init_workspace(tmp_path)
+    assert caught.value.fix.startswith(f"Move {tmp_path / 'incoming'} away")
+
+
+@pytest.mark.parametrize("name", ["config", "config.local"])
+@pytest.mark.parametrize("content", [b"garbage [", b"\xff"])
+def test_a_damaged_configuration_of_dvc_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    init_workspace(tmp_path)
+    (tmp_path / ".dvc" / name).write_bytes(content)
+    with pytest.raises(IntegrityBroken, match=rf"\.dvc/{name} cannot be read"):
+        dvc.configure(load_settings(tmp_path))
+    with pytest.raises(IntegrityBroken, match=r"\.dvc/config cannot be read"):
+        dvc.cache_folder(tmp_path)
 
 
 def test_an_existing_dvc_repository_keeps_its_configuration(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -351,3 +352,17 @@ def test_a_home_that_cannot_be_made(plant, task):
 
 def test_a_task_that_never_came_has_no_business_case(plant):
     assert_refused(plant, UsageError, "roi", "pink-caps", says=("pink-caps", "red-caps"))
+
+
+@pytest.mark.parametrize(
+    ("command", "error", "words"),
+    [
+        ("onboard", UsageError, "is not a folder"),
+        ("compare", UsageError, "is not a folder"),
+        ("predict", DataRefused, "leads in a circle"),
+    ],
+)
+def test_a_link_that_leads_in_a_circle_is_no_bug(plant, tmp_path, command, error, words):
+    (tmp_path / "circle").symlink_to("circle")
+    told = plant.clr(command, tmp_path / "circle", "--json")
+    assert (told.code, words in json.dumps(told.json)) == (error.exit_code, True), told

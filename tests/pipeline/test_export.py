@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from clr.audit.ledger import open_ledger
-from clr.errors import IntegrityBroken
+from clr.errors import IntegrityBroken, ServiceUnavailable
 from flows.export import compare
 
 if TYPE_CHECKING:
@@ -91,6 +91,16 @@ def test_what_is_not_there_cannot_be_exported(
     assert done.code == code
     assert words in done.err
     assert list(tmp_path.glob("*.pt")) == exports(working) == []
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_the_work(
+    working: Plant, tmp_path: Path
+) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    done = working.clr("export", TASK, "--format", "torchscript", "--output", tmp_path / "circle")
+    assert done.code == ServiceUnavailable.exit_code, done.err
+    assert "circle is no folder to write into" in done.err
+    assert exports(working) == []
 
 
 def test_an_export_that_is_there_is_not_overwritten(working: Plant, tmp_path: Path) -> None:

@@ -84,6 +84,13 @@ def test_one_flipped_bit_in_the_release_or_its_gate_report(working, name, kind):
     }
 
 
+def test_a_damaged_configuration_of_dvc_is_a_problem_and_no_crash(working):
+    (working.root / ".dvc/config").write_text("garbage [")
+    answer = working.clr("verify", "--json")
+    assert answer.code == IntegrityBroken.exit_code, answer
+    assert ".dvc/config cannot be read" in answer.json["problems"][0]["message"]
+
+
 @pytest.mark.parametrize("repinned", [False, True])
 def test_one_flipped_bit_in_the_weights_of_the_backbone(working, tmp_path, repinned):
     """Noticed by its pin; and where somebody pinned the new bytes too, by the release."""
