@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import ClrError, UsageError
@@ -71,12 +71,20 @@ def record_upkeep(
     """Write hours and an incident of a task into the ledger.
 
     Raises:
-        UsageError: no such task, nothing to record, or a day to come.
+        UsageError: no such task, nothing to record, a day to come, or one before the task was.
     """
     from clr.serving.upkeep import LOGGED, logged_payload
 
     payload = logged_payload(hours, incident, on, datetime.now(UTC).date())
-    entry = session.record(LOGGED, f"clr-{_checked(task, _onboarded(session))}", payload)
+    there = _onboarded(session)
+    name = _checked(task, there)
+    first = datetime.fromtimestamp(there[name][0].created / 1000, UTC).date()
+    if on is not None and on < first - timedelta(days=1):  # that of another time zone
+        raise UsageError(
+            f"{on} is before {first}, when {name} got its first version.",
+            fix="Give a day since then: what is recorded stays.",
+        )
+    entry = session.record(LOGGED, f"clr-{name}", payload)
     return {"task": task, "entry": entry.seq, "recorded": entry.time, "by": entry.actor, **payload}
 
 

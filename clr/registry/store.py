@@ -207,6 +207,8 @@ def _open_embedded(state: Path, cache: Path) -> Registry:
 
 def check_database(file: Path) -> None:
     """Raise SQLite's own error if `file` is no database."""
+    if not file.is_file() or file.stat().st_size == 0:  # MLflow would fill an empty one anew
+        raise sqlite3.DatabaseError("file is not a database")
     # MLflow itself would retry a broken file for minutes before it says anything
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()

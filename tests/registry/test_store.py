@@ -92,6 +92,14 @@ def test_two_processes_may_open_a_new_registry_at_once(shop, tmp_path):
     assert sorted(path.name for path in state.iterdir()) == ["mlflow.db"]
 
 
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir])
+def test_an_emptied_database_is_damage_and_no_new_registry(tmp_path, make):
+    make(tmp_path / "mlflow.db")
+    with pytest.raises(IntegrityBroken, match="not a readable SQLite database") as caught:
+        open_registry(settings(tmp_path))
+    assert "backup" in caught.value.fix
+
+
 @pytest.mark.parametrize("url", ["localhost:5000", "ftp://host", "http://", "sqlite:///x.db"])
 def test_an_address_that_is_not_a_server_is_refused(tmp_path, url):
     (tmp_path / "registry.json").write_text(json.dumps({"url": url}))

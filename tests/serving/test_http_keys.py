@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from clr.errors import IntegrityBroken, UsageError
+from clr.errors import IntegrityBroken, ServiceUnavailable, UsageError
 from clr.serving.errors import Problem
 from clr.serving.keyring import KeyRing, is_loopback, open_keys
 from clr.serving.keys import (
@@ -50,6 +50,13 @@ def test_the_file_has_a_hash_and_is_for_its_owner_alone(tmp_path):
     assert hashlib.sha256(written.encode()).hexdigest() in text
     assert path.stat().st_mode & 0o777 == 0o600
     assert read_keys(path) == (key,)
+
+
+def test_a_folder_in_the_place_of_the_file_is_told_with_what_to_do(tmp_path):
+    (tmp_path / "keys.json").mkdir()
+    with pytest.raises(ServiceUnavailable, match="Is a directory") as caught:
+        read_keys(tmp_path / "keys.json")
+    assert "restore it from a backup" in caught.value.fix
 
 
 def test_a_file_that_others_can_read_or_that_is_damaged_is_refused(tmp_path):

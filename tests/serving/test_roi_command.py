@@ -124,6 +124,7 @@ def test_what_is_drawn_is_listed_one_a_line(plant: Plant) -> None:
         ("upkeep", "purple", "--hours", "1"),
         ("upkeep", "red", "--hours", "-1"),
         ("upkeep", "red", "--hours", "1", "--on", (date.today() + timedelta(3)).isoformat()),
+        ("upkeep", "red", "--hours", "1", "--on", "0001-01-01"),
         ("upkeep", "red", "--draw", "501"),
         ("upkeep", "red", "--draw", "5", "--hours", "1"),
         ("upkeep", "blue", "--draw", "5"),
