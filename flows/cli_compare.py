@@ -11,7 +11,7 @@ import click
 
 from clr.errors import UsageError
 from flows import output
-from flows.command import Command, as_json
+from flows.command import Command, FiniteRange, as_json
 
 PATH = click.Path(path_type=Path)
 
@@ -26,7 +26,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--per-class", default="", metavar="N,N", help="Or so many a class: curves.")
 @click.option("--size", default=0, type=click.IntRange(0, 1024), help="Input side; 0: by images.")
 @click.option("--epochs", default=8, type=click.IntRange(1, 1000), help="Budget; default 8.")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Or wall time a task.")
+@click.option("--seconds", type=FiniteRange(0, min_open=True), help="Or wall time a task.")
 @click.option("--output", "place", type=PATH, help="Folder of the report.")
 @click.option("--report", metavar="NAME", help="Only write the report of a comparison again.")
 @as_json

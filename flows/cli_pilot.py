@@ -10,10 +10,10 @@ import click
 
 from clr.errors import UsageError
 from flows import output
-from flows.command import Command, as_json
+from flows.command import Command, FiniteRange, as_json
 
 _PATH = click.Path(path_type=Path)
-_SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+_SHARE = FiniteRange(0, 1, min_open=True, max_open=True)
 
 
 @click.command(cls=Command)
@@ -25,7 +25,7 @@ _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 )  # fmt: skip
 @click.option("--site", type=_PATH, help="Labelled images of the line: FOLDER/CLASS/IMAGES.")
 @click.option("--target", type=_SHARE, help="Accuracy that the images should reach; see docs.")
-@click.option("--minutes", default=5.0, type=click.FloatRange(0), help="For the learning curve.")
+@click.option("--minutes", default=5.0, type=FiniteRange(0), help="For the learning curve.")
 @click.option("--language", default="en", type=click.Choice(["en", "ja", "both"]))
 @click.option("--output", "place", type=_PATH, help="Folder of pilot.json and the pages.")
 @as_json

@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from flows import output
-from flows.command import Command, as_json
+from flows.command import Command, FiniteRange, as_json
 
 _PATH = click.Path(path_type=Path)
-_SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+_SHARE = FiniteRange(0, 1, min_open=True, max_open=True)
 
 
 @click.command(cls=Command)
@@ -18,7 +18,7 @@ _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 @click.option("--target", default=0.95, type=_SHARE, help="Wanted accuracy; default 0.95.")
 @click.option("--epochs", default=8, type=click.IntRange(1, 1000), help="Of a training; default 8.")
 @click.option(
-    "--minutes", default=10.0, type=click.FloatRange(0), help="For CLR trainings; 0: probes only."
+    "--minutes", default=10.0, type=FiniteRange(0), help="For CLR trainings; 0: probes only."
 )
 @click.option("--output", "place", type=_PATH, help="Folder of plan.json and plan.png.")
 @as_json

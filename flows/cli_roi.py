@@ -9,7 +9,7 @@ import click
 
 from clr.errors import UsageError
 from flows import output
-from flows.command import Command, as_json
+from flows.command import Command, FiniteRange, as_json
 
 
 @click.command(cls=Command)
@@ -41,12 +41,12 @@ def roi(task: str | None, as_csv: bool, as_json: bool) -> None:
 
 @click.command(cls=Command)
 @click.argument("task")
-@click.option("--hours", default=0.0, type=click.FloatRange(0, 1000), help="Hours of work.")
+@click.option("--hours", default=0.0, type=FiniteRange(0, 1000), help="Hours of work.")
 @click.option("--incident", default="", metavar="WORDS", help="What went wrong.")
 @click.option("--on", type=click.DateTime(["%Y-%m-%d"]), help="Day that it is about; today.")
 @click.option("--draw", default=0, type=click.IntRange(0), help="Draw items to be labelled.")
 @click.option(
-    "--days", default=7.0, type=click.FloatRange(0, min_open=True), help="Of the last days; 7."
+    "--days", default=7.0, type=FiniteRange(0, min_open=True), help="Of the last days; 7."
 )
 @as_json
 def upkeep(

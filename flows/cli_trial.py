@@ -8,7 +8,7 @@ import click
 
 from flows import output
 from flows.cli_release import as_release
-from flows.command import Commands, as_json
+from flows.command import Commands, FiniteRange, as_json
 from flows.text import percent, table
 
 
@@ -31,7 +31,7 @@ def ab() -> None:
 @click.argument("task")
 @click.argument("version", type=click.IntRange(min=1))
 @click.option(
-    "--share", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+    "--share", type=FiniteRange(0, 1), default=0.0, show_default=True,
     help="Of the items, that it answers; 0: in shadow. The policy has a limit.",
 )  # fmt: skip
 @click.option("--reason", default="", help="Your words, kept in the ledger.")

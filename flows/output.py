@@ -83,7 +83,8 @@ def fail(error: ClrError, *, as_json: bool) -> None:
 
 
 def _document(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=not _speaks_unicode(), default=str)
+    ascii_only = not _speaks_unicode()
+    return json.dumps(value, indent=2, ensure_ascii=ascii_only, default=str, allow_nan=False)
 
 
 def _speaks_unicode() -> bool:

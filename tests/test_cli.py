@@ -125,6 +125,19 @@ def test_a_slip_of_the_pen_is_a_document_where_json_is_asked_for(arguments, mess
     assert "Usage:" in told.stderr
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "line",
+    ["upkeep a --hours", "upkeep a --days", "ab start a 1 --share", "pilot . --minutes",
+     "pilot . --target", "plan . --minutes", "plan . --target", "compare --seconds"],
+)  # fmt: skip
+def test_what_is_no_number_is_within_no_bounds(line, value):
+    told = CliRunner().invoke(main, [*line.split(), value])
+    assert told.exit_code == 2
+    assert line.split()[-1] in told.stderr
+    assert "Usage:" in told.stderr
+
+
 def test_what_stands_behind_two_hyphens_asks_for_nothing():
     told = CliRunner().invoke(main, ["status", "--bogus", "--", "--json"])
     assert (told.exit_code, told.stdout) == (2, "")

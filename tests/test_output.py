@@ -41,6 +41,11 @@ def test_a_line_of_a_flow_names_its_run(lines, monkeypatch):
     assert lines()[0]["flow_run"] == "f1"
 
 
+def test_a_document_is_json_that_every_parser_reads():
+    with pytest.raises(ValueError, match="JSON"):
+        output.emit({"rate": float("inf")}, as_json=True, text=str)
+
+
 def test_an_error_is_in_its_line(lines):
     try:
         raise ValueError("no")
