@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from clr.registry.acts import AUTHENTICATED, LOCAL
 from flows import text_routing
 
 Result = dict[str, Any]
@@ -133,8 +132,12 @@ def rolled_back(result: Result) -> str:
     return f"{what} in place of release {result['from']}: {result['reason']}"
 
 
-EVIDENCE = {AUTHENTICATED: "server", LOCAL: "local (weaker)"}
-"""How it is known who approved a champion, in a word."""
+def _known_by(evidence: str) -> str:
+    """Return how it is known who approved a champion, in a word."""
+    from clr.registry.acts import AUTHENTICATED, LOCAL  # costs every command otherwise
+
+    words = {AUTHENTICATED: "server", LOCAL: "local (weaker)"}
+    return words.get(evidence, evidence or "–")
 
 
 def status(result: Result) -> str:
@@ -149,7 +152,7 @@ def status(result: Result) -> str:
         (
             one["name"],
             str(one["champion"] or "–"),
-            EVIDENCE.get(one["evidence"], one["evidence"] or "–"),
+            _known_by(one["evidence"]),
             str(one["candidate"] or "–"),
             f"{one['review']} ({one['approvals'].split(':')[0]})" if one["review"] else "–",
             percent(one["accuracy"]),

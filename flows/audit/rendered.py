@@ -6,9 +6,10 @@ import json
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from clr.audit.document import Document
+if TYPE_CHECKING:
+    from clr.audit.document import Document
 
 _FORMS = {
     "text": "flows.audit.text:render",
