@@ -65,8 +65,6 @@ def _line(binding: Binding) -> int:
 
 
 def _nearest(name: str, names: Collection[str]) -> str:
-    every = "`clr settings` lists all, in a workspace whose clr.env is right."
-    near = difflib.get_close_matches(name, names, n=1) or difflib.get_close_matches(
-        f"CLR_{name}", names, n=1
-    )
-    return f"Did you mean {near[0]}?" if near else f"Remove it. {every}"
+    short = [one.removeprefix("CLR_") for one in names]
+    near = difflib.get_close_matches(name.removeprefix("CLR_"), short, n=1)
+    return f"Did you mean CLR_{near[0]}?" if near else "Remove it: nothing reads it."

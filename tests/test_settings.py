@@ -82,6 +82,13 @@ def test_a_mistyped_name_in_clr_env_is_an_error(workspace, name):
     assert "CLR_SEED" in caught.value.fix
 
 
+def test_a_name_in_clr_env_that_is_like_no_other_is_to_be_removed(workspace):
+    (workspace / "clr.env").write_text("FOO=1\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="names FOO, which is no setting") as caught:
+        load_settings()
+    assert "Remove it" in caught.value.fix
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
