@@ -121,38 +121,37 @@ class Challengers:
         except Exception:
             LOG.exception("trial     this should not happen; no trial runs")
             wanted = {}
-        self._run(wanted, {})
-
-    def judge(self) -> None:
-        """Stop what does harm, of what runs."""
-        running = {task: (one.loaded.ref, one.trial) for task, one in self.running.items()}
-        self._run(running, self.problems)
-
-    def _run(
-        self, wanted: Mapping[str, tuple[ChampionRef, Trial]], known: Mapping[str, str]
-    ) -> None:
-        """Let run what may, and remember why the rest does not, beside what is `known`."""
-        running: dict[str, Running] = {}
-        problems = dict(known)
-        for task, (ref, trial) in wanted.items():
-            try:
-                found = self._one(task, ref, trial)
-            except ClrError as error:
-                problems[task] = error.message
-            except Exception as error:  # else no trial would be looked at any more
-                LOG.exception("trial     this should not happen; that of %s does not run", task)
-                problems[task] = f"{type(error).__name__}: {error}"
-            else:
-                if isinstance(found, Stopped):
-                    problems[task] = f"Stopped by this server. {found.sentence}"
-                else:
-                    running[task] = found
+        found = {task: self._outcome(task, ref, trial) for task, (ref, trial) in wanted.items()}
+        running = {task: one for task, one in found.items() if isinstance(one, Running)}
+        problems = {task: one for task, one in found.items() if isinstance(one, str)}
         for task in problems.keys() - self.problems.keys():
             LOG.warning("trial     of %s does not run: %s", task, problems[task])
         for task in running.keys() - self.running.keys():
             share = running[task].trial.share
             LOG.info("trial     of %s: %s", task, f"share {share:.0%}" if share else "in shadow")
         self.running, self.problems = running, problems
+
+    def judge(self) -> None:
+        """Stop what does harm, of what runs; nothing begins here, whatever a look does."""
+        for task, one in self.running.items():
+            why = self._outcome(task, one.loaded.ref, one.trial)
+            if isinstance(why, str):
+                LOG.warning("trial     of %s does not run: %s", task, why)
+                self.running = {k: v for k, v in self.running.items() if v is not one}
+                self.problems = {**self.problems, task: why}
+
+    def _outcome(self, task: str, ref: ChampionRef, trial: Trial) -> Running | str:
+        """Return a trial that may run, or why it does not."""
+        try:
+            found = self._one(task, ref, trial)
+        except ClrError as error:
+            return error.message
+        except Exception as error:  # else no trial would be looked at any more
+            LOG.exception("trial     this should not happen; that of %s does not run", task)
+            return f"{type(error).__name__}: {error}"
+        if isinstance(found, Stopped):
+            return f"Stopped by this server. {found.sentence}"
+        return found
 
     def _one(self, task: str, ref: ChampionRef, trial: Trial) -> Running | Stopped:
         if stopped := read_stop(self.state, trial):
