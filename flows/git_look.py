@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Literal
 
 from clr.data.listing import pinned_oid
-from clr.data.repository import git_root
-from clr.errors import ServiceUnavailable, UsageError
+from clr.data.repository import git_output, git_root
+from clr.errors import UsageError
 from clr.settings import Settings
 
 Place = Literal["workspace", "remote"]
@@ -109,43 +107,6 @@ def _mirror(settings: Settings) -> Path:
 
 
 def _git(folder: Path, *arguments: str, fails: bool = False) -> str:
-    """Run git, whatever repository the environment points at; nothing is asked of a person.
-
-    Args:
-        folder: where.
-        arguments: of git; no revision may look like an option.
-        fails: that git finds nothing (exit code 1) is an answer: "". What it refuses is none.
-
-    Raises:
-        ServiceUnavailable: it failed, or took two minutes.
-    """
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name[:4] != "GIT_" or name == "GIT_SSH_COMMAND"
-    }
-    environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
-    try:
-        done = subprocess.run(
-            ["git", "-c", "core.fsmonitor=false", *arguments],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=SECONDS,
-            check=False,
-        )
-    except OSError as error:
-        raise ServiceUnavailable(f"git cannot be run: {error}.", fix="Install git.") from error
-    except subprocess.TimeoutExpired:  # its text is the command, with the password in an address
-        raise ServiceUnavailable(
-            f"git {arguments[0]}: no answer in {SECONDS:.0f} s.", fix="See that the remote is up."
-        ) from None
-    if done.returncode and not (fails and done.returncode == 1):
-        raise ServiceUnavailable(
-            f"git {arguments[0]} failed: {' '.join(done.stderr.split())[:300]}.",
-            fix=f"See that this user may read {folder} and the repository of CLR_GIT_REMOTE.",
-        )
-    return "" if done.returncode else done.stdout.strip()
+    """Return what git says; where it `fails` to find something, that is an answer: ""."""
+    answers = (0, 1) if fails else (0,)
+    return git_output(folder, *arguments, answers=answers, seconds=SECONDS).strip()

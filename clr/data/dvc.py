@@ -114,9 +114,15 @@ def ignore_patterns(workspace: Path) -> None:
     """See to it that DVC skips our temporary folder and everything that is not data.
 
     Without the latter DVC looks for its files in virtual environments and in all state.
+
+    Raises:
+        IntegrityBroken: ``.dvcignore`` is not UTF-8.
     """
     path = workspace / ".dvcignore"
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    except UnicodeDecodeError as error:  # DVC reads it the same way
+        raise _unreadable(path, error) from error
     missing = [pattern for pattern in IGNORED if pattern not in text.splitlines()]
     if missing:
         text += "" if text.endswith("\n") or not text else "\n"
@@ -155,7 +161,7 @@ def _parsed(path: Path, data: bytes) -> Any:
 def _unreadable(path: Path, error: Exception) -> IntegrityBroken:
     return IntegrityBroken(
         f"DVC's configuration {path} cannot be read: {error}.",
-        fix="Correct it, or bring it back: git checkout .dvc/config.",
+        fix="Correct it, or bring it back: git checkout .dvc/config .dvcignore.",
     )
 
 

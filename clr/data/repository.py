@@ -36,7 +36,11 @@ def git_state(workspace: Path) -> tuple[str, bool]:
 
 
 def git_output(
-    folder: Path, *arguments: str, answers: Collection[int] = (0,), stdin: str = ""
+    folder: Path,
+    *arguments: str,
+    answers: Collection[int] = (0,),
+    stdin: str = "",
+    seconds: float | None = None,
 ) -> str:
     """Return what git says. One that refuses has not said that there is nothing.
 
@@ -47,11 +51,12 @@ def git_output(
         arguments: of git.
         answers: exit codes that are an answer; some commands end with 1 where there is none yet.
         stdin: what git reads.
+        seconds: how long it may take, where another machine has to answer.
 
     Raises:
-        ServiceUnavailable: git ends with another code, or is not installed.
+        ServiceUnavailable: git ends with another code, takes too long, or is not installed.
     """
-    done = run_git(folder, *arguments, stdin=stdin)
+    done = run_git(folder, *arguments, stdin=stdin, seconds=seconds)
     if done.returncode not in answers:
         doing = next(one for one in arguments if one[0] != "-" and "=" not in one)
         raise ServiceUnavailable(
@@ -61,14 +66,21 @@ def git_output(
     return done.stdout
 
 
-def run_git(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run git in `folder`, whatever repository the caller's environment points at.
+def run_git(
+    folder: Path, *arguments: str, stdin: str = "", seconds: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run git in `folder`, whatever repository the environment points at; it asks no person.
 
     Raises:
-        ServiceUnavailable: git is not installed.
+        ServiceUnavailable: git is not installed, or takes longer than `seconds`.
     """
-    environment = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}
-    environment["GIT_OPTIONAL_LOCKS"] = "0"  # status writes nothing
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name[:4] != "GIT_" or name == "GIT_SSH_COMMAND"
+    }
+    # status writes nothing
+    environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
     try:
         return subprocess.run(
             ["git", "-c", "core.fsmonitor=false", *arguments],
@@ -78,8 +90,13 @@ def run_git(folder: Path, *arguments: str, stdin: str = "") -> subprocess.Comple
             capture_output=True,
             text=True,
             errors="replace",
+            timeout=seconds,
             check=False,
         )
+    except subprocess.TimeoutExpired:  # its text is the command, with the password in an address
+        raise ServiceUnavailable(
+            f"git {arguments[0]}: no answer in {seconds:.0f} s.", fix="See that the remote is up."
+        ) from None
     except FileNotFoundError as error:
         if error.filename != "git":  # the folder
             raise

@@ -172,6 +172,13 @@ def test_a_damaged_configuration_of_dvc_is_named(tmp_path: Path, name: str, cont
         dvc.cache_folder(tmp_path)
 
 
+def test_a_dvcignore_of_another_encoding_is_named(tmp_path: Path) -> None:
+    init_workspace(tmp_path)
+    (tmp_path / ".dvcignore").write_bytes("Prüfling".encode("latin-1"))
+    with pytest.raises(IntegrityBroken, match=r"\.dvcignore cannot be read"):
+        init_workspace(tmp_path)
+
+
 def test_an_existing_dvc_repository_keeps_its_configuration(tmp_path: Path) -> None:
     git_init(tmp_path)
     (tmp_path / ".dvc").mkdir()
