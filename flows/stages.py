@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
+from prefect.utilities.annotations import quote
 
 from clr.errors import ServiceUnavailable
 from flows import artifacts, register
@@ -73,7 +74,10 @@ def step(
             limit = float(getattr(settings, minutes))
             timed: Any = body.with_options(timeout_seconds=60 * limit)
             try:
-                answer: Answer = timed(*given, **named)
+                # quoted: Prefect would look for futures in every row of a manifest, twice a step
+                answer: Answer = timed(
+                    *map(quote, given), **{name: quote(one) for name, one in named.items()}
+                )
             except TimeoutError as error:
                 from prefect.task_engine import TaskRunTimeoutError
 

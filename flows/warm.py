@@ -15,6 +15,7 @@ from __future__ import annotations
 import array
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import logging
@@ -36,12 +37,18 @@ VARIABLE = "CLR_WARM"
 ENGINE = "prefect.engine"
 MODULES = (
     "prefect.engine", "prefect.flow_engine", "prefect.task_engine", "prefect.artifacts",
-    "dvc.repo", "dvc_data.hashfile.build", "great_expectations", "great_expectations.render",
-    "matplotlib.figure", "matplotlib.backends.backend_agg", "mlflow.pyfunc", "mlflow.tracking",
-    "timm", "torchvision", "flows.onboard", "flows.register", "clr.data.manifest",
+    "prefect.utilities.visualization", "anyio._backends._asyncio", "dvc.repo", "dvc.repo.graph",
+    "dvc.data_cloud", "dvc.lock", "dvc.rwlock", "dvc_data.hashfile.build", "scmrepo.git",
+    "networkx", "great_expectations", "great_expectations.render.renderer.site_builder",
+    "imagehash", "scipy.fftpack", "matplotlib.figure", "matplotlib.backends.backend_agg",
+    "mlflow.pyfunc", "mlflow.tracing.export", "mlflow.tracking.request_header.registry",
+    "pyarrow.pandas_compat", "timm", "torchvision", "flows.onboard", "flows.register",
+    "clr.audit.ledger", "clr.data.checks", "clr.data.former", "clr.data.manifest",
     "clr.data.suite", "clr.data.versioning", "clr.core.train", "clr.core.evaluate",
-    "clr.gate.report", "clr.registry.fetch", "clr.registry.plots", "clr.registry.runs",
-    "clr.registry.versions", "clr.registry.releases", "flows.replay_retention", "flows.drift",
+    "clr.core.evidence", "clr.core.latency", "clr.core.routing", "clr.gate.report",
+    "clr.registry.card", "clr.registry.dataset", "clr.registry.fetch", "clr.registry.lineage",
+    "clr.registry.plots", "clr.registry.roles", "clr.registry.runs", "clr.registry.versions",
+    "clr.registry.releases", "clr.roi", "flows.replay_retention", "flows.drift",
 )  # fmt: skip
 """What an onboarding loads."""
 
@@ -104,6 +111,8 @@ def serve(place: Path) -> None:
     output.log_to_stderr()
     for name in MODULES:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # else the first collection in a fork touches, and so copies, every page of it
     with socket.socket(socket.AF_UNIX) as listener:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.unlink(missing_ok=True)
