@@ -12,12 +12,11 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import ClrError, ServiceUnavailable
 from clr.settings import Settings, load_settings
-from flows import announce, embedded, locks, output, tracking
+from flows import announce, automations, embedded, locks, output
 from flows.parts import pools
 
 if TYPE_CHECKING:
@@ -31,10 +30,6 @@ POOLS = {
     "gpu": "Onboardings on machines with a GPU.",
     "registry": "Asks the release service to carry out decisions; holds no release password.",
 }
-LOST_SECONDS = 90
-"""A run is lost after so long without a heartbeat: three times the workers' 30 seconds."""
-
-_RUN = "prefect.flow-run."
 JOB_TEMPLATE: dict[str, Any] = {
     "job_configuration": {
         # a command of the pool's own: one process a run, no second one that only looks for code
@@ -158,57 +153,6 @@ def deployments(settings: Settings) -> tuple[Deployment, ...]:
     )
 
 
-def typed(expression: str) -> dict[str, Any]:
-    """Return a parameter of a trigger whose type is kept: a name of digits stays a text."""
-    template = f"{{{{ {expression} | tojson }}}}"
-    value = {"__prefect_kind": "jinja", "template": template}
-    return {"__prefect_kind": "json", "value": value}
-
-
-def trigger(deployment: Deployment) -> Any:
-    """Return the automation's trigger in the form that ``prefect.yaml`` has, too; or None."""
-    from prefect.events import DeploymentEventTrigger
-
-    if not deployment.trigger:
-        return None
-    return DeploymentEventTrigger(
-        name=f"{deployment.name}-arrivals",
-        expect={deployment.trigger},
-        match={"prefect.resource.id": f"{announce.RESOURCE}*"},
-        parameters={name: typed(one) for name, one in deployment.parameters.items()},
-    )
-
-
-def lost_runs() -> AutomationCore:
-    """Return the automation that marks a run as crashed when its heartbeats stop.
-
-    It finds what flows/recover.py cannot see: processes of machines that are gone.
-    """
-    from prefect.client.schemas.objects import StateType
-    from prefect.events import AutomationCore, EventTrigger, Posture, ResourceSpecification
-    from prefect.events.actions import ChangeFlowRunState
-
-    names = ("heartbeat", *tracking.END_NAMES, "Scheduled", "AwaitingRetry")
-    return AutomationCore(
-        name="clr-lost-runs",
-        description="Marks flow runs whose heartbeats stopped as crashed.",
-        trigger=EventTrigger(
-            after={f"{_RUN}heartbeat"},
-            expect={_RUN + one for one in names},
-            match=ResourceSpecification({"prefect.resource.id": [f"{_RUN}*"]}),
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=timedelta(seconds=LOST_SECONDS),
-        ),
-        actions=[
-            ChangeFlowRunState(
-                state=StateType.CRASHED, message=f"No heartbeat for {LOST_SECONDS} seconds."
-            )
-        ],
-    )
-
-
 def apply(settings: Settings) -> None:
     """Write all of it to the Prefect server in use.
 
@@ -224,11 +168,11 @@ def apply(settings: Settings) -> None:
                 _pool(client, pool, description)
             for lock in locks.SHARED:
                 client.upsert_global_concurrency_limit_by_name(locks.limit_of(lock), 1)
-            wanted = [lost_runs()]
+            wanted = [automations.lost_runs()]
             for one in deployments(settings):
                 wanted += _deployment(client, one)
             for automation in wanted:
-                _automation(client, automation)
+                automations.write(client, automation)
     except (OSError, RuntimeError, PrefectHTTPStatusError) as error:
         raise ServiceUnavailable(
             f"The deployments cannot be written to Prefect's server: {error}.",
@@ -276,7 +220,7 @@ def _deployment(client: SyncPrefectClient, wanted: Deployment) -> list[Automatio
         parameter_openapi_schema=parameter_schema(flow).model_dump(exclude_unset=True),
         enforce_parameter_schema=True,
     )
-    found = trigger(wanted)
+    found = automations.trigger(wanted)
     if found is None:
         return []
     found.set_deployment_id(made)
@@ -305,32 +249,6 @@ def schedules(deployment: Deployment) -> list[Any]:
             fix="Correct CLR_REPLAY_CRON or CLR_DRIFT_CRON, for example `0 3 * * 0`.",
         ) from error
     return [DeploymentScheduleCreate(schedule=cron, active=True)]
-
-
-def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> None:
-    """Make an automation, once; of several with its name one is left."""
-    kept = None
-    for known in client.read_automations_by_name(wanted.name):
-        if kept is None and content(known) == content(wanted):
-            kept = known
-        else:
-            client.delete_automation(known.id)
-    if kept is None:
-        client.create_automation(wanted)
-
-
-def content(automation: Any) -> Any:
-    """Return what an automation says, without the ids that each copy of it gets."""
-    fields = {"trigger", "actions", "description", "enabled"}
-    return _settled(automation.model_dump(mode="json", include=fields))
-
-
-def _settled(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _settled(one) for name, one in value.items() if name != "id"}
-    if isinstance(value, list):
-        return sorted((_settled(one) for one in value), key=repr)
-    return value
 
 
 def main() -> None:

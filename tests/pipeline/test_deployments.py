@@ -11,7 +11,8 @@ import yaml
 
 from clr.settings import Settings
 from flows import arrivals, deployments
-from flows.deployments import JOB_TEMPLATE, POOLS, apply, content, schedules, trigger
+from flows.automations import content, trigger
+from flows.deployments import JOB_TEMPLATE, POOLS, apply, schedules
 from tests.conftest import make_task
 from tests.waiting import until
 
