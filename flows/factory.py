@@ -18,7 +18,7 @@ from flows import output, running
 from flows.parts import Addresses, Part, parts
 from flows.running import API, Running
 from flows.starting import only_one, see_idle, see_port, stop_on_signals, warn
-from flows.supervise import answers, free_port, stop
+from flows.supervise import answers, stop, unused_ports
 from flows.up import Plan, dead, place_of, preparing, start_preparing
 
 LOG = logging.getLogger("clr")
@@ -71,12 +71,13 @@ def addresses(settings: Settings, free_ports: bool) -> Addresses:
 
     A Prefect server that the environment names (``PREFECT_API_URL``) is used, and none started.
     """
+    free = iter(unused_ports(5))
 
     def port(configured: int) -> int:
-        return free_port() if free_ports and configured else configured
+        return next(free) if free_ports and configured else configured
 
     host, number = settings.registry_host, port(settings.registry_port)
-    plan = Plan(settings, host, number, config.reachable_url(host, number), free_port())
+    plan = Plan(settings, host, number, config.reachable_url(host, number), next(free))
     elsewhere = os.environ.get(API, "").rstrip("/").removesuffix("/api")
     own = port(settings.prefect_port)
     return Addresses(

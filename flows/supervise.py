@@ -31,10 +31,16 @@ LOG_BYTES = 10_000_000
 _SET_PDEATHSIG = 1
 
 
+def unused_ports(count: int) -> list[int]:
+    """Return as many different ports of the loopback address that nobody listens on now."""
+    with contextlib.ExitStack() as held:  # asked for one by one, the system may name the same twice
+        free = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(one.getsockname()[1]) for one in free]
+
+
 def free_port() -> int:
     """Return a port of the loopback address that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    return unused_ports(1)[0]
 
 
 class Child:

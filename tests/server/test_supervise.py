@@ -187,3 +187,8 @@ def test_what_does_not_speak_http_does_not_answer():
         assert not answers(f"http://127.0.0.1:{door.getsockname()[1]}")
     assert not answers("http://[bad")
     assert not answers("http://exa mple")
+
+
+def test_ports_that_are_asked_for_together_differ() -> None:
+    ports = supervise.unused_ports(300)
+    assert len(set(ports)) == 300
