@@ -134,9 +134,12 @@ class Drift:
             return
         self._put(answer, features, True)
 
-    def wants(self, task: str) -> bool:
-        """Say whether features of an image of a task are wanted that the router did not see."""
-        return self._is_due(task, "features")
+    def wants(self, answer: Answer) -> bool:
+        """Say whether features of an image are wanted that the router did not see.
+
+        Not where a challenger answered: its adapter does not serve, and would begin all anew.
+        """
+        return answer.arm == "champion" and self._is_due(answer.task, "features")
 
     def saw(self, answer: Answer, features: Floats) -> None:
         """Take features that were `wants`-ed."""

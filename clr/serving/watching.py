@@ -66,7 +66,7 @@ class Watcher:
             return
         self.drift.observe(answer, found.seen.projected if found.seen else None)
         busy = self._looking is not None and not self._looking.done()
-        if found.seen or busy or snapshot.router is None or not self.drift.wants(answer.task):
+        if found.seen or busy or snapshot.router is None or not self.drift.wants(answer):
             return
         self._looking = asyncio.create_task(self._look(snapshot, item, answer))
 

@@ -8,7 +8,9 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import numpy as np
 import pytest
@@ -18,10 +20,12 @@ from clr.core.described import statistics
 from clr.core.routing import Router
 from clr.errors import ServiceUnavailable
 from clr.gate.exchangeability import FALSE_ALARMS
+from clr.serving.answering import Found
 from clr.serving.drift import Drift, read_drift
 from clr.serving.engine import Engine
 from clr.serving.observing import Observed
 from clr.serving.values import Answer, Item
+from clr.serving.watching import Watcher
 from tests.serving.plants import Served
 from tests.waiting import until
 
@@ -132,6 +136,26 @@ def test_another_adapter_begins_anew_and_a_challenger_is_not_watched(tmp_path):
     drift.close()
     told = drift.told()["task"]
     assert (told["adapter"], told["confidence"]["values"]) == ("sha256:b", 1)
+
+
+def test_an_image_that_a_challenger_answered_is_not_looked_at(tmp_path):
+    """Its adapter does not serve: watching it would forget what is known of the champion's."""
+    seen = SimpleNamespace(projected=Evidence(1).features[0])
+
+    async def run() -> dict[str, Any]:
+        desk = SimpleNamespace(look=AsyncMock(return_value=seen))
+        settings = SimpleNamespace(state=tmp_path, seed=0)
+        watcher = Watcher(settings, desk, lambda: None, lambda ref: None)
+        watcher.drift._pause = 0.0
+        for given in (answer(0.5), answer(0.5, "sha256:b", "challenger")):
+            watcher.note(SimpleNamespace(router=True), Item("f", b""), Found(given))
+            if watcher._looking is not None:
+                await watcher._looking
+        await watcher.close()
+        return watcher.drift.told()["task"]
+
+    told = asyncio.run(run())
+    assert (told["adapter"], told["confidence"]["values"]) == ("sha256:a", 1)
 
 
 def test_without_evidence_confidence_is_watched_alone(tmp_path):
