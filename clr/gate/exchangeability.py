@@ -36,6 +36,8 @@ FALSE_ALARMS = 0.01
 LIMIT = 10_000
 PACE = 250
 JUMP = 0.01
+MOST = 1e300
+"""Capital of one bet; a lasting change would bring it to infinity, which no document holds."""
 _PARTS = LIMIT // PACE
 _BETS = np.array([-1.0, 0.0, 1.0])
 
@@ -114,5 +116,6 @@ class Stream:
         parts *= 1 - JUMP
         parts += JUMP / 3 * totals
         parts *= 1 + _BETS * (p - 0.5)
+        np.minimum(parts, MOST, out=parts)  # what is given away raises no false alarm
         self.capital = float(self._parts.sum())
         self.highest = max(self.highest, self.capital)

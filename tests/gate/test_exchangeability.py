@@ -93,6 +93,14 @@ def test_a_change_is_found_early_or_late(shift, before):
     assert needed < 80
 
 
+def test_a_change_that_lasts_leaves_the_capital_a_number():
+    stream = Stream([0.0])
+    for value in range(3000):
+        stream.add(value)
+    assert stream.alarm
+    assert np.isfinite(stream.capital)
+
+
 def test_without_a_reference_it_is_compared_with_its_own_past():
     random = np.random.default_rng(4)
     stream = Stream()
