@@ -1,8 +1,8 @@
 """Statistics over seeds, tasks and test items. Pure functions; shares are fractions.
 
-An interval answers one question only, so three are given where two methods differ: over
-tasks and seeds (would another task and run agree?), over the seeds of one task (another
-run?), over test items (other images, these very runs?).
+An interval answers one question only, so three are given where two methods differ: over tasks
+(would another task agree?), over seeds (another run?), over test items (other images, these very
+runs?). Seeds of one task have its difficulty in common, so that they are one task, not several.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def paired(ours: Matrix, theirs: Matrix) -> Estimate:
     """Return how much better `ours` is than `theirs`, value by value.
 
     Args:
-        ours: accuracies of any shape, e.g. [tasks, seeds].
+        ours: accuracies [n], whose gains are independent: one a task, or one a seed.
         theirs: of the same shape, measured on the same tasks, seeds and images.
 
     Raises:

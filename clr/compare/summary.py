@@ -212,7 +212,7 @@ def _against(mine: Runs, theirs: Runs, tasks: Sequence[str]) -> Document | None:
         for runs in (mine, theirs)
     )
     return {
-        "overall": paired(*pair).to_dict(),
+        "overall": paired(*(one.mean(axis=0) for one in pair)).to_dict(),
         "seeds": paired(*(one.mean(axis=1) for one in pair)).to_dict(),
         "items": items_interval(ours_right, theirs_right).to_dict(),
         "tasks": {

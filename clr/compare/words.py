@@ -70,7 +70,7 @@ def headline(document: Document) -> str:
         more = "more" if gain["mean"] >= 0 else "less"
         text += (
             f": {abs(100 * gain['mean']):.1f} points {more} than a linear probe"
-            f"{f' (95 % interval {ends})' if ends else ''}"
+            f"{f' (95 % interval over tasks {ends})' if ends else ''}"
         )
     share = one["cost"]["share"]
     added = share["kernels"] + share["batch_norm"] + share["other"]

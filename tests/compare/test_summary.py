@@ -123,6 +123,22 @@ def test_gains_are_paired_by_seed():
     assert gain["items"]["low"] < 0.1 < gain["items"]["high"]
 
 
+def test_more_seeds_of_the_same_tasks_are_no_more_tasks():
+    def gain(seeds: int) -> dict[str, Any]:
+        units = [
+            one
+            for seed in range(seeds)
+            for one in (
+                *separate("probe", {"a": 60, "b": 80}, seed),
+                *separate("clr-reduced", {"a": 20, "b": 72}, seed),
+            )
+        ]
+        return entry(document(units), "clr-reduced")["against"]["probe"]
+
+    assert gain(5)["overall"] == gain(1)["overall"]
+    assert gain(5)["overall"]["low"] < 0 < gain(5)["seeds"]["low"]
+
+
 def test_a_sequence_that_is_not_finished_counts_for_nothing():
     assert entry(document(KEPT[:1]), "clr-reduced")["seeds"] == []
 
