@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from clr.core.evaluate import run
 from clr.core.finetune import finetuned
 from clr.core.images import ImageSet, Preprocessing
 from clr.core.methods import METHODS, Budget, Cost, Learner, Lesson, Method, find_method
+from clr.core.methods.published import _at_birth
 from clr.core.methods.replay import CAPACITY
 from clr.core.recipe import Recipe
 from clr.core.sites import batch_norm_sites, kernel_sites, mixing_sites
@@ -157,6 +159,18 @@ def test_the_same_seed_gives_the_same_bits_whatever_was_drawn_before(
     again = attend(method, school, backbone)
     assert torch.equal(again.before, take(method).before)
     assert torch.equal(again.second, take(method).second)
+
+
+def test_a_random_start_is_the_seeds_whatever_other_threads_draw(
+    school: School, backbone: Backbone
+) -> None:
+    def start(seed: int) -> Tensor:
+        return _at_birth(backbone, school.lessons[0], seed)["head.weight"]
+
+    alone = [start(seed) for seed in (0, 1)]
+    with ThreadPoolExecutor(2) as threads:
+        beside = list(threads.map(start, [0, 1] * 40))
+    assert all(torch.equal(one, alone[at % 2]) for at, one in enumerate(beside))
 
 
 @pytest.mark.parametrize("method", SEPARATE, ids=lambda one: one.name)

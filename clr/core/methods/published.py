@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clr.core.adapter import AdapterSpec, new_adapter
 from clr.core.backbone import Backbone
@@ -60,9 +60,14 @@ def learn(backbone: Backbone, lesson: Lesson, budget: Budget, seed: int) -> Serv
 
 
 def _at_birth(backbone: Backbone, lesson: Lesson, seed: int) -> dict[str, Tensor]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        head = nn.Linear(backbone.channels, len(lesson.labels))
+    # as `nn.Linear` draws, but not from the generator that other threads draw from, too
+    generator, bound = torch.Generator().manual_seed(seed), backbone.channels**-0.5
+    weight, bias = (
+        torch.empty(len(lesson.labels), backbone.channels),
+        torch.empty(len(lesson.labels)),
+    )
+    for tensor in (weight, bias):
+        tensor.uniform_(-bound, bound, generator=generator)
     spec = AdapterSpec(
         lesson.task,
         lesson.labels,
@@ -71,7 +76,7 @@ def _at_birth(backbone: Backbone, lesson: Lesson, seed: int) -> dict[str, Tensor
         lesson.preprocessing,
         batch_norm="batch",
     )
-    adapter = new_adapter(spec, backbone, (head.weight, head.bias))
+    adapter = new_adapter(spec, backbone, (weight, bias))
     return {name: tensor.to(backbone.device) for name, tensor in adapter.tensors.items()}
 
 
