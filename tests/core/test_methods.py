@@ -411,6 +411,23 @@ def test_a_setting_of_the_recipe_is_changed_by_name(school: School, backbone: Ba
     assert small.bytes < large.bytes / 3
 
 
+def test_without_balance_classes_of_uneven_size_weigh_the_same(
+    school: School, backbone: Backbone
+) -> None:
+    given = school.lessons[1]
+    weights = torch.tensor([0.2, 1.0, 5.0])
+    uneven = replace(given, baseline=replace(given.baseline, weights=weights))
+
+    def logits(name: str, lesson: Lesson) -> Tensor:
+        learner = find_method(name).start(backbone)
+        learner.learn(lesson, Budget(epochs=1), 0)
+        return school.logits(learner, "second")
+
+    weighed, same = (logits(f"clr-reduced{x}", uneven) for x in ("", "+balance=false"))
+    assert not torch.equal(weighed, same)
+    assert torch.equal(same, logits("clr-reduced", given))
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from clr.core.backbone import Backbone
@@ -43,6 +44,8 @@ def learn_variant(variant: Variant, changed: Mapping[str, Any] = MappingProxyTyp
     def learn(backbone: Backbone, lesson: Lesson, budget: Budget, seed: int) -> Served:
         recipe = replace(given, epochs=budget.epochs, seed=seed)
         baseline = lesson.baseline if recipe.flips else replace(lesson.baseline, turns=())
+        if not recipe.balance:
+            baseline = replace(baseline, weights=torch.ones(len(lesson.labels)))
         spec = spec_of(lesson.task, lesson.labels, backbone, lesson.preprocessing, recipe)
         trained = fit(backbone, lesson.images, baseline, spec, recipe, seconds=budget.seconds)
         tensors = {n: t.to(backbone.device) for n, t in trained.adapter.tensors.items()}
