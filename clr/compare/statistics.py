@@ -20,7 +20,7 @@ from clr.errors import UsageError
 from clr.gate.statistics import backward_transfer, forgetting
 
 Matrix = NDArray[np.float64]
-Right = NDArray[np.bool_]
+Right = NDArray[np.bool_] | NDArray[np.float64]
 ALPHA = 0.05
 """Error rate of every two-sided interval here."""
 
@@ -93,7 +93,7 @@ def items_interval(
     same. Normal interval of a stratified mean (Cochran 1977, section 5.4).
 
     Args:
-        ours: per task, per seed: bool [n], which items are right.
+        ours: per task, per seed: [n], which items are right, or how often where that is a share.
         theirs: the same for the same items.
         alpha: error rate of both sides together.
 

@@ -109,7 +109,9 @@ def _entry(
     if not mine:
         return {"seeds": []}
     final = _final(mine, tasks)
-    learned = [one for many in mine.values() for sequence in many for one in sequence]
+    every = [one for many in mine.values() for sequence in many for one in sequence]
+    # separate tasks are learned once for all orders
+    learned = list({(one.unit.key, one.step): one for one in every}.values())
     return {
         "seeds": list(mine),
         "average": mean_interval([float(np.mean(one)) for one in final.values()]).to_dict(),
@@ -121,7 +123,7 @@ def _entry(
             for at, task in enumerate(tasks)
         },
         **_transfers(name, mine, runs.get(UPPER, {})),
-        "matrix": _matrix(mine),
+        "matrix": _matrix(mine, about["orders"]),
         "against": {
             other: _against(mine, runs[other], tasks) for other in references if other != name
         },
@@ -182,10 +184,10 @@ def _estimate(values: Sequence[float]) -> Document | None:
     return mean_interval(values).to_dict() if values else None
 
 
-def _matrix(mine: Runs) -> Document:
-    """Return the matrix of the first order, mean over seeds, as a gate report has it."""
-    first = [many[0] for many in mine.values()]
-    tasks = [one.task for one in first[0]]
+def _matrix(mine: Runs, orders: Sequence[Sequence[str]]) -> Document:
+    """Return the matrix of the first order there is, mean over seeds, as a gate report has it."""
+    found = [(order, _of_order(mine, order)) for order in orders]
+    tasks, first = next((list(order), some) for order, some in found if some)
     mean = np.mean([matrix_of(sequence) for sequence in first], axis=0)
     rows = [[round(float(v), 6) if j <= i else None for j, v in enumerate(row)]
             for i, row in enumerate(mean)]  # fmt: skip
@@ -200,6 +202,11 @@ def _matrix(mine: Runs) -> Document:
     }
 
 
+def _of_order(mine: Runs, order: Sequence[str]) -> list[Sequence[Learned]]:
+    every = [sequence for many in mine.values() for sequence in many]
+    return [one for one in every if [each.task for each in one] == list(order)]
+
+
 def _against(mine: Runs, theirs: Runs, tasks: Sequence[str]) -> Document | None:
     """Return the paired gains over another method, over the seeds that both have finished."""
     seeds = [seed for seed in mine if seed in theirs]
@@ -208,8 +215,7 @@ def _against(mine: Runs, theirs: Runs, tasks: Sequence[str]) -> Document | None:
     ours, others = _final(mine, tasks), _final(theirs, tasks)
     pair = [np.array([values[seed] for seed in seeds]) for values in (ours, others)]
     ours_right, theirs_right = (
-        [[_right(runs[seed][0], task) for seed in seeds] for task in tasks]
-        for runs in (mine, theirs)
+        [[_right(runs[seed], task) for seed in seeds] for task in tasks] for runs in (mine, theirs)
     )
     return {
         "overall": paired(*(one.mean(axis=0) for one in pair)).to_dict(),
@@ -225,8 +231,10 @@ def _against(mine: Runs, theirs: Runs, tasks: Sequence[str]) -> Document | None:
     }
 
 
-def _right(sequence: Sequence[Learned], task: str) -> Any:
-    return next(one for one in sequence if one.task == task).unit.right(task)
+def _right(many: Sequence[Sequence[Learned]], task: str) -> Any:
+    """Return in which share of the orders each test item of a task is right in the end: [n]."""
+    units = [one.unit for sequence in many for one in sequence if one.task == task]
+    return np.mean([unit.right(task) for unit in units], axis=0)
 
 
 def _probes(runs: Mapping[str, Runs], seed: int) -> dict[str, Any]:

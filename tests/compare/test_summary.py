@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +20,11 @@ SHARED = {"sequential": True, "probe": False, "clr-reduced": False, "fine-tuning
 LIMITS = Limits(max_params_pct=2.0)
 
 
-def document(units: list[Unit], per_class: tuple[int, ...] = ()) -> dict[str, Any]:
+def document(
+    units: list[Unit],
+    per_class: tuple[int, ...] = (),
+    orders: tuple[tuple[str, ...], ...] = (TASKS,),
+) -> dict[str, Any]:
     names = [one for one in SHARED if any(unit.asked.method == one for unit in units)]
     methods = {
         one: {"title": one.title(), "source": "nobody", "shared": SHARED[one]} for one in names
@@ -31,7 +36,7 @@ def document(units: list[Unit], per_class: tuple[int, ...] = ()) -> dict[str, An
             for one in TASKS
         ],
         "seeds": sorted({one.asked.seed for one in units}),
-        "orders": [list(TASKS)],
+        "orders": [list(one) for one in orders],
         "amounts": [{"images": 0, "per_class": one} for one in per_class or (0,)],
         "budget": {"epochs": 8, "seconds": None},
         "backbone": {"name": "small", "digest": "sha256:1", "parameters": 100_000,
@@ -137,6 +142,37 @@ def test_more_seeds_of_the_same_tasks_are_no_more_tasks():
 
     assert gain(5)["overall"] == gain(1)["overall"]
     assert gain(5)["overall"]["low"] < 0 < gain(5)["seeds"]["low"]
+
+
+def backwards(a: int, b: int, seed: int = 0) -> Unit:
+    """The other order of the tasks; `a` and `b` items are wrong in the end."""
+    steps = step("b", {"b": 40}), step("a", {"a": a, "b": b})
+    return unit("sequential", *steps, seed=seed, shared=True)
+
+
+BOTH = (TASKS, TASKS[::-1])
+
+
+def test_gains_over_test_images_are_of_every_order():
+    found = document([FORGOT, backwards(20, 120), *PROBE], orders=BOTH)
+    gain = entry(found, "sequential")["against"]["probe"]
+    assert gain["items"]["mean"] == pytest.approx(gain["overall"]["mean"])
+
+
+def test_a_matrix_is_of_one_order_also_where_seeds_have_finished_others():
+    found = entry(
+        document(
+            [backwards(20, 120), replace(FORGOT, asked=replace(FORGOT.asked, seed=1))], orders=BOTH
+        ),
+        "sequential",
+    )
+    assert found["matrix"]["tasks"] == list(TASKS)
+    assert found["matrix"]["rows"] == [[0.95, None], [0.5, 0.9]]
+
+
+def test_what_is_learned_once_for_all_orders_is_counted_once():
+    one, two = (entry(document(KEPT, orders=some), "clr-reduced") for some in (BOTH[:1], BOTH))
+    assert two["seconds"] == one["seconds"]
 
 
 def test_a_sequence_that_is_not_finished_counts_for_nothing():
