@@ -119,8 +119,9 @@ def proportional(sizes: Sequence[int], total: int) -> list[int]:
     return shares
 
 
-def _rank(file: File, seed: int) -> str:
-    return hashlib.sha256(f"{seed}:{file.sha256}:{file.path}".encode()).hexdigest()
+def _rank(file: File, seed: int) -> tuple[str, str]:
+    """Return where an image stands in a seed's order; names tell images of one content apart."""
+    return hashlib.sha256(f"{seed}:{file.sha256}".encode()).hexdigest(), file.path
 
 
 def read_tasks(

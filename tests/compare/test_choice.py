@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,8 +53,19 @@ def test_seeds_take_other_images_in_the_proportion_of_the_classes():
     assert Counter(one.label for one in first) == {0: 20, 1: 10}
 
 
-def test_names_of_files_decide_nothing_but_their_order():
-    renamed = Task(
-        "parts", "/nowhere", ("good", "bad"), 32, tuple(reversed(task().train)), task().test
-    )
-    assert renamed.chosen(0, 30, 0) == task().chosen(0, 30, 0)
+@given(st.integers(0, 9))
+def test_names_of_files_decide_nothing_but_their_order(seed: int):
+    def called(file: File) -> File:
+        return replace(file, path=f"train/{file.sha256[::-1]}.png")
+
+    known = task()
+    renamed = Task("parts", "/nowhere", known.labels, 32, tuple(map(called, known.train)), ())
+    first, second = ({file.sha256 for file in one.chosen(seed, 30, 0)} for one in (known, renamed))
+    assert first == second
+
+
+def test_of_equal_images_the_names_decide():
+    equal = tuple(replace(file, sha256="sha256:same") for file in task().train)
+    one, other = (Task("parts", "/nowhere", ("good", "bad"), 32, some, ())
+                  for some in (equal, equal[::-1]))  # fmt: skip
+    assert one.chosen(0, 30, 0) == other.chosen(0, 30, 0)
