@@ -176,20 +176,34 @@ def plan_path(settings: Settings, plan: Plan) -> Path:
 
 
 def keep_plan(settings: Settings, plan: Plan, command: str, made_at: str) -> Path:
-    """Write a plan for the workers and for later reports; one that is there stays."""
+    """Write a plan for the workers and for later reports.
+
+    One that is there stays, with the command that made it first, unless its task folders were
+    moved since.
+
+    Raises:
+        IntegrityBroken: the one that is there is damaged.
+    """
     path = plan_path(settings, plan)
-    if not path.is_file():
-        values = {
-            "schema": SCHEMA,
-            "digest": plan.digest,
-            "command": command,
-            "made_at": made_at,
-            "tasks": [one.to_dict() for one in plan.tasks.values()],
-            "units": {key: asdict(one) for key, one in plan.units.items()},
-            "about": dict(plan.about),
-        }
-        write_atomic(path, canonical_json(values))
+    if path.is_file():
+        kept, command, made_at = read_plan(path)
+        if _roots(kept) == _roots(plan):
+            return path
+    values = {
+        "schema": SCHEMA,
+        "digest": plan.digest,
+        "command": command,
+        "made_at": made_at,
+        "tasks": [one.to_dict() for one in plan.tasks.values()],
+        "units": {key: asdict(one) for key, one in plan.units.items()},
+        "about": dict(plan.about),
+    }
+    write_atomic(path, canonical_json(values))
     return path
+
+
+def _roots(plan: Plan) -> dict[str, str]:
+    return {name: task.root for name, task in plan.tasks.items()}
 
 
 def read_plan(path: Path) -> tuple[Plan, str, str]:
