@@ -91,6 +91,7 @@ def _read(path: Path) -> tuple[Baseline, float]:
     import json
 
     import safetensors.torch
+    from safetensors import SafetensorError
 
     from clr.core.baseline import Baseline
     from clr.core.probe import Probe
@@ -104,7 +105,7 @@ def _read(path: Path) -> tuple[Baseline, float]:
         turns = tuple(facts["turns"])
         found = Baseline(probe, one["train"], one["validation"], turns, one["weights"])
         return found, float(facts["seconds"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise IntegrityBroken(
             f"{path} is damaged: {error}.", fix="Delete it; it is made again."
         ) from error

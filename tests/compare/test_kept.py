@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+import torch
+
+from clr.core.baseline import Baseline
+from clr.core.probe import Probe
+from clr.errors import IntegrityBroken
 from clr.settings import Settings
+from flows.compare import baselines
 from flows.compare.plan import Plan, Request, keep_plan, make_plan, read_plan
 from flows.compare.tasks import File, Task
 
@@ -29,3 +36,13 @@ def test_a_comparison_goes_on_where_its_task_folders_are_now(tmp_path: Path) -> 
     plan, command, made_at = read_plan(path)
     assert plan.tasks["parts"].root == "/here"
     assert (command, made_at) == ("clr compare /there", "2026")
+
+
+@pytest.mark.parametrize("left", [0, 9, 60, -4])
+def test_a_damaged_baseline_is_an_error_that_says_what_to_do(tmp_path: Path, left: int) -> None:
+    probe = Probe(torch.zeros(2, 3), torch.zeros(2), 1.0)
+    made = Baseline(probe, torch.arange(3), torch.arange(2), (), torch.ones(2))
+    path = tmp_path / "one.safetensors"
+    path.write_bytes(baselines._to_bytes(made, 1.0)[:left])
+    with pytest.raises(IntegrityBroken, match="is damaged"):
+        baselines._read(path)
