@@ -137,7 +137,7 @@ def fit(
         mixed_on_cpu=fold,
     )
     anchors = {name: start.tensors[name].to(backbone.device) for name in parameters}
-    after_step = _after_step(tensors, anchors, average, recipe)
+    after_step = _after_step(tensors, anchors, parameters, average, recipe)
     for number in training.epochs(len(history)):
         loss = training.epoch(optimiser, number, on_step, after_step)
         epoch = training.validate() | ({} if loss is None else {"train_loss": loss})
@@ -195,6 +195,7 @@ def _parameters(
 def _after_step(
     tensors: dict[str, Tensor],
     anchors: dict[str, Tensor],
+    rates: dict[str, float],
     average: TailAverage,
     recipe: Recipe,
 ) -> AfterStep:
@@ -204,8 +205,8 @@ def _after_step(
     def apply(progress: float, factor: float) -> None:
         if recipe.weight_decay:
             for name, anchor in anchors.items():
-                lr = recipe.head_lr if name.startswith("head.") else recipe.kernel_lr
-                tensors[name].lerp_(anchor, min(1.0, factor * lr * recipe.weight_decay))
+                share = factor * rates[name] * recipe.weight_decay
+                tensors[name].lerp_(anchor, min(1.0, share))
         prune(tensors, pruned_share(progress, recipe.sparsity))
         average.update(progress)
 
