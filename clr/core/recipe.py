@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -131,7 +132,8 @@ def image_size(side: float) -> int:
 def _cast(name: str, value: Any, kind: type) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind is float and is_number:
-        return float(value)
+        with contextlib.suppress(OverflowError):  # of a whole number that no float holds
+            return float(value)
     if isinstance(value, kind) and (kind is bool) == isinstance(value, bool):
         return value
     raise UsageError(
