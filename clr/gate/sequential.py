@@ -64,7 +64,7 @@ class Judged:
     Attributes:
         verdict: what to do.
         n: values.
-        estimate: their mean; 0 without any.
+        estimate: their mean, but -1 at least and 1 at most; 0 without any.
         low, high: confidence sequence of the gain at 1 - alpha, as it is now.
         e_better, e_harm: greatest capital so far of the bets on a gain, and on a loss.
         p: anytime-valid p-value of "there is no difference", two-sided.
@@ -164,7 +164,8 @@ def judge(stream: Stream) -> Judged:
     """
     low, high = interval(stream, ALPHA)
     better, harm = e_value(stream, "up"), e_value(stream, "down")
-    estimate = float(stream.values.mean()) if len(stream) else 0.0
+    # the mean of few scores can lie beyond what a difference of two rates can be
+    estimate = float(np.clip(stream.values.mean(), -1.0, 1.0)) if len(stream) else 0.0
     verdict = Verdict.UNDECIDED
     if harm >= 2 / ALPHA:  # of both, as after a change in the world, the careful one
         verdict = Verdict.HARM

@@ -179,6 +179,11 @@ def test_a_trial_that_cannot_show_a_worthwhile_gain_is_futile():
     assert judge(paired(same[:20], same[:20])).verdict is Verdict.UNDECIDED
 
 
+@pytest.mark.parametrize(("right", "gain"), [(1, 1.0), (0, -1.0)])
+def test_the_first_answer_of_a_rare_arm_is_no_gain_beyond_all_answers(right, gain):
+    assert judge(randomised([1], [right], 0.1)).estimate == gain
+
+
 def test_without_answers_nothing_is_known():
     for stream in (paired([], []), randomised([], [], [])):
         told = judge(stream)
