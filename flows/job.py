@@ -142,7 +142,7 @@ def images_of(
         split: ``train`` or ``test``.
         spec: labels, and preprocessing unless given.
         preprocessing: another one.
-        per_class: at most so many of each class, in the order of their names.
+        per_class: at most so many of each class, spread evenly over the order of their names.
 
     Raises:
         DataRefused: a file cannot be read or decoded.
@@ -155,8 +155,9 @@ def images_of(
     for label, name in enumerate(spec.labels):
         place = folder / split / name
         files = sorted(place / path for path, _ in walk(place))
-        paths += files[:per_class]
-        labels += [label] * len(files[:per_class])
+        count = min(len(files), len(files) if per_class is None else per_class)
+        paths += [files[at * len(files) // count] for at in range(count)]
+        labels += [label] * count
     settings = session.settings
     return ImageSet(
         paths,
