@@ -25,7 +25,7 @@ ASSUMPTIONS: dict[str, tuple[str, str]] = {
 }
 """Name of each assumption in ``business:`` of task.yaml: its unit and meaning."""
 
-LARGEST, LONGEST_YEARS, LOWEST_RATE = 1e12, 100.0, -0.5
+LARGEST, SMALLEST, LONGEST_YEARS, LOWEST_RATE = 1e12, 1e-12, 100.0, -0.5
 """Bounds of what may be assumed, so that what follows from it is a finite number."""
 
 _MOST = {"current_error_rate": 1.0, "horizon_years": LONGEST_YEARS}
@@ -99,13 +99,11 @@ def missing_cost(true: str, predicted: str, subject: str = "business") -> UsageE
 
 
 def _number(name: str, value: Any, subject: str) -> float:
-    most, least = _MOST.get(name, LARGEST), LOWEST_RATE if name == "discount_rate" else 0.0
+    most, least = _MOST.get(name, LARGEST), LOWEST_RATE if name == "discount_rate" else SMALLEST
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = is_number and least <= value <= most
-    if not fits or (name in _POSITIVE and value <= 0):
-        bounds = f"from {least:g} to {most:g}"
-        if name in _POSITIVE:
-            bounds = f"above {least:g}, at most {most:g}"
+    zero = name not in _POSITIVE
+    if not is_number or not (least <= value <= most or (zero and value == 0)):
+        bounds = f"{'0 or ' if zero and least > 0 else ''}from {least:g} to {most:g}"
         raise _bad(name, value, f"a number {bounds}", subject)
     return float(value)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clr.business import ASSUMPTIONS, LARGEST, LONGEST_YEARS, LOWEST_RATE
+from clr.business import ASSUMPTIONS, LARGEST, LONGEST_YEARS, LOWEST_RATE, SMALLEST
 from clr.errors import UsageError
 from clr.roi import business_case, metrics, parse_business, payback_curve
 
@@ -194,11 +194,16 @@ def test_unknown_assumption_gets_a_near_match():
 
 
 @pytest.mark.parametrize("rate", [LOWEST_RATE, LARGEST])
-def test_whatever_may_be_assumed_comes_to_finite_numbers(rate):
-    most = {name: LARGEST for name in ASSUMED if name not in ("currency", "hourly_rate")}
-    known = {"horizon_years": LONGEST_YEARS, "discount_rate": rate, "current_error_rate": 1}
-    for price in (0, 1e-6, LARGEST):
-        case = business_case(MEASURED, most | known | {"hourly_rate": price})
+@pytest.mark.parametrize("price", [0, SMALLEST, LARGEST])
+@pytest.mark.parametrize("use", [SMALLEST, LARGEST])
+def test_whatever_may_be_assumed_comes_to_finite_numbers(rate, price, use):
+    prices = dict.fromkeys(
+        ("label_cost_per_image", "compute_cost_per_hour", "engineer_hours", "hourly_rate"), price
+    )
+    uses = dict.fromkeys(("items_per_year", "error_cost", "maintenance_hours_per_month"), use)
+    for years in (SMALLEST, 1, LONGEST_YEARS):
+        known = {"horizon_years": years, "discount_rate": rate, "current_error_rate": 1}
+        case = business_case(MEASURED, prices | uses | known)
         numbers = [end for one in case.values() for end in one.values()
                    if isinstance(end, int | float)]  # fmt: skip
         assert all(isfinite(one) for one in numbers)
@@ -212,6 +217,10 @@ def test_whatever_may_be_assumed_comes_to_finite_numbers(rate):
         ("error_cost", True),
         ("error_cost", float("nan")),
         ("current_error_rate", 1.5),
+        ("error_cost", 5e-324),
+        ("hourly_rate", 1e-13),
+        ("cost_matrix", {"a": {"b": 1e-300}}),
+        ("horizon_years", 5e-324),
         ("horizon_years", 0),
         ("discount_rate", -1),
         ("discount_rate", -0.51),
