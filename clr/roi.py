@@ -214,7 +214,7 @@ def _add_benefit(case: Case, money: str) -> None:
             "items_per_year × (current_error_rate × error_cost_before - (1 - accuracy) × "
             "error_cost_after)"
         )
-    elif "error_cost" in case:
+    elif "error_cost" in case and "cost_matrix" not in case:  # which nobody counted errors for
         before = after = case["error_cost"]["value"]
         formula = "items_per_year × (current_error_rate - (1 - accuracy)) × error_cost"
     else:

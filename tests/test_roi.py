@@ -138,6 +138,11 @@ def test_cost_matrix_weighs_errors_as_they_occurred():
     assert case["annual_benefit"]["middle"] == pytest.approx(100_000 * (0.1 * 50.5 - 0.05 * 60.4))
 
 
+def test_kinds_of_errors_that_nobody_counted_have_no_price_of_all_others():
+    case = business_case(MEASURED, ASSUMED | {"cost_matrix": COSTS})
+    assert derived(case) == {"adoption_cost", "annual_running_cost"}
+
+
 def test_error_without_a_cost_is_named():
     measured = MEASURED | {"confusion": CONFUSION}
     with pytest.raises(UsageError, match="no cost for bad taken for good"):
