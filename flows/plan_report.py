@@ -35,7 +35,7 @@ def worth(pilot: Pilot, curve: Curve, probe: Curve, target: float) -> list[Resul
         measured = {
             "accuracy": accuracy.middle,
             "accuracy_ci": (accuracy.low, accuracy.high),
-            "images_labelled": images,
+            "images_labelled": images + len(pilot.held),  # those that judge have labels, too
             "training_seconds": pilot.seconds(images),
             "baseline_accuracy": probe.accuracy(probe.pilot).middle,
         }
