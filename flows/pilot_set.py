@@ -76,8 +76,8 @@ class Pilot:
         )
 
 
-def read_pilot(session: Session, path: Path, epochs: int) -> Pilot:
-    """Read the folder, and run its images through the backbone once."""
+def read_pilot(session: Session, path: Path, epochs: int, name: str | None = None) -> Pilot:
+    """Read the folder of a task, called `name` or as it is, and run its images through once."""
     from statistics import median
 
     from clr.core.images import Preprocessing
@@ -86,7 +86,7 @@ def read_pilot(session: Session, path: Path, epochs: int) -> Pilot:
     from clr.plan import check_pilot
     from flows.asked import check_request
 
-    task = check_request(session, path, None)
+    task = check_request(session, path, name)
     LOG.info("scan      %s …", task.name)
     manifest = scan(task, max_pixels=session.settings.max_image_pixels)
     _refuse_bad_files(manifest)

@@ -92,7 +92,8 @@ def enough_data(job: Job, path: str, target: float, minutes: float) -> Criterion
 
     def compute() -> Result:
         try:
-            plan = run_plan(job.session, Path(path), target, EPOCHS, minutes, job.folder / "plan")
+            place, name = job.folder / "plan", job.task.name
+            plan = run_plan(job.session, Path(path), target, EPOCHS, minutes, place, name)
         except DataRefused as error:  # too few images for a curve, which is an answer, too
             return {"curve": None, "reason": error.message}
         return {

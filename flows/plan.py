@@ -29,7 +29,13 @@ PROBES = 5
 
 
 def run_plan(
-    session: Session, path: Path, target: float, epochs: int, minutes: float, place: Path | None
+    session: Session,
+    path: Path,
+    target: float,
+    epochs: int,
+    minutes: float,
+    place: Path | None,
+    name: str | None = None,
 ) -> Result:
     """Measure learning curves of the pilot set in `path`, fit them, write ``plan.json|png``.
 
@@ -40,6 +46,7 @@ def run_plan(
         epochs: of each CLR training.
         minutes: that CLR trainings may take.
         place: folder of the report; by default one under the workspace's state.
+        name: of the task, where the folder's is not one.
 
     Raises:
         UsageError: a bad folder, recipe or assumption.
@@ -49,7 +56,7 @@ def run_plan(
     from flows.plan_report import picture, worth
 
     started = time.monotonic()
-    pilot = read_pilot(session, path, epochs)
+    pilot = read_pilot(session, path, epochs, name)
     images, held = len(pilot.train), len(pilot.held)
     sizes = subset_sizes(images, len(pilot.classes))
     chosen, estimate = _affordable(pilot, sizes, 60 * minutes)

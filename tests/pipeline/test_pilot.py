@@ -168,9 +168,12 @@ def test_a_no_go_is_an_answer_and_ends_with_0(plant: Plant, caps: Path) -> None:
 def test_a_workspace_without_a_registry_gets_none(
     new_plant: Callable[[Path], Plant], caps: Path, tmp_path: Path
 ) -> None:
-    empty = new_plant(tmp_path / "empty")
-    done = empty.clr("pilot", caps, "--minutes", "0", "--json")
+    """And a folder whose name cannot name a task has all stages under the one that is given."""
+    empty, folder = new_plant(tmp_path / "empty"), tmp_path / "Yellow Caps"
+    shutil.copytree(caps, folder)
+    done = empty.clr("pilot", folder, "--name", "caps-3", "--minutes", "0", "--json")
     assert done.code == 0, done.err
+    assert done.json["task"] == "caps-3"
     assert done.json["criteria"][0]["against"] == "probe"
     assert done.json["criteria"][1]["earlier_tasks"] == 0
     assert not (empty.state / "mlflow.db").exists()
