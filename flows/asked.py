@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clr.errors import UsageError
+from clr.errors import ServiceUnavailable, UsageError
 from flows.session import Session
 
 if TYPE_CHECKING:
@@ -39,3 +40,21 @@ def check_request(session: Session, path: Path | str, name: str | None) -> TaskF
         )
     session.backbone.check()
     return folder
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder that something will be written into.
+
+    Raises:
+        ServiceUnavailable: it cannot be made, or not be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(folder, os.W_OK | os.X_OK) else "permission denied"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise ServiceUnavailable(
+            f"{folder} is no folder to write into: {reason}.",
+            fix="Give another folder with --output.",
+        )

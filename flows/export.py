@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clr.errors import DataRefused, IntegrityBroken, ServiceUnavailable, UsageError
+from clr.errors import DataRefused, IntegrityBroken, UsageError
+from flows.asked import require_writable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +59,7 @@ def run_export(
         raise UsageError(
             f"{target} is there already.", fix="Remove it, or give another folder with --output."
         )
-    _require_writable(output)  # now, not after a minute of work
+    require_writable(output)  # now, not after a minute of work
     adapter = _adapter(session, chosen)
     spec = _spec(session, chosen, adapter)
     size = adapter.spec.preprocessing.size
@@ -88,19 +88,6 @@ def run_export(
         "by": entry.actor,
         "entry": entry.seq,
     }
-
-
-def _require_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        reason = "" if os.access(folder, os.W_OK | os.X_OK) else "permission denied"
-    except OSError as error:
-        reason = error.strerror or str(error)
-    if reason:
-        raise ServiceUnavailable(
-            f"{folder} is no folder to write into: {reason}.",
-            fix="Give another folder with --output.",
-        )
 
 
 def _choose(session: Session, task: str, version: int | None) -> ChampionRef:

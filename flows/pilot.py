@@ -22,9 +22,15 @@ from clr.core.files import write_atomic
 from clr.pilot import criteria
 from clr.pilot.criteria import Pairs, Today
 from flows import output, prefect_api, tracking
-from flows.asked import check_request
+from flows.asked import check_request, require_writable
 from flows.job import Job, Result
-from flows.pilot_stages import enough_data, judge_pilot, measure_site, pilot_folder
+from flows.pilot_stages import (
+    enough_data,
+    judge_pilot,
+    measure_site,
+    pilot_folder,
+    site_files,
+)
 from flows.session import Session
 from flows.stages import measure_adapter, measure_before, train_adapter, validate_images
 
@@ -75,10 +81,15 @@ def run_pilot(
     Raises:
         UsageError: a bad folder, name, setting or assumption.
         DataRefused: the images are refused, or those of the line are no test.
-        ServiceUnavailable: registry or Prefect server cannot be reached.
+        ServiceUnavailable: registry or Prefect server cannot be reached, or `place` is no folder
+            that can be written.
     """
     output.log_to_stderr()
-    check_request(session, request.path, request.name)  # a slip is told before Prefect starts
+    task = check_request(session, request.path, request.name)  # a slip is told before Prefect
+    if request.site:
+        site_files(Path(request.site), task.name, task.classes)
+    if place is not None:
+        require_writable(place)
     with prefect_api.reaching():
         document: Result = pilot(asdict(request), str(session.settings.workspace))
     folder = place or session.settings.state / "pilots" / document["task"]

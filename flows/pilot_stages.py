@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,7 +123,7 @@ def measure_site(job: Job, folder: Path, adapter: str) -> Result:
         UsageError: no such folder, no images, or a class that the task does not have.
         DataRefused: an image cannot be read, or is one of the pilot's own.
     """
-    files = _site_files(job, folder)
+    files = site_files(folder, job.task.name, job.spec.labels)
 
     def compute() -> Result:
         import numpy as np
@@ -165,19 +166,23 @@ def measure_site(job: Job, folder: Path, adapter: str) -> Result:
     return {**site, "folder": str(folder.absolute())}
 
 
-def _site_files(job: Job, folder: Path) -> list[tuple[str, Path]]:
-    """Return (label, file) of every image below the class folders."""
+def site_files(folder: Path, task: str, classes: Sequence[str]) -> list[tuple[str, Path]]:
+    """Return (label, file) of every image below the class folders.
+
+    Raises:
+        UsageError: no such folder, no images, or a folder that is none of the task's classes.
+    """
     from clr.data.folder import visible
     from clr.data.listing import walk
 
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder.", fix="Give --site FOLDER/CLASS/IMAGES.")
     names = sorted(one.name for one in visible(folder) if one.is_dir(follow_symlinks=False))
-    unknown = [name for name in names if name not in job.spec.labels]
+    unknown = [name for name in names if name not in classes]
     if unknown:
         raise UsageError(
-            f"{folder / unknown[0]} is no class of {job.task.name}.",
-            fix=f"Its classes are {', '.join(job.spec.labels)}.",
+            f"{folder / unknown[0]} is no class of {task}.",
+            fix=f"Its classes are {', '.join(classes)}.",
         )
     files = [(name, folder / name / path) for name in names for path, _ in walk(folder / name)]
     if not files:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.asked import require_writable
 from flows.pilot_set import Pilot, read_pilot
 from flows.session import Session
 
@@ -51,11 +52,14 @@ def run_plan(
     Raises:
         UsageError: a bad folder, recipe or assumption.
         DataRefused: images that cannot be read, or too few of them.
+        ServiceUnavailable: `place` is no folder that can be written.
     """
     from clr.plan import as_document, fit_curve, subset_sizes
     from flows.plan_report import picture, worth
 
     started = time.monotonic()
+    if place is not None:
+        require_writable(place)  # now, not after the trainings
     pilot = read_pilot(session, path, epochs, name)
     images, held = len(pilot.train), len(pilot.held)
     sizes = subset_sizes(images, len(pilot.classes))

@@ -214,3 +214,13 @@ def test_a_class_of_the_line_that_the_task_does_not_have_is_named(
     done = plant.clr("pilot", caps, "--site", tmp_path / "line", "--minutes", "0", "--json")
     assert done.code == 2
     assert "purple" in done.json["message"]
+    assert "stage 1" not in done.err  # before hours of training
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(
+    plant: Plant, caps: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "report").write_text("a file")
+    done = plant.clr("pilot", caps, "--output", tmp_path / "report", "--json")
+    assert (done.code, done.json["error"]) == (7, "ServiceUnavailable")
+    assert "stage 1" not in done.err

@@ -148,3 +148,12 @@ def test_a_file_that_is_no_picture_is_named(
 )
 def test_a_slip_of_the_pen_ends_with_2(arguments: tuple[str, ...], plant: Plant) -> None:
     assert plant.clr("plan", *arguments).code == 2
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(
+    plant: Plant, pilot: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "report").write_text("a file")
+    done = plant.clr("plan", pilot, "--minutes", "0", "--output", tmp_path / "report", "--json")
+    assert (done.code, done.json["error"]) == (7, "ServiceUnavailable")
+    assert "probes" not in done.err
