@@ -88,12 +88,17 @@ def _counted(path: Path) -> dict[str, Any]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
-        wrong = sum(row["decided"].strip() != row["right"].strip() for row in rows)
+        pairs = [(row["decided"].strip(), row["right"].strip()) for row in rows]
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError) as error:
         raise UsageError(
             f"--today {path} is neither an error rate nor a CSV file with the columns {wanted}.",
             fix="Give 0.08, say, or one line for each decision: what was decided, what is right.",
         ) from error
-    if not rows:
+    if not pairs:
         raise UsageError(f"{path} has no decisions.", fix="Add one line for each decision.")
-    return {"wrong": wrong, "of": len(rows)}
+    if not all(decided and right for decided, right in pairs):
+        raise UsageError(
+            f"{path} has decisions without what was decided, or without what is right.",
+            fix="Fill both columns in, or leave these lines out: they would count as wrong.",
+        )
+    return {"wrong": sum(decided != right for decided, right in pairs), "of": len(pairs)}

@@ -288,3 +288,13 @@ def test_what_the_system_refuses_is_no_bug(number):
     found = output.as_clr_error(OSError(number, os.strerror(number), "/some/file"))
     assert found.exit_code == 7
     assert "/some/file" in found.message
+
+
+@pytest.mark.parametrize("line", ["dark,", ",dark", ","])
+def test_a_decision_that_nobody_judged_is_neither_right_nor_wrong(line, tmp_path):
+    (tmp_path / "decisions.csv").write_text(f"decided,right\ndark,dark\n{line}\n")
+    done = CliRunner().invoke(
+        main, ["pilot", str(tmp_path), "--today", str(tmp_path / "decisions.csv")]
+    )
+    assert done.exit_code == 2
+    assert "without what is right" in done.stderr
