@@ -21,7 +21,7 @@ KNOWN_DAYS = 28.0
 """Four whole weeks: before that a month or year is not extrapolated."""
 
 KNOWN_LABELS = 30
-"""Labelled items, drawn at random, from which on their error rate counts."""
+"""Labelled items, drawn at random or all there are, from which on their error rate counts."""
 
 ALL = 0.95
 """Share of labelled items from which on they count as all."""
@@ -157,7 +157,12 @@ def served_case(case: Mapping[str, Field], served: Served, version: Served) -> C
     }
     replace(kept, _known(served), currency(kept))
     rate = error_rate(version)
-    if rate is not None and rate["sampling"] != "sent" and "accuracy" in kept:
+    if (
+        rate is not None
+        and rate["sampling"] != "sent"
+        and rate["n"] >= KNOWN_LABELS
+        and "accuracy" in kept
+    ):
         kept["accuracy"] = _accuracy(rate, kept["accuracy"])
         _price_errors(kept, version)
     for name, one in window_fields(served).items():

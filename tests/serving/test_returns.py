@@ -90,6 +90,14 @@ def test_a_random_sample_becomes_the_accuracy_and_the_test_sets_stays_beside_it(
     assert "4 wrong of 190" in accuracy["source"]
 
 
+@pytest.mark.parametrize(("items", "counts"), [(1, False), (29, False), (30, True)])
+def test_a_few_items_are_no_accuracy_even_if_they_are_all(items: int, counts: bool) -> None:
+    few_items = Served(days=0.1, items=items, active_hours=1, labelled=items, wrong=1)
+    case = served_case(CASE, few_items, few_items)
+    assert window_fields(few_items)["error_rate"]["sampling"] == "all"
+    assert (case["accuracy"] != CASE["accuracy"]) == counts
+
+
 # --- volumes, upkeep, money
 
 
