@@ -150,10 +150,15 @@ def _windows(case: Result) -> Iterator[tuple[str, Result]]:
 
 def _row(field: Result) -> Result:
     row = {**field, "value": field.get("value", field.get("middle"))}
-    return {
-        column: json.dumps(value) if isinstance(value, dict | list) else value
-        for column, value in row.items()
-    }
+    return {column: _cell(value) for column, value in row.items()}
+
+
+def _cell(value: Any) -> Any:
+    """Return a value as a cell; words that a spreadsheet would run as a formula begin with '."""
+    if isinstance(value, dict | list):
+        return json.dumps(value)
+    formula = isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@"))
+    return f"'{value}" if formula else value
 
 
 def told(result: Result) -> str:

@@ -1,5 +1,7 @@
 """The business case: what is measured, assumed and derived, and never mixed up."""
 
+import csv
+import io
 from math import isfinite
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from clr.business import ASSUMPTIONS, LARGEST, LONGEST_YEARS, LOWEST_RATE, SMALLEST
 from clr.errors import UsageError
 from clr.roi import business_case, metrics, parse_business, payback_curve
+from flows.roi import as_csv
 
 # busy machines are slow, which is no failure
 few = settings(max_examples=60)
@@ -47,6 +50,13 @@ DERIVED = {
 
 def ends(field):
     return field["low"], field["middle"], field["high"]
+
+
+def number(cell):
+    try:
+        return isfinite(float(cell))
+    except ValueError:
+        return False
 
 
 def derived(case):
@@ -282,3 +292,13 @@ def test_settings_know_the_same_assumptions():
     prefix = "business_"
     known = {name.removeprefix(prefix) for name in Settings.model_fields if prefix in name}
     assert known == set(ASSUMPTIONS) - {"cost_matrix", "defects"}  # which are a task's own
+
+
+def test_no_cell_of_the_sheet_is_a_formula():
+    """A spreadsheet would show #NAME? for how a value came about, or run what somebody wrote."""
+    case = business_case(MEASURED, ASSUMED | {"currency": "=1+1"})
+    assert case["npv"]["formula"].startswith("-")
+    sheet = as_csv({"tasks": {"caps": {"version": 1, "roi": case}}})
+    words = [cell for row in csv.reader(io.StringIO(sheet)) for cell in row if not number(cell)]
+    assert "'=1+1" in words
+    assert not [cell for cell in words if cell.startswith(("=", "+", "-", "@"))]
