@@ -24,6 +24,9 @@ Field = dict[str, Any]
 Case = dict[str, Field]
 Ends = tuple[float, float, float]
 
+OF_PROBE = "1 - baseline_accuracy"
+"""Source of `current_error_rate` where nobody said what it is today: the linear probe's error."""
+
 _PRICES = ("compute_cost_per_hour", "engineer_hours", "hourly_rate")
 
 MEASUREMENTS: dict[str, str] = {
@@ -70,7 +73,7 @@ def business_case(measured: Mapping[str, Any], assumptions: Mapping[str, Any]) -
             "kind": "measured",
             "unit": "share",
             "value": round(1 - case["baseline_accuracy"]["value"], 12),
-            "source": "1 - baseline_accuracy",
+            "source": OF_PROBE,
         }
     add_error_costs(case, measured, money)
     return derive(case)

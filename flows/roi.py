@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import ClrError, UsageError
+from clr.roi import OF_PROBE
 from flows.session import Session
 from flows.status import has_registry
 from flows.text import table
@@ -202,6 +203,8 @@ def _production(name: str, told: Result) -> str:
 
 
 def _kind(field: Result) -> str:
+    if field.get("source") == OF_PROBE:
+        return f"{field['kind']} (the linear probe's)"
     was = field.get("assumed")
     return field["kind"] if was is None else f"{field['kind']} (assumed: {_number(was)})"
 

@@ -15,6 +15,7 @@ from clr.gate.style import CSS
 from clr.pages import templates
 from clr.pilot import words
 from clr.pilot.figure import bars
+from clr.roi import OF_PROBE
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -99,7 +100,7 @@ def _worth(case: Document, said: Mapping[str, str], language: str) -> list[dict[
         ends = ["value"] if "value" in field else ["low", "middle", "high"]
         rows.append(
             {
-                "name": said[f"roi:{name}"],
+                "name": said["roi:probe" if field.get("source") == OF_PROBE else f"roi:{name}"],
                 "kind": field["kind"],
                 "values": [_value(field, end, said, language) for end in ends],
             }

@@ -22,6 +22,9 @@ __all__ = [
     "threshold_of",
 ]
 
+MOST = 1_000_000
+"""Images, beyond which a law's number has more digits than meaning."""
+
 Facts = Mapping[str, Any]
 Ends = Mapping[str, float | None]
 
@@ -151,7 +154,12 @@ def _data(one: Facts, language: str) -> str:
 
 
 def _bound(images: float | None, language: str) -> str:
-    return WORDS[language]["no bound"] if images is None else count(images, language)
+    words = WORDS[language]
+    if images is None:
+        return words["no bound"]
+    if images > MOST:
+        return words["over"].format(images=count(MOST, language))
+    return count(images, language)
 
 
 def _payback(one: Facts, language: str) -> str:

@@ -95,3 +95,20 @@ def test_money_is_marked_and_absent_without_assumptions() -> None:
     assert 'class="kindof">assumed' in page
     assert 'class="kindof">derived' in page
     assert "there is no money on this page" in render(document(business={}), "en")
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_the_error_of_the_linear_probe_is_not_called_todays(language: str) -> None:
+    words = WORDS[language]
+    given, probe = (render(document(today=one), language) for one in (Today(0.08), None))
+    assert words["roi:current_error_rate"] in given
+    assert f">{words['roi:current_error_rate']}<" not in probe
+    assert words["roi:probe"] in probe
+
+
+@pytest.mark.parametrize(("language", "shown"), [("en", "over 1,000,000"), ("ja", "1,000,000枚超")])
+def test_a_number_beyond_all_meaning_is_not_spelled_out(language: str, shown: str) -> None:
+    needed = {"verdict": "far", "low": 300.0, "middle": 9.1e12, "high": 3.2e41}
+    page = render(document(curve=CURVE | {"needed": needed}), language)
+    assert page.count(shown) == 2
+    assert "9,100,000" not in page
