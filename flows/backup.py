@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from clr import __version__
 from clr.errors import IntegrityBroken, ServiceUnavailable
 from clr.registry.acts import LOCAL
+from clr.registry.faults import redact
 from flows import backup_data, backup_git, databases, provenance
 from flows.snapshot import Item, Snapshot
 from flows.store import Store, newest, open_store
@@ -248,7 +249,9 @@ def _databases(got: Collection, session: Session) -> Result:
     for name in databases.servers(settings):
         got.taken(f"dumps/{name}")
     if settings.registry_url and not settings.registry_database:
-        got.left_out.append(f"the registry of {settings.registry}, unless it is this workspace's")
+        got.left_out.append(
+            f"the registry of {redact(settings.registry)}, unless it is this workspace's"
+        )
     return {"ledger": ledger or None, "quiet": quiet}
 
 

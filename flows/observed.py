@@ -16,6 +16,7 @@ from json import JSONDecodeError, loads
 from typing import Any
 
 from clr.errors import ClrError, ServiceUnavailable
+from clr.registry.faults import redact
 from clr.settings import Settings
 from flows import arrivals, running
 from flows.prefect_api import send
@@ -96,10 +97,10 @@ def _named(settings: Settings) -> dict[str, Known]:
     named = {}
     if settings.registry:
         url = settings.registry
-        named["registry"] = {"address": url, "health": f"{url}/health"}
+        named["registry"] = {"address": redact(url), "health": f"{url}/health"}
     api = os.environ.get(running.API, "")
     if api:
-        named["prefect"] = {"address": api.removesuffix("/api"), "health": f"{api}/health"}
+        named["prefect"] = {"address": redact(api.removesuffix("/api")), "health": f"{api}/health"}
     return named
 
 

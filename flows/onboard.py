@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 from prefect import flow
 from prefect.states import Completed
 
+from clr.registry.faults import redact
 from flows import artifacts, output, prefect_api, register, tracking
 from flows.asked import check_request
 from flows.job import Job, Result
@@ -148,7 +149,7 @@ def _train_and_judge(job: Job, validation: Any, seconds: dict[str, float]) -> Re
 
 def _show(job: Job, run: Any, judged: Any) -> None:
     """Show in Prefect's UI what the gate said, and where the rest is."""
-    task, registry = job.task.name, job.session.settings.registry
+    task, registry = job.task.name, redact(job.session.settings.registry)
     artifacts.gate(task, judged.report)
     artifacts.links(task, {"MLflow run": f"{registry}/{run.link()}" if registry else ""})
 

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from clr.errors import ServiceUnavailable
+from clr.registry.faults import redact
 from clr.settings import Settings
 from flows import running
 
@@ -95,8 +96,10 @@ def send(api: str, auth: str, path: str, body: Any, seconds: float = SECONDS) ->
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         bad = isinstance(error, httpx.HTTPStatusError)
         said = f": {answer.text[:200]}" if bad else ""
+        # the words of the first have the address, password and all
+        why = f"HTTP {answer.status_code}" if bad else str(error)
         raise ServiceUnavailable(
-            f"Prefect's server at {api} does not take {path}: {error}{said}.",
+            f"Prefect's server at {redact(api)} does not take {path}: {why}{said}.",
             fix="See that it runs and that PREFECT_API_AUTH_STRING is right; it is tried again.",
             **({"status": answer.status_code} if bad else {}),
         ) from error

@@ -7,6 +7,7 @@ from typing import Any
 
 from clr.errors import ServiceUnavailable
 from clr.registry.acts import TRAINER_USER
+from clr.registry.faults import redact
 from clr.registry.login import is_own
 from clr.registry.server.secrets import TRAINER_PASSWORD, find_secret
 from clr.settings import Settings
@@ -44,8 +45,11 @@ def models(settings: Settings) -> dict[str, dict[str, Any]]:
                     found[model["name"]] = _model(model)
                 token = page.get("next_page_token") or ""
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
+        why = str(error)
+        if isinstance(error, httpx.HTTPStatusError):  # its words have the address, password and all
+            why = f"HTTP {error.response.status_code}"
         raise ServiceUnavailable(
-            f"The registry at {settings.registry} does not tell what it has: {error}.",
+            f"The registry at {redact(settings.registry)} does not tell what it has: {why}.",
             fix="See that it runs, and that this user may read CLR_HOME/secrets.",
         ) from error
     return found

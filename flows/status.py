@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import ClrError, ServiceUnavailable
+from clr.registry.faults import redact
 from flows.session import Session
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _waiting(session: Session, versions: Mapping[str, Sequence[Version]]) -> lis
     """Return the candidates that nobody has decided about: {task, version, since, link}."""
     from clr.registry.versions import PENDING
 
-    server = session.settings.registry
+    server = redact(session.settings.registry)
     return [
         {
             "task": name,
@@ -231,6 +232,6 @@ def has_registry(session: Session) -> bool:
 
 
 def _services(session: Session, health: Result) -> Result:
-    url = session.settings.registry or f"embedded, {session.settings.state / 'mlflow.db'}"
+    url = redact(session.settings.registry) or f"embedded, {session.settings.state / 'mlflow.db'}"
     others = {name: one["address"] for name, one in health.items() if one["address"]}
     return {**others, "registry": url}

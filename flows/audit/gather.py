@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from clr.audit.claims import BrokenLink
 from clr.errors import IntegrityBroken, UsageError
+from clr.registry.faults import redact
 from flows.audit import history
 from flows.audit.chosen import Asked, choose, unknown
 from flows.audit.data import Look, look
@@ -150,7 +151,7 @@ def gather(session: Session, asked: Asked) -> Found:
         history=times,
         admitted=_admitted(session, times, version.version),
         serving=serving[1] if serving else "",
-        address=session.settings.registry,
+        address=redact(session.settings.registry),
     )
 
 

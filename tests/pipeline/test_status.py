@@ -78,9 +78,13 @@ def test_the_live_table_is_shown_again_and_again(working, capsys):
 
 
 def test_a_server_that_is_gone_is_told_and_the_rest_is_shown(working):
-    gone = {"CLR_REGISTRY_URL": "http://127.0.0.1:9", "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    gone = {
+        "CLR_REGISTRY_URL": "http://rita:secret@127.0.0.1:9",
+        "PREFECT_API_URL": "http://rita:secret@127.0.0.1:9/api",
+    }
     answer = working.clr("status", "--json", **gone)
     assert answer.code == 0
+    assert "secret" not in answer.out + answer.err
     states = {name: one["state"] for name, one in answer.json["health"].items()}
     assert states == {"registry": "unreachable", "prefect": "unreachable"}
     assert any("registry IS UNREACHABLE (http://127.0.0.1:9)" in one

@@ -239,8 +239,9 @@ def test_the_policy_allows_its_own_style_sheet_and_nothing_else(
 def test_without_the_registry_the_journal_is_shown(filled: Any) -> None:
     from clr.serving.dashboard.facts import Reader
 
-    settings = filled.settings(registry_url="http://127.0.0.1:9")
+    settings = filled.settings(registry_url="http://rita:secret@127.0.0.1:9")
     facts = Reader(settings).facts()
+    assert "secret" not in repr(facts)  # its address is in every link of the pages
     assert [one for one in facts.problems if one.startswith("Registry: ")]
     assert facts.tasks["red"].told["total"]["items"]["value"] > 1000
     assert facts.tasks["red"].champion == 0

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from clr.errors import ClrError
+from clr.registry.faults import redact
 from clr.roi import Case, Field
 from clr.serving.production import Production, produced, read_production
 from clr.serving.upkeep import Upkeep, as_rows, read_upkeep
@@ -78,7 +79,7 @@ class Facts:
         tasks: by name.
         releases: acts that changed what serves, or, without a ledger, the releases as they were
             made; newest first.
-        registry: address of the registry's pages; empty: it has none.
+        registry: address of the registry's pages, without a password; empty: it has none.
         problems: what could not be read, a sentence each.
     """
 
@@ -134,7 +135,7 @@ class Reader:
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             tasks=dict(sorted(tasks.items())),
             releases=tuple(releases[:50]),
-            registry=self._settings.registry,
+            registry=redact(self._settings.registry),
             problems=tuple(problems),
         )
 
