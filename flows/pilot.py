@@ -219,10 +219,11 @@ def _write(folder: Path, document: Result, languages: Sequence[str]) -> Result:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "pilot.json", json.dumps(document, indent=1, ensure_ascii=False).encode())
     pages = {}
-    for language in languages:
+    for language in LANGUAGES:
         path = folder / f"pilot.{language}.html"
-        write_atomic(path, render(document, language).encode())
-        pages[language] = str(path)
+        if language in languages or path.exists():  # no page of before says something else
+            write_atomic(path, render(document, language).encode())
+            pages[language] = str(path)
     return {"report": str(folder / "pilot.json"), "pages": pages}
 
 

@@ -112,6 +112,8 @@ def test_the_same_command_does_nothing_twice_and_decides_the_same(
 ) -> None:
     again = plant.clr("pilot", caps, "--today", "0.4", "--minutes", "0", "--json")
     assert again.json["criteria"] == tried.json["criteria"]
+    japanese = Path(again.json["pages"]["ja"]).read_text("utf-8")  # which was there before
+    assert again.json["made_at"].replace("T", " ")[:19] in japanese
     assert "epoch" not in again.err
     assert "probes on" not in again.err
 
