@@ -56,9 +56,7 @@ def run_export(
     chosen = _choose(session, task, version)
     target = output / export_formats.name_of(form, task, chosen.version)
     if target.exists():
-        raise UsageError(
-            f"{target} is there already.", fix="Remove it, or give another folder with --output."
-        )
+        raise _there(target)
     require_writable(output)  # now, not after a minute of work
     adapter = _adapter(session, chosen)
     spec = _spec(session, chosen, adapter)
@@ -164,7 +162,7 @@ def compare(session: Session, chosen: ChampionRef, adapter: Adapter, exported: L
             f"{count - same} of {count} labels differ, logits by up to {differences:.3g} "
             f"of {largest:.3g}.",
             fix="Nothing was written. Export in another format, and report this one.",
-            compared=told,
+            compared={one: None if value != value else value for one, value in told.items()},
         )
     return told
 
@@ -215,14 +213,22 @@ def _put(files: dict[str, bytes], target: Path) -> None:
 
 
 def _publish(files: dict[str, bytes], target: Path) -> None:
-    """Write the export whole or not at all."""
-    if "" in files:
-        _put(files, target)
-        return
+    """Write the export whole or not at all, over nothing that came there meanwhile."""
     partial = target.parent / f".partial-{secrets.token_hex(8)}"
     try:
         _put(files, partial)
-        partial.rename(target)
+        try:
+            target.touch(exist_ok=False) if "" in files else target.mkdir()
+        except FileExistsError as error:
+            raise _there(target) from error
+        partial.replace(target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        partial.unlink(missing_ok=True)
         raise
+
+
+def _there(target: Path) -> UsageError:
+    return UsageError(
+        f"{target} is there already.", fix="Remove it, or give another folder with --output."
+    )

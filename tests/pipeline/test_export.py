@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ import torch
 
 from clr.audit.ledger import open_ledger
 from clr.errors import IntegrityBroken, ServiceUnavailable
+from flows import export
 from flows.export import compare
 
 if TYPE_CHECKING:
@@ -137,8 +138,11 @@ def test_what_answers_otherwise_is_refused(working: Plant) -> None:
         nearly.mul_(1.01)
     with pytest.raises(IntegrityBroken, match="answers otherwise"):
         compare(session, *found[TASK], right)
-    with pytest.raises(IntegrityBroken, match="logits by up to nan"):
+    with pytest.raises(IntegrityBroken, match="logits by up to nan") as caught:
         compare(session, *found[TASK], lambda batch: torch.full((len(batch), 2), torch.nan))
+    assert (
+        json.loads(json.dumps(caught.value.as_dict(), allow_nan=False))["compared"]["images"] == 24
+    )
 
 
 def test_where_a_test_image_cannot_be_read_it_is_compared_on_noise(
@@ -150,3 +154,21 @@ def test_where_a_test_image_cannot_be_read_it_is_compared_on_noise(
     told = working.clr("export", TASK, "--format", "torchscript", *out, CLR_IMAGE_CACHE_MB="0")
     assert told.code == 0, told.err
     assert told.json["compared"]["on"] == "seeded noise"
+
+
+@pytest.mark.parametrize("form", ["torchscript", "safetensors-bundle"])
+def test_what_came_there_meanwhile_is_not_overwritten(
+    form: str, working: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out" / (f"{TASK}-1.pt" if form == "torchscript" else f"{TASK}-1")
+    compared = export.compare
+
+    def somebody_else_first(*about: Any) -> Any:
+        target.mkdir() if form == "safetensors-bundle" else target.write_text("mine")
+        return compared(*about)
+
+    monkeypatch.setattr(export, "compare", somebody_else_first)
+    done = working.clr("export", TASK, "--format", form, "--output", target.parent, "--json")
+    assert (done.code, done.json["error"]) == (2, "UsageError")
+    assert list(target.parent.iterdir()) == [target]
+    assert target.is_dir() or target.read_text() == "mine"
