@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clr.core.files import sha256_bytes
-from clr.data.repository import git_output, git_root
+from clr.data.repository import git_output, git_root, run_git
 from clr.errors import ServiceUnavailable
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ def _ends(got: Collection, workspace: Path) -> bytes:
 def _bundle(got: Collection, workspace: Path) -> None:
     out = str(got.temporary(BUNDLE))
     options = ("-c", "pack.threads=1")
-    git_output(workspace, *options, "bundle", "create", "--quiet", out, "HEAD", "--all")
+    born = run_git(workspace, "rev-parse", "--verify", "--quiet", "HEAD").returncode == 0
+    what = ("HEAD", "--all") if born else ("--all",)  # a tag may be there before any commit
+    git_output(workspace, *options, "bundle", "create", "--quiet", out, *what)
     got.taken(BUNDLE)
 
 
@@ -92,20 +94,13 @@ def restore(folder: Path, bundle: Path | None, about: Mapping[str, str]) -> None
         )
     git_output(folder, "-c", "init.defaultBranch=main", "init", "--quiet")
     if bundle is not None:
-        git_output(
-            folder,
-            "fetch",
-            "--quiet",
-            "--update-head-ok",
-            str(bundle),
-            "refs/*:refs/*",
-            "+HEAD:refs/clr/head",
-        )
+        refs = ["refs/*:refs/*"] if about["head"] else ["refs/*:refs/*", "+HEAD:refs/clr/head"]
+        git_output(folder, "fetch", "--quiet", "--update-head-ok", str(bundle), *refs)
     if about["head"]:
         git_output(folder, "symbolic-ref", "HEAD", about["head"])
     elif bundle is not None:
         commit = git_output(folder, "rev-parse", "refs/clr/head").strip()
         git_output(folder, "update-ref", "--no-deref", "HEAD", commit)
-    if bundle is not None:
         git_output(folder, "update-ref", "-d", "refs/clr/head")
+    if bundle is not None:
         git_output(folder, "reset", "--quiet", "--mixed")

@@ -113,6 +113,16 @@ def test_a_clone_of_a_part_of_the_history_comes_back_as_that(working: Any, tmp_p
     assert git(part.root, "log", "--format=%s") == "more\n"
 
 
+def test_an_anchor_before_the_first_commit_is_in_the_backup(working: Any, tmp_path: Path) -> None:
+    assert git(working.root, "rev-list", "--all") == ""
+    assert working.clr("anchor", "--git", "--json").code == 0
+    answer = working.clr("backup", tmp_path / "safe", "--json")
+    assert answer.code == 0, answer
+    new = bring_back(working, tmp_path / "safe", tmp_path / "new")
+    assert git(new.root, "show-ref") == git(working.root, "show-ref")
+    assert new.clr("verify", "--json").json["checked"]["anchors"] == 1
+
+
 def test_what_is_there_is_not_stored_again(working: Any, safe: Path) -> None:
     before = {path: path.stat().st_ino for path in objects(safe)}
     image = next(path for path in (working.root / "data").rglob("*.png"))
