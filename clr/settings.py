@@ -267,13 +267,19 @@ class Settings(BaseSettings):
         return {name: value for name, value in values.items() if value not in (None, "")}
 
 
+def absolute(path: Path) -> Path:
+    """Return an absolute path without ``..``: its parents are the folders that it lies in."""
+    place = path.absolute()
+    return place.resolve() if ".." in place.parts else place
+
+
 def find_workspace(start: Path | None = None) -> Path:
     """Return the nearest folder at or above `start` that holds ``data.dvc``.
 
     Raises:
         UsageError: there is none.
     """
-    start = (start or Path(os.environ.get("CLR_WORKSPACE", "."))).absolute()
+    start = absolute(start or Path(os.environ.get("CLR_WORKSPACE", ".")))
     for folder in (start, *start.parents):
         if (folder / "data.dvc").is_file():
             return folder
@@ -293,7 +299,7 @@ def load_settings(workspace: Path | None = None) -> Settings:
             cannot be read whole.
     """
     adopt()
-    root = find_workspace() if workspace is None else workspace.absolute()
+    root = find_workspace() if workspace is None else absolute(workspace)
     path = root / "clr.env"
     env_file.check(path, {f"CLR_{name.upper()}" for name in Settings.model_fields})
     try:

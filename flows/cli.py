@@ -64,15 +64,22 @@ def init(directory: Path, as_json: bool) -> None:
     from clr.data.repository import git_root
     from clr.data.workspace import init_workspace
     from clr.registry.server.templates import TEMPLATES
+    from clr.settings import absolute
 
     made = init_workspace(directory, TEMPLATES)
-    if git_root(directory) is None:
+    root, workspace = git_root(directory), absolute(directory)
+    if root is None:
         output.note(
             "git is not installed, so no repository was made: data.dvc has no history.\n"
             "Install git, then run the same command again."
         )
+    elif root != workspace:
+        output.note(
+            f"It lies in the git repository {root}: that keeps the history of data.dvc and takes\n"
+            "the tags of `clr anchor --git`, and `clr backup` leaves it out."
+        )
     output.emit(
-        {"workspace": str(directory.absolute()), "created": [str(path) for path in made]},
+        {"workspace": str(workspace), "created": [str(path) for path in made]},
         as_json,
         lambda _: f"Workspace ready in {directory}. Next: cd {directory} && clr onboard PATH",
     )

@@ -20,7 +20,7 @@ from clr.data import listing
 from clr.errors import ClrError, IntegrityBroken, ServiceUnavailable, UsageError
 from clr.registry.acts import LOCAL
 from clr.registry.moved import follow
-from clr.settings import load_settings
+from clr.settings import absolute, load_settings
 from flows import backup_git, databases, provenance
 from flows.snapshot import Item, Snapshot
 from flows.store import Store, open_store
@@ -50,7 +50,7 @@ def run_restore(source: Path, into: Path | None) -> Result:
     folder, name = _asked(source)
     with open_store(folder, create=False) as store:
         snapshot = store.read(name or (store.names() or ["none"])[-1])
-        target = (into or Path(snapshot.facts["workspace"])).expanduser().absolute()
+        target = absolute((into or Path(snapshot.facts["workspace"])).expanduser())
         digest = store.digest(snapshot.name)
         LOG.info("restore   %s of %s into %s", snapshot.name, store.folder, target)
         with _beside(target) as staged:

@@ -9,11 +9,13 @@ from collections.abc import Collection
 from pathlib import Path
 
 from clr.errors import ServiceUnavailable
+from clr.settings import absolute
 
 
 def git_root(folder: Path) -> Path | None:
     """Return the root of the git repository around `folder`, or None."""
-    for place in (folder.absolute(), *folder.absolute().parents):
+    here = absolute(folder)
+    for place in (here, *here.parents):
         if (place / ".git").exists():
             return place
     return None

@@ -17,7 +17,7 @@ from clr.data.dvc import IGNORED, ignore_patterns
 from clr.data.listing import EMPTY_DATA_DVC, EMPTY_DIR, keep_object, object_path
 from clr.data.repository import git_root, run_git
 from clr.errors import ServiceUnavailable, UsageError
-from clr.settings import Settings
+from clr.settings import Settings, absolute
 
 DVC_CONFIG = """\
 [core]
@@ -51,7 +51,7 @@ def init_workspace(directory: Path, files: Mapping[str, str] | None = None) -> l
             no git repository, or it has a ``data`` folder of its own.
         ServiceUnavailable: it cannot be written.
     """
-    root = directory.absolute()
+    root = absolute(directory)
     _refuse_foreign(root)
     try:
         return _make(root, files or {})

@@ -154,6 +154,38 @@ def test_without_git_the_missing_history_is_told(
     assert (told.stderr, (tmp_path / "w/.git").is_dir()) == ("", True)
 
 
+def test_beside_a_repository_it_has_one_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git_init(tmp_path / "code")
+    monkeypatch.chdir(tmp_path / "code")
+    told = CliRunner().invoke(main, ["init", "../plant", "--json"])
+    assert (told.exit_code, told.stderr) == (0, "")
+    assert json.loads(told.stdout)["workspace"] == str(tmp_path / "plant")
+    assert (tmp_path / "plant" / ".git").is_dir()
+
+
+def test_in_a_repository_it_is_told_whose_the_history_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git_init(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    told = CliRunner().invoke(main, ["init", "plant"])
+    assert told.exit_code == 0
+    assert f"in the git repository {tmp_path}:" in told.stderr
+
+
+def test_a_folder_beside_a_workspace_is_not_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init_workspace(tmp_path / "plant")
+    monkeypatch.chdir(tmp_path / "plant")
+    with pytest.raises(UsageError, match="not inside a workspace"):
+        find_workspace(Path("../other"))
+    monkeypatch.setenv("CLR_WORKSPACE", "../plant/incoming")
+    assert load_settings().workspace == tmp_path / "plant"
+
+
 def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "incoming").write_text("mine")
     with pytest.raises(ServiceUnavailable, match=f"{tmp_path / 'incoming'}: File exists") as caught:
