@@ -80,3 +80,8 @@ class Interrupted(ClrError):
     """Ctrl-C ended the command: what was finished stays, and the same command goes on."""
 
     exit_code = 130
+
+
+def extra(name: str) -> str:
+    """Return how an extra of pyproject.toml is installed; the package is on no index."""
+    return f"In the folder of clr's source: uv sync --frozen --inexact --extra {name}"

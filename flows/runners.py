@@ -22,7 +22,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from clr.errors import ServiceUnavailable, UsageError
+from clr.errors import ServiceUnavailable, UsageError, extra
 from clr.settings import Settings
 from flows.session import Session
 
@@ -85,7 +85,7 @@ def _installed(kind: str) -> Any:
     except ImportError as error:
         raise UsageError(
             f"CLR_TASK_RUNNER is {kind}, but its packages are not installed: {error}.",
-            fix=f"pip install 'clr-pipeline[{kind}]', or set CLR_TASK_RUNNER=threads.",
+            fix=f"{extra(kind)}. Or set CLR_TASK_RUNNER=threads.",
             setting="CLR_TASK_RUNNER",
         ) from error
     return runners

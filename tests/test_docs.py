@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -112,6 +113,17 @@ def test_every_fault_has_a_test() -> None:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert len(cells) == 4, row
         assert _TEST.search(cells[3]), f"no test shows this: {row}"
+
+
+def test_an_extra_is_installed_from_the_source_and_is_there() -> None:
+    """Neither ``clr`` nor ``clr-pipeline`` of an index is this project: that is whose they are."""
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    sources = [file for folder in ("clr", "flows") for file in (ROOT / folder).rglob("*.py")]
+    for file in (*PAGES, *sources):
+        text = file.read_text(encoding="utf-8")
+        assert not re.search(r"\bclr(-pipeline)?\[", text), file
+        named = re.findall(r"--extra (\w+)|\bextra\('(\w+)'\)", text)
+        assert {one or other for one, other in named} <= known.keys(), file
 
 
 def test_a_wrong_name_is_found(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from clr.core.export_code import as_source
 from clr.core.files import canonical_json
-from clr.errors import UsageError
+from clr.errors import UsageError, extra
 
 Form = Literal["onnx", "torchscript", "safetensors-bundle"]
 FORMS: tuple[str, ...] = get_args(Form)
@@ -65,7 +65,7 @@ def require(form: Form) -> None:
     if missing:
         raise UsageError(
             f"To export ONNX, {', '.join(missing)} must be installed.",
-            fix="Install the extra: uv sync --extra onnx, or pip install 'clr[onnx]'.",
+            fix=f"{extra('onnx')}.",
         )
 
 

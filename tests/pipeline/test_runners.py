@@ -177,7 +177,7 @@ def test_without_its_packages_a_runner_says_what_to_install(
     monkeypatch.setitem(sys.modules, f"prefect_{kind}", None)
     with pytest.raises(UsageError) as caught:
         task_runner(Settings(workspace=Path(), task_runner=kind))
-    assert f"pip install 'clr-pipeline[{kind}]'" in caught.value.fix
+    assert f"uv sync --frozen --inexact --extra {kind}" in caught.value.fix
 
 
 @pytest.mark.parametrize(("kind", "scheme"), [("dask", "tcp://"), ("ray", "ray://"), ("ray", "")])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clr.errors import ServiceUnavailable
+from clr.errors import ServiceUnavailable, extra
 from clr.registry.faults import calling, redact
 from clr.registry.moved import LOCATIONS, follow
 from clr.registry.server.config import artifacts_folder, database_url
@@ -79,7 +79,7 @@ def _prepare_postgresql(url: str) -> None:
         raise ServiceUnavailable(
             f"The database {redact(url)} cannot be used: {words[:300]}",
             fix="See that it runs, that CLR_REGISTRY_DATABASE names an existing database, user "
-            "and password, and that the extra clr[postgres] is installed.",
+            f"and password, and that its driver is installed. {extra('postgres')}.",
         ) from error
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from clr.errors import ServiceUnavailable, UsageError
+from clr.errors import ServiceUnavailable, UsageError, extra
 from clr.registry.server.config import artifacts_folder, artifacts_url
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _reaching(what: str, act: Callable[[], Any]) -> Any:
     except ImportError as error:
         raise UsageError(
             "Files in S3 need a package that is not installed.",
-            fix='Install it: pip install "clr-pipeline[s3]".',
+            fix=f"{extra('s3')}.",
         ) from error
     try:
         return act()
