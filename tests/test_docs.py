@@ -95,6 +95,12 @@ def test_the_commands_that_a_page_shows_are_there(page: Path) -> None:
     assert wrong_commands(page.read_text(encoding="utf-8")) == []
 
 
+def test_the_readme_leads_to_every_page() -> None:
+    linked = {target.partition("#")[0] for target in _LINK.findall(prose(ROOT / "README.md"))}
+    pages = {page.relative_to(ROOT).as_posix() for page in PAGES} - {"README.md"}
+    assert pages | {"docs/results/README.md"} <= linked
+
+
 def test_each_clause_of_the_compliance_page_has_evidence_and_a_command() -> None:
     text = (ROOT / "docs" / "compliance.md").read_text(encoding="utf-8")
     tables = text.partition("## How long things are kept")[0]
