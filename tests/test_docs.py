@@ -132,6 +132,25 @@ def test_an_extra_is_installed_from_the_source_and_is_there() -> None:
         assert {one or other for one, other in named} <= known.keys(), file
 
 
+def metrics(source: str) -> set[str]:
+    """The names under which Prometheus sees what a module of ours counts and measures."""
+    text = (ROOT / source).read_text(encoding="utf-8")
+    counters = set(re.findall(r"Counter(?:MetricFamily)?\(\s*\"(clr_\w+)\"", text))
+    named = set(re.findall(r"\"(clr_\w+)\"", text))
+    return named - counters | {f"{name}_total" for name in counters}
+
+
+def test_the_metrics_that_pages_name_are_there() -> None:
+    of_up = metrics("flows/metrics.py")
+    table = prose(ROOT / "docs" / "up.md").partition("\n## Metrics\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(clr_\w+)`", table, flags=re.M)) == of_up
+    drift = {f"clr_drift_{name}" for name in ("values", "capital", "alarm")}  # tests/serving
+    there = of_up | metrics("clr/serving/observing.py") | drift
+    for page in PAGES:
+        named = set(re.findall(r"`(clr_(?:serve|drift|up|service)\w*)`", prose(page)))
+        assert named <= there, page.name
+
+
 def test_a_wrong_name_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# A b\n[x](no.md) [y](#a-b) [z](#c) [w](https://example.com)\n")

@@ -7,10 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from clr.serving.errors import KINDS
+from clr.serving.values import Code
 from clr.settings import Settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
@@ -58,6 +60,11 @@ def test_there_is_an_example_of_each_way_to_call():
 def test_every_kind_of_error_is_listed():
     listed = {code: (int(status), title) for code, status, title in rows("Errors")}
     assert listed == {code: (kind.status, kind.title) for code, kind in KINDS.items()}
+
+
+def test_every_code_of_an_image_without_an_answer_is_listed():
+    (listed,) = re.findall(r"; `code` is ((?:`[a-z-]+`[,\s]*(?:or )?)+)\.", PAGE)
+    assert re.findall(r"`([a-z-]+)`", listed) == list(get_args(Code))
 
 
 def test_the_limits_have_their_defaults():
