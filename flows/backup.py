@@ -218,7 +218,7 @@ def _about(settings: Settings, secrets: bool) -> Result:
 
 
 def _claims(got: Collection, state: Path) -> None:
-    databases_here = {Path(name).name for name in databases.SQLITE}
+    databases_here = {Path(name).name for name in (*databases.SQLITE, databases.JOURNAL)}
     beside = {f"{name}{end}" for name in databases_here for end in ("", "-wal", "-shm", "-journal")}
     for entry in sorted(state.iterdir()) if state.is_dir() else ():
         if entry.name in MADE_AGAIN | NAMED | beside or _passing(entry.name):
@@ -257,6 +257,7 @@ def _databases(got: Collection, session: Session) -> Result:
 
 def _contents(got: Collection, session: Session) -> None:
     settings = session.settings
+    backup_data.answers(got, settings)
     for name in sorted(NAMED):
         got.tree(settings.state / name, f"state/{name}")
     got.tree(settings.state / "cache" / "gates", "state/cache/gates")

@@ -1,4 +1,4 @@
-"""The part of a backup that is data: what is pinned, DVC's objects, what came in, what git has."""
+"""The part of a backup that is data: pinned, in DVC, come in, known to git, answered."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from clr.data import dvc, listing
 from clr.data.repository import git_output, git_root
 from clr.data.versioning import exclusive
 from clr.errors import IntegrityBroken
-from flows import named
+from flows import databases, named
 
 if TYPE_CHECKING:
+    from clr.settings import Settings
     from flows.backup import Collection
     from flows.session import Session
 
@@ -143,3 +144,21 @@ def _fetched(got: Collection, session: Session, oid: str, path: str) -> bool:
         return False
     got.files[path] = got.store.keep_bytes(data, path, 0o444)
     return True
+
+
+def answers(got: Collection, settings: Settings) -> None:
+    """Take the prediction server's answers; they name no file, and damage to them stops nothing.
+
+    Raises:
+        ServiceUnavailable: they stayed locked, or there is no room.
+    """
+    source, path = settings.state / databases.JOURNAL, f"state/{databases.JOURNAL}"
+    if not source.is_file():
+        return
+    try:
+        databases.copy_sqlite(source, got.temporary(path))
+    except IntegrityBroken as error:
+        got.temporary(path).unlink(missing_ok=True)
+        got.left_out.append(f"the answers of the prediction server: {error.message}")
+    else:
+        got.taken(path)

@@ -34,6 +34,9 @@ ATTEMPTS = 8
 SQLITE = ("mlflow.db", "auth.db", "ledger/ledger.db")
 """Below ``CLR_HOME``."""
 
+JOURNAL = "serving/journal.db"
+"""The same, of the prediction server, which writes to it all the time; no act is in it."""
+
 
 def servers(settings: Settings) -> dict[str, str]:
     """Return the PostgreSQL databases of a workspace: name of the dump to address.

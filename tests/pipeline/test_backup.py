@@ -17,6 +17,10 @@ from typing import Any
 
 import pytest
 
+from clr.serving.journal import Journal, answer, journal_path
+from flows.backup import Collection
+from tests.serving.journals import answers
+
 
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +125,38 @@ def test_an_anchor_before_the_first_commit_is_in_the_backup(working: Any, tmp_pa
     new = bring_back(working, tmp_path / "safe", tmp_path / "new")
     assert git(new.root, "show-ref") == git(working.root, "show-ref")
     assert new.clr("verify", "--json").json["checked"]["anchors"] == 1
+
+
+def test_answers_that_are_being_written_are_in_it_whole(
+    working: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite moves rows from one file of the journal to the other while both are read."""
+    journal = Journal(journal_path(working.state), keep_days=36_500, keep_rows=1000)
+    given = answers(200, first=0.0, every=1.0)
+    journal.write(given).result()
+    real = Collection.file
+
+    def moved(self: Collection, source: Path, path: str) -> Any:
+        if path.endswith("-wal"):
+            journal._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return real(self, source, path)
+
+    monkeypatch.setattr(Collection, "file", moved)
+    assert working.clr("backup", tmp_path / "safe").code == 0
+    journal.close()
+    new = bring_back(working, tmp_path / "safe", tmp_path / "new")
+    assert answer(new.state, given[-1].request_id) == given[-1]
+
+
+def test_answers_that_are_damaged_are_named_and_the_rest_is_kept(
+    working: Any, tmp_path: Path
+) -> None:
+    journal_path(working.state).parent.mkdir(exist_ok=True)
+    journal_path(working.state).write_bytes(b"this is no database" * 1000)
+    made = working.clr("backup", tmp_path / "safe", "--json")
+    assert made.code == 0, made
+    assert ["answers of the prediction server" in one for one in made.json["left_out"]] == [True]
+    assert working.clr("backup", tmp_path / "safe", "--verify").code == 0
 
 
 def test_what_is_there_is_not_stored_again(working: Any, safe: Path) -> None:
