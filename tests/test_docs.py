@@ -12,6 +12,8 @@ from pathlib import Path
 import click
 import pytest
 
+from clr.settings import Settings
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 
@@ -109,6 +111,17 @@ def test_each_clause_of_the_compliance_page_has_evidence_and_a_command() -> None
     without = [row[0].strip() for row in rows if row[0] != " clause " and "`clr " not in row[3]]
     assert without == ["control", "17(3)(b), (e)"]
     assert len(list(commands(tables))) > 60
+
+
+def test_how_long_things_are_kept_is_what_the_settings_say() -> None:
+    section = prose(ROOT / "docs" / "compliance.md").partition("## How long things are kept")[2]
+    table = "".join(line for line in section.splitlines(True) if line.startswith("|"))
+    named = set(re.findall(r"`CLR_(KEEP_\w+)`", table))
+    assert {name.lower() for name in named} == {
+        name for name in Settings.model_fields if name.startswith("keep_")
+    }
+    for name, default in re.findall(r"`CLR_(\w+)` \((\d+)", table):
+        assert Settings.model_fields[name.lower()].default == int(default), name
 
 
 def test_every_fault_has_a_test() -> None:
