@@ -243,17 +243,22 @@ def predict(images: tuple[Path, ...], task: str | None, as_json: bool) -> None:
 @main.command()
 @as_json
 def settings(as_json: bool) -> None:
-    """Show every setting: name, value in force, meaning.
+    """Show every setting: name, value in force, meaning; of an address no user and password.
 
     \b
     Example:  CLR_SEED=7 clr settings
     """
+    from clr.registry.faults import redact
     from clr.settings import load_settings
 
     values = load_settings()
     table = {
-        f"CLR_{name.upper()}": {"value": getattr(values, name), "meaning": field.description}
+        f"CLR_{name.upper()}": {
+            "value": redact(value) if isinstance(value, str) else value,
+            "meaning": field.description,
+        }
         for name, field in type(values).model_fields.items()
+        for value in [getattr(values, name)]
     }
     output.emit(json.loads(json.dumps(table, default=str)), as_json, text.settings)
 

@@ -227,6 +227,16 @@ def test_init_makes_a_workspace_in_which_commands_work(tmp_path):
     assert not (tmp_path / "w/.clr/mlflow.db").exists()
 
 
+@pytest.mark.parametrize("address", ["postgresql://clr:hush@db/clr", "postgresql://[clr:hush@db"])
+def test_the_settings_are_shown_without_passwords(tmp_path, monkeypatch, address):
+    CliRunner().invoke(main, ["init", str(tmp_path / "w")])
+    monkeypatch.chdir(tmp_path / "w")
+    monkeypatch.setenv("CLR_LEDGER_URL", address)
+    for more in ((), ("--json",)):
+        shown = CliRunner().invoke(main, ["settings", *more])
+        assert (shown.exit_code, "hush" in shown.output) == (0, False), shown.output
+
+
 def test_a_reader_who_leaves_early_is_no_error(tmp_path):
     """As in ``clr settings | head -1``."""
     CliRunner().invoke(main, ["init", str(tmp_path / "w")])

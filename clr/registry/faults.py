@@ -31,7 +31,10 @@ class RegistryDenied(ServiceUnavailable):
 
 def redact(uri: str) -> str:
     """Return `uri` without user name and password, fit for messages."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # no address at all, which may hold a password as well
+        return uri.rpartition("@")[2]
     if "@" not in parts.netloc:
         return uri
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
