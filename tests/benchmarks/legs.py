@@ -27,7 +27,7 @@ from tests import factory
 from tests.waiting import until
 
 IMAGES = int(os.environ.get("CLR_BENCH_IMAGES", "2000"))
-EPOCHS = int(os.environ.get("CLR_BENCH_EPOCHS", "5"))
+EPOCHS = int(os.environ.get("CLR_BENCH_EPOCHS", "12"))
 TASKS = int(os.environ.get("CLR_BENCH_DROPS", "2"))
 SMALL = os.environ.get("CLR_BENCH_BACKBONE", "default") == "small"
 WORK = ("validate", "baseline", "train", "measure", "gate")
