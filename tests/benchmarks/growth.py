@@ -236,7 +236,9 @@ def _commands(session: Session, figures: Figures) -> None:
     for name, command in commands.items():
         with _clock(figures, name):
             answer = command(session)
-    assert not answer["problems"], answer["problems"][:5]
+    # a release that all tasks joined at once is one that no gate report admits
+    found = [one["kind"] for one in answer["problems"]]
+    assert found == ["gate-mismatch"], answer["problems"][:5]
 
 
 def as_table(found: dict[int, Figures]) -> str:
