@@ -105,20 +105,20 @@ def ask(place: str) -> int | None:
 
 
 def serve(place: Path) -> None:
-    """Load everything, then fork for whoever asks, until SIGTERM."""
+    """Load everything, then fork for whoever asks, or asked meanwhile, until SIGTERM."""
     from flows import output
 
     output.log_to_stderr()
-    for name in MODULES:
-        importlib.import_module(name)
-    gc.collect()
-    gc.freeze()  # else the first collection in a fork touches, and so copies, every page of it
     with socket.socket(socket.AF_UNIX) as listener:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.unlink(missing_ok=True)
         os.umask(0o077)
         _at(place, listener.bind)
-        listener.listen(64)
+        listener.listen(64)  # who asks while all is loaded waits, which is sooner than by itself
+        for name in MODULES:
+            importlib.import_module(name)
+        gc.collect()
+        gc.freeze()  # else the first collection in a fork touches, and so copies, every page of it
         LOG.info("warm      flow runs begin at once")
         runs: dict[int, socket.socket] = {}
         listener.settimeout(0.2)

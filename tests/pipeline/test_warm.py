@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,15 +26,22 @@ JOB = """
 
 @pytest.fixture
 def loaded(tmp_path):
-    """A loaded process whose runs are `JOB`; folder with its socket."""
+    """A loaded process whose runs are `JOB`; its socket."""
+    with loading(tmp_path, "()") as found:
+        yield found
+
+
+@contextmanager
+def loading(tmp_path, modules):
+    """A process that loads `modules`, and whose runs are `JOB`; its socket."""
     if not sys.platform.startswith("linux"):
         pytest.skip("forks are made on Linux alone")
     deep = tmp_path / ("deep" * 20)  # a socket's name may not be as long
     deep.mkdir()
     (tmp_path / "job.py").write_text(textwrap.dedent(JOB))
     code = (
-        "import pathlib, sys; from flows import warm; warm.MODULES = (); warm.ENGINE = 'job';"
-        "warm.serve(pathlib.Path(sys.argv[1]))"
+        f"import pathlib, sys; from flows import warm; warm.MODULES = {modules};"
+        "warm.ENGINE = 'job'; warm.serve(pathlib.Path(sys.argv[1]))"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, deep / "socket"],
@@ -66,6 +74,18 @@ def test_environment_folder_output_and_exit_code_are_the_runs_own(loaded, tmp_pa
         said, _ = client.communicate(timeout=30)
     assert said.rpartition(" ")[0] == f"of the run {tmp_path}"
     assert client.returncode == code
+
+
+def test_who_asks_while_it_loads_waits_for_it(tmp_path):
+    go = tmp_path / "go"
+    (tmp_path / "slow.py").write_text(
+        f"import pathlib, time\nwhile not pathlib.Path({str(go)!r}).exists(): time.sleep(0.05)"
+    )
+    with loading(tmp_path, "('slow',)") as (_, place), run(place, "3", cwd=tmp_path) as client:
+        with pytest.raises(subprocess.TimeoutExpired):
+            client.wait(2)
+        go.touch()
+        assert client.wait(30) == 3  # by itself it would have been Prefect's engine
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
