@@ -116,7 +116,7 @@ _LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 
 def _command(host: str, port: int) -> list[str]:
     return [
-        *(sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"),
+        *(sys.executable, "-m", "uvicorn", "--factory", "flows.prefect_app:create_app"),
         *("--host", host, "--port", str(port), "--log-level", "error", "--lifespan", "on"),
         *("--timeout-graceful-shutdown", "3"),
     ]
