@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import os
 import socket
-import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,27 +93,18 @@ def process_ticks(number: int) -> str | None:
 def say_where() -> None:
     """Write machine, process and attempt into this run, so that its death is noticed at once.
 
-    Nothing waits for it: where another writes at the same moment, Prefect's client tries again
-    seconds later. A failure is no reason to stop.
+    A failure is no reason to stop.
     """
     found = _run()
     if found is None or not os.environ.get("PREFECT_API_URL"):
         return
-    labels: dict[str, Any] = {
-        PROCESS: f"{socket.gethostname()}:{os.getpid()}:{found.run_count}",
-        BEGAN: process_ticks(os.getpid()) or "",
-    }
-    context = contextvars.copy_context()  # its log lines are this run's
-    work = partial(context.run, _label, found.id, labels)
-    threading.Thread(target=work, name="say-where", daemon=True).start()
-
-
-def _label(run: Any, labels: dict[str, Any]) -> None:
     from prefect.client.orchestration import get_client
 
+    here = f"{socket.gethostname()}:{os.getpid()}:{found.run_count}"
     try:
         with get_client(sync_client=True) as client:
-            client.update_flow_run_labels(run, labels)
+            began = process_ticks(os.getpid()) or ""
+            client.update_flow_run_labels(found.id, {PROCESS: here, BEGAN: began})
     except Exception as error:
         LOG.warning("onboard   Prefect's server does not note who works: %s", error)
 
