@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clr.core.adapter import Adapter
 from clr.core.backbone import Backbone
-from clr.core.mixing.batch import Instead, Part, act, allow, common, in_order
+from clr.core.mixing.batch import Alike, Part, act, allow, common, in_order
 from clr.core.mixing.lanes import Lanes
 from clr.core.mixing.shelf import Shelf
 from clr.core.places import acting
@@ -120,7 +120,7 @@ class MixedNetwork:
         return output
 
     @cached_property
-    def _alike(self) -> Instead:
+    def _alike(self) -> Alike:
         return common(self.backbone)
 
     def _parts(self, names: Sequence[str]) -> list[Part]:

@@ -12,7 +12,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.std_conv import ScaledStdConv2d
 from torch import Tensor, nn
 
-from clr.core.mixing.convolve import convolve, is_wide, narrow, wide
+from clr.core.mixing.convolve import Convolve, is_wide, narrow, wide
 
 KINDS = (nn.Conv2d, Conv2dSame, ScaledStdConv2d)
 
@@ -54,7 +54,7 @@ def test_any_convolution_of_wide_images_gives_what_it_gives_of_others(data: Any)
     with torch.inference_mode():
         wanted = convolution(x)
         for given_ in (x, x.contiguous(memory_format=torch.channels_last), taken(x)):
-            found = convolve(convolution, given_)
+            found = Convolve(convolution)(given_)
             torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
@@ -75,5 +75,27 @@ def test_networks_of_depthwise_and_pointwise_convolutions_stay_wide() -> None:
         nn.Conv2d(8, 16, 1),
         Conv2dSame(8, 8, 3, groups=8),
     ):
-        assert is_wide(convolve(convolution, x)), convolution
-    assert not is_wide(convolve(nn.Conv2d(8, 8, 3), x))
+        assert is_wide(Convolve(convolution)(x)), convolution
+    assert not is_wide(Convolve(nn.Conv2d(8, 8, 3))(x))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_batches_of_any_size_one_after_another_give_what_each_gives_alone(bias: bool) -> None:
+    convolution = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=bias)
+    kept = Convolve(convolution)
+    with torch.inference_mode():
+        for count in (3, 1, 2, 7, 7, 4):
+            x = images(count, 8, 9, 9)
+            torch.testing.assert_close(kept(taken(x)), convolution(x), atol=1e-5, rtol=1e-5)
+
+
+def test_the_order_is_changed_before_channels_become_many() -> None:
+    few = taken(images(4, 8, 6, 6))
+    more, fewer = nn.Conv2d(8, 32, 1), nn.Conv2d(8, 4, 1)
+    small, large = (nn.Conv2d(32, 32, size, groups=32) for size in (3, 5))
+    with torch.inference_mode():
+        assert is_wide(Convolve(more, small)(few))
+        changed = Convolve(more, large)(few)
+        assert changed.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(changed, more(few), atol=1e-5, rtol=1e-5)
+        assert is_wide(Convolve(fewer, nn.Conv2d(4, 4, 5, groups=4))(few))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import torch
 from torch import Tensor, nn
 
 from clr.core.backbone import Backbone
 from clr.core.folding import folded, rest_of
-from clr.core.mixing.convolve import convolve
+from clr.core.mixing.convolve import Convolve
 from clr.core.mixing.fold import Affine, FoldedAdapter
 from clr.core.mixing.steps import Steps, normalise
 from clr.core.places import Function, Places, plain, prepare
@@ -38,7 +38,20 @@ def in_order(parts: Sequence[Part]) -> list[Part]:
     return sorted(parts, key=lambda part: (part.adapter.structure, -len(part.rows)))
 
 
-def act(backbone: Backbone, alike: Instead, parts: Sequence[Part]) -> Places:
+@dataclass(frozen=True, eq=False)
+class Alike:
+    """What the images of all tasks have in common, in one backbone.
+
+    Attributes:
+        itself: by convolution, what it does by itself.
+        instead: what acts where no task does anything of its own: batch norms in convolutions.
+    """
+
+    itself: Mapping[nn.Conv2d, Function]
+    instead: Instead
+
+
+def act(backbone: Backbone, alike: Alike, parts: Sequence[Part]) -> Places:
     """Return what acts where for a batch of these parts.
 
     Tasks of one structure act together. Where those of another do something else, they do it
@@ -65,36 +78,38 @@ def allow(backbone: Backbone) -> None:
     prepare(Places(instead=dict.fromkeys([*modules, *norms], _same)))
 
 
-def common(backbone: Backbone) -> Instead:
-    """Return what acts where no task does anything of its own: batch norms in convolutions."""
-    instead: Instead = {one: partial(convolve, one) for one in backbone.convolutions.values()}
-    for path, pair in folded(backbone).items():
-        instead[backbone.convolutions[path]] = partial(convolve, pair.twin)
-        instead[pair.norm] = rest_of(pair.norm, in_place=True)
-    return instead
+def common(backbone: Backbone) -> Alike:
+    """Return what is the same for every batch."""
+    convolutions, pairs = backbone.convolutions, folded(backbone)
+    twins = {convolutions[path]: pair.twin for path, pair in pairs.items()}
+    then = dict(pairwise(convolutions.values()))
+    itself = {one: Convolve(one, then.get(one)) for one in convolutions.values()}
+    instead: Instead = {one: Convolve(twins.get(one, one), then.get(one)) for one in itself}
+    instead |= {pair.norm: rest_of(pair.norm, in_place=True) for pair in pairs.values()}
+    return Alike(itself, instead)
 
 
-def _section(backbone: Backbone, alike: Instead, parts: Sequence[Part]) -> Instead:
+def _section(backbone: Backbone, alike: Alike, parts: Sequence[Part]) -> Instead:
     adapters = [part.adapter for part in parts]
     images = [len(part.rows) for part in parts]
-    first, pairs, instead = adapters[0], folded(backbone), dict(alike)
+    first, pairs, instead = adapters[0], folded(backbone), dict(alike.instead)
     for path, convolution in backbone.convolutions.items():
         step, pair = first.steps.get(path), pairs.get(path)
         if step is not None:
             steps = Steps([one.steps[path] for one in adapters], images)
-            instead[convolution] = partial(_reprogrammed, convolution, steps)
+            instead[convolution] = partial(_reprogrammed, alike.itself[convolution], steps)
             if pair is not None and step.shift is None:
                 del instead[pair.norm]
         elif pair is not None and pair.norm in first.norms:
-            instead[convolution] = partial(convolve, convolution)
+            instead[convolution] = alike.itself[convolution]
     for norm in first.norms:
         norms = [one.norms[norm] for one in adapters]
         instead[norm] = partial(_normalised, rest_of(norm, in_place=True), norms, images)
     return instead
 
 
-def _reprogrammed(convolution: nn.Conv2d, steps: Steps, x: Tensor) -> Tensor:
-    return steps(convolve(convolution, x))
+def _reprogrammed(itself: Function, steps: Steps, x: Tensor) -> Tensor:
+    return steps(itself(x))
 
 
 def _normalised(

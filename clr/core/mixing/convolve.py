@@ -40,23 +40,65 @@ def is_wide(x: Tensor) -> bool:
     return x.permute(2, 3, 0, 1).is_contiguous()
 
 
-def convolve(convolution: nn.Conv2d, x: Tensor) -> Tensor:
-    """Return what the backbone's convolution gives, in the order of memory that its input has.
+class Convolve:
+    """One of the backbone's convolutions, in the order of memory that its input has.
 
     One that mixes the pixels and the channels of an image needs them side by side. So has one of
-    large kernels on a small map, since these would have to be repeated for every image.
+    large kernels on a small map, since these would have to be repeated for every image. The order
+    is changed for it where there is least to move: before a 1×1 convolution that makes many
+    channels out of few.
     """
-    images, pixels = len(x), math.prod(x.shape[2:])
-    if images == 1 or pixels == 1:
-        return _plain(convolution, x)
+
+    def __init__(self, module: nn.Conv2d, then: nn.Conv2d | None = None) -> None:
+        """Know the convolution, and the one after it where there is one.
+
+        Args:
+            module: the convolution; its weights stay as they are from now on.
+            then: what its output goes to. Where that is not so, only time is lost.
+        """
+        self._module, self._then = module, then
+        self._repeated = module.weight, module.bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the convolution of images [N, C, H, W]."""
+        images, pixels = len(x), math.prod(x.shape[2:])
+        if images == 1 or pixels == 1:
+            return _plain(self._module, x)
+        if _is_pointwise(self._module):
+            return _pointwise(self._module, x, (2, 3, 0, 1) if self._stays(x) else (0, 2, 3, 1))
+        if not is_wide(x):
+            return _plain(self._module, x)
+        if _is_done_wide(self._module, pixels):
+            return narrow(_plain(self._for_each(images), wide(x)), images)
+        return _plain(self._module, x.contiguous(memory_format=torch.channels_last))
+
+    def _stays(self, x: Tensor) -> bool:
+        """Say whether the order of these images stays wide."""
+        if self._then is None or self._module.out_channels <= self._module.in_channels:
+            return is_wide(x)
+        return is_wide(x) and _is_done_wide(self._then, math.prod(x.shape[2:]))
+
+    def _for_each(self, images: int) -> nn.Conv2d:
+        """Return a depthwise convolution that does to each of so many images the same."""
+        (weight, bias), channels = self._repeated, self._module.groups * images
+        if len(weight) < channels:
+            weight = self._module.weight.repeat(images, 1, 1, 1)
+            bias = None if self._module.bias is None else self._module.bias.repeat(images)
+            self._repeated = weight, bias
+        twin = copy.copy(self._module)
+        twin.groups = channels
+        vars(twin)["_parameters"] = {
+            "weight": weight[:channels],
+            "bias": None if bias is None else bias[:channels],
+        }
+        return twin
+
+
+def _is_done_wide(convolution: nn.Conv2d, pixels: int) -> bool:
+    """Say whether a map of so many pixels is as well off wide."""
     if _is_pointwise(convolution):
-        order = (2, 3, 0, 1) if is_wide(x) else (0, 2, 3, 1)
-        return _pointwise(convolution, x, order)
-    if not is_wide(x):
-        return _plain(convolution, x)
-    if _is_depthwise(convolution) and pixels >= 2 * math.prod(convolution.kernel_size):
-        return narrow(_plain(_repeated(convolution, images), wide(x)), images)
-    return _plain(convolution, x.contiguous(memory_format=torch.channels_last))
+        return True
+    return _is_depthwise(convolution) and pixels >= 2 * math.prod(convolution.kernel_size)
 
 
 def _pointwise(convolution: nn.Conv2d, x: Tensor, order: Sequence[int]) -> Tensor:
@@ -85,34 +127,24 @@ def _is_pointwise(convolution: nn.Conv2d) -> bool:
     return one_each and convolution.groups == 1 and convolution.padding in ((0, 0), "same", "valid")
 
 
-def _repeated(convolution: nn.Conv2d, images: int) -> nn.Conv2d:
-    """Return a depthwise convolution that does to each of so many images the same."""
-    twin = copy.copy(convolution)
-    twin.groups = convolution.groups * images
-    bias = convolution.bias
-    vars(twin)["_parameters"] = {
-        "weight": convolution.weight.repeat(images, 1, 1, 1),
-        "bias": None if bias is None else bias.repeat(images),
-    }
-    return twin
-
-
 def _plain(convolution: nn.Conv2d, x: Tensor) -> Tensor:
-    """Return what a convolution gives; TensorFlow's padding without a padded copy of its input.
+    """Return what a convolution gives; TensorFlow's padding without a padded copy of a large map.
 
     That pads by one pixel more at the end than at the start. Padding as much at the start gives a
-    few pixels more there, which are cut off.
+    few pixels more there, which are cut off, and that copies the output sooner or later.
     """
     if type(convolution) is not Conv2dSame:
         return plain(convolution, x)
-    padding, cut = [], []
+    missing, counts = [], []
     for size, kernel, stride, dilation in zip(
         x.shape[2:], convolution.kernel_size, convolution.stride, convolution.dilation, strict=True
     ):
-        count = -(-size // stride)
-        missing = max(0, (count - 1) * stride + (kernel - 1) * dilation + 1 - size)
-        first = -(-(missing - 2 * (missing // 2)) // stride)
-        padding.append(missing // 2 + first * stride)
+        counts.append(-(-size // stride))
+        missing.append(max(0, (counts[-1] - 1) * stride + (kernel - 1) * dilation + 1 - size))
+    padding, cut = [], []
+    for short, count, stride in zip(missing, counts, convolution.stride, strict=True):
+        first = -(-(short - 2 * (short // 2)) // stride)
+        padding.append(short // 2 + first * stride)
         cut.append(slice(first, first + count))
     y = F.conv2d(
         x,
