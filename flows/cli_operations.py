@@ -52,11 +52,16 @@ def backup(directory: Path, verify: bool, without_secrets: bool, as_json: bool) 
 def _verify(report: dict[str, Any], as_json: bool) -> None:
     broken = [one for one in report["snapshots"] if one["problems"]]
     refusal = None
-    if broken or not report["snapshots"]:
+    if broken:
         what = f"{len(broken)} of {len(report['snapshots'])} snapshots cannot be restored whole."
-        first = broken[0]["problems"][0] if broken else "there is none"
         refusal = IntegrityBroken(
-            f"{what} First: {first}.", fix="Remove the broken ones and make a new backup."
+            f"{what} First: {broken[0]['problems'][0]}.",
+            fix="Remove the broken ones and make a new backup.",
+        )
+    elif not report["snapshots"]:
+        refusal = IntegrityBroken(
+            f"{report['backup']} holds no snapshot: nothing could be restored from it.",
+            fix="Make one with `clr backup DIRECTORY`, or name the folder that has them.",
         )
     output.emit(report, as_json, _checked, refusal)
 

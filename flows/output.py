@@ -101,6 +101,9 @@ def as_clr_error(error: Exception) -> ClrError:
     while cause is not None:
         if isinstance(cause, ClrError):
             return cause
+        short = shortage(cause)
+        if short is not None:
+            return short
         if isinstance(cause, OSError) and cause.errno in _WORDS:
             where = f" ({cause.filename})" if cause.filename else ""
             return ServiceUnavailable(
@@ -111,6 +114,23 @@ def as_clr_error(error: Exception) -> ClrError:
     return ClrError(
         f"Unexpected {type(error).__name__}: {error}",
         fix=f"This is a bug in clr; please report it with {_crash_report(error)}.",
+    )
+
+
+def shortage(error: BaseException) -> ClrError | None:
+    """Return an error that says the memory did not suffice; None where `error` is another.
+
+    PyTorch has a class of its own for that on a GPU, and none on a CPU.
+    """
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    told = isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    if not (named or told):
+        return None
+    why = (str(error).splitlines() or [""])[0][:200]
+    return ServiceUnavailable(
+        f"Not enough memory{f': {why}' if why else '.'}",
+        fix="Free some, or ask for less: recipe.batch_size and recipe.image_size in task.yaml, "
+        "CLR_PARALLEL, CLR_IMAGE_CACHE_MB. The same command goes on where it stopped.",
     )
 
 

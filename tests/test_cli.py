@@ -300,6 +300,18 @@ def test_what_the_system_refuses_is_no_bug(number):
     assert "/some/file" in found.message
 
 
+def test_too_little_memory_is_no_bug_on_any_device():
+    import torch
+
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(10**15)
+    for error in (refused.value, torch.OutOfMemoryError("CUDA out of memory."), MemoryError()):
+        found = output.as_clr_error(error)
+        assert found.exit_code == 7, error
+        assert "Not enough memory" in found.message
+    assert output.as_clr_error(RuntimeError("shapes differ")).exit_code == 1
+
+
 @pytest.mark.parametrize("line", ["dark,", ",dark", ","])
 def test_a_decision_that_nobody_judged_is_neither_right_nor_wrong(line, tmp_path):
     (tmp_path / "decisions.csv").write_text(f"decided,right\ndark,dark\n{line}\n")

@@ -232,11 +232,17 @@ class Journal:
             self.problem = ""
 
     def _insert(self, rows: Iterable[Row]) -> None:
+        refused = None
         with self._database:
             for row in rows:
                 values = astuple(row)
                 places = ", ".join("?" * len(values))
-                self._database.execute(f"{_INSERT[type(row)]} ({places})", values)
+                try:
+                    self._database.execute(f"{_INSERT[type(row)]} ({places})", values)
+                except sqlite3.IntegrityError as error:  # of this row; the others are kept
+                    refused = error
+        if refused is not None:
+            raise refused
 
     def _sweep(self) -> None:
         """Delete what is too old, and answers beyond the limit.

@@ -15,7 +15,7 @@ import numpy as np
 from clr.compare.unit import Asked, State, Step, Unit
 from clr.core.files import write_atomic
 from clr.errors import ClrError
-from flows import provenance
+from flows import output, provenance
 from flows.compare.baselines import baseline_of
 from flows.compare.meter import measured
 from flows.compare.plan import NEIGHBOUR_IMAGES, Plan, plan_of, unit_path
@@ -63,7 +63,7 @@ class Done:
 
 
 def perform(session: Session, job: Job) -> Done:
-    """Do one unit and keep it; an error of ours is an answer and is not kept.
+    """Do one unit and keep it; an error of ours, or too little memory, is an answer, not kept.
 
     Raises:
         OSError: what is measured cannot be written.
@@ -75,8 +75,11 @@ def perform(session: Session, job: Job) -> Done:
     asked = plan.units[job.key]
     try:
         unit = _measure(session, plan, job.key, asked)
-    except ClrError as error:
-        return Done(job.key, failure=error.as_dict())
+    except Exception as error:
+        known = error if isinstance(error, ClrError) else output.shortage(error)
+        if known is None:
+            raise
+        return Done(job.key, failure=known.as_dict())
     write_atomic(path, unit.to_bytes())
     accuracy = unit.accuracy(-1, asked.tasks[-1])
     return Done(job.key, time.perf_counter() - started, accuracy)

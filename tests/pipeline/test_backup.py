@@ -250,6 +250,9 @@ def test_a_full_disk_leaves_no_half_snapshot(working: Any, tmp_path: Path) -> No
         assert "space" in answer.err or "full" in answer.err
         assert "Traceback" not in answer.err
         assert not list((disk / "safe" / "snapshots").iterdir())
+        checked = working.clr("backup", disk / "safe", "--verify")
+        assert checked.code == 6
+        assert "holds no snapshot" in checked.err
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         assert working.clr("backup", disk / "safe").code == 0
     finally:

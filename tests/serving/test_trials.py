@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import signal
 import threading
 import time
@@ -439,3 +440,16 @@ def test_a_trial_that_is_over_is_forgotten(tmp_path):
     journal.close()
     assert figures(tmp_path, replace(TRIAL, share=0.0)).first == 0.0
     assert not labelled(tmp_path, "a")
+
+
+def test_a_row_that_cannot_be_kept_takes_no_other_with_it(tmp_path):
+    journal = Journal(journal_path(tmp_path), keep_days=90, keep_rows=10)
+    rows = [replace(SAMPLE, request_id=one, time=time.time()) for one in ("a", "b", "c")]
+    rows[1] = replace(rows[1], probability=math.nan)  # SQLite takes that for nothing at all
+    journal.write(rows).result(timeout=60)
+    assert "probability" in journal.problem
+    journal.write([replace(rows[0], request_id="d")]).result(timeout=60)
+    assert journal.problem == ""
+    journal.close()
+    found = {one: answer(tmp_path, one) is not None for one in "abcd"}
+    assert found == {"a": True, "b": False, "c": True, "d": True}
