@@ -8,6 +8,7 @@ is stored needs unpickling.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from clr.errors import ServiceUnavailable
 from clr.settings import Settings
@@ -28,9 +29,18 @@ def prepare(settings: Settings) -> None:
             f"The folder of all state cannot be made: {home}: {error.strerror}.",
             fix="Set CLR_HOME to a folder that is writable and has room.",
         ) from error
+    _hide_from_git(settings)
     for name, value in defaults(settings).items():
         os.environ.setdefault(name, value)
     running.use_prefect(settings)
+
+
+def _hide_from_git(settings: Settings) -> None:
+    """Let no ``git add .`` take the state, secrets in it too: ``clr init`` knew of ``.clr``."""
+    hidden = settings.state / ".gitignore"
+    if hidden.is_relative_to(settings.workspace.absolute()):
+        with suppress(OSError), hidden.open("x") as file:  # not where it stands already
+            file.write("*\n")
 
 
 def defaults(settings: Settings) -> dict[str, str]:

@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import struct
+import subprocess
 import zlib
 
 import numpy as np
@@ -366,3 +367,13 @@ def test_a_link_that_leads_in_a_circle_is_no_bug(plant, tmp_path, command, error
     (tmp_path / "circle").symlink_to("circle")
     told = plant.clr(command, tmp_path / "circle", "--json")
     assert (told.code, words in json.dumps(told.json)) == (error.exit_code, True), told
+
+
+def test_state_that_lies_elsewhere_in_the_workspace_is_not_taken_by_git(plant):
+    assert plant.clr("status", CLR_HOME="state").code == 0
+    (plant.root / "state" / "secret").touch()
+    seen = subprocess.run(
+        ["git", "status", "--porcelain", "--untracked-files=all"],
+        cwd=plant.root, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "state/" not in seen.stdout
