@@ -22,8 +22,8 @@ from clr.serving.multipart import too_many
 from clr.serving.values import Item
 
 HEADER = "Inference-Header-Content-Length"
-IMAGE, PIXELS = "image", "pixels"
-"""Names of the inputs in a model's metadata; requests may use any."""
+IMAGE = "image"
+"""Name of the input in a model's metadata; requests may use any."""
 
 OUTPUTS: Mapping[str, tuple[str, list[int]]] = {
     "label": ("BYTES", [-1]),

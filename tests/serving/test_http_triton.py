@@ -51,7 +51,7 @@ def test_the_server_and_its_models_are_described(triton, key):
     assert triton.get_server_metadata(headers=dict(key))["extensions"] == ["binary_tensor_data"]
     described = triton.get_model_metadata("red-caps", headers=dict(key))
     assert (described["name"], described["versions"]) == ("red-caps", ["1"])
-    assert [one["name"] for one in described["inputs"]] == ["image", "pixels"]
+    assert described["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1]}]
     shapes = {one["name"]: one["shape"] for one in described["outputs"]}
     assert (shapes["probabilities"], shapes["labels"]) == ([-1, 2], [2])
 

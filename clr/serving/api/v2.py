@@ -14,7 +14,7 @@ from clr.serving.api.tensors import Inferred, Live, Model, ModelReady, Ready, Se
 from clr.serving.errors import Problem, later, none_read, shown
 from clr.serving.inputs import BINARY, JSON
 from clr.serving.keys import Key
-from clr.serving.openinference import HEADER, IMAGE, OUTPUTS, PIXELS, Limits, read_request
+from clr.serving.openinference import HEADER, IMAGE, OUTPUTS, Limits, read_request
 from clr.serving.openinference_answers import write_response
 from clr.serving.service import Predicting, Served, Service, refuse_task
 from clr.serving.values import Failed, ServedTask
@@ -67,10 +67,8 @@ async def model(task: TaskPath, request: Request, key: Predicting, served: Serve
         "name": one.name,
         "versions": [str(one.version)],
         "platform": "clr",
-        "inputs": [
-            {"name": IMAGE, "datatype": "BYTES", "shape": [-1]},
-            {"name": PIXELS, "datatype": "UINT8", "shape": [-1, -1, -1, 3]},
-        ],
+        # one, as a request has; a client that reads this would send all that stand here
+        "inputs": [{"name": IMAGE, "datatype": "BYTES", "shape": [-1]}],
         "outputs": [
             {"name": name, "datatype": datatype, "shape": sizes.get(name, shape)}
             for name, (datatype, shape) in OUTPUTS.items()
