@@ -149,6 +149,9 @@ def _local(settings: Settings, before: float, kept: list[str]) -> Iterator[Old]:
                 kept.append(f"{name}/{task.name}: it is being onboarded")
                 continue
             yield from _aged(task, before, kind)
+    for task in _children(state / "pilots"):
+        for copies in sorted(task.glob("data-*")):
+            yield from _aged(copies, before, "pilots", whole=True)
     live = _live(settings)
     for folder in _children(settings.unpacked):
         if not any(one.is_relative_to(folder) for one in live):

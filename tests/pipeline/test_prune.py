@@ -69,12 +69,14 @@ def test_what_is_old_goes_and_nothing_breaks(
         write(working.state / "logs" / "registry.log.1"),
         write(working.root / "quarantine" / "bad" / "20260101T000000Z" / "message.txt"),
         write(working.state / "trainings" / "red-caps" / "0" / "checkpoint.safetensors"),
+        write(working.state / "pilots" / "leaks" / "data-0123" / "train" / "wet" / "one.png"),
         arrive(working, "done", "done") / "train" / "one.png",
         arrive(working, "refused", "refused") / "train" / "one.png",
     ]
     kept = [
         write(working.state / "logs" / "registry.log"),
         write(working.state / "cache" / "gates" / "0.json"),
+        write(working.state / "pilots" / "leaks" / "pilot.json"),
         write(working.root / "incoming" / "more" / "train" / "one.png"),
         arrive(working, "running", "running") / "train" / "one.png",
         arrive(working, "failed", "seen") / "train" / "one.png",
