@@ -20,6 +20,8 @@ from clr.core.places import plain
 
 SMALL = 256
 """Pixels of a map below which those of all images are put together."""
+KEPT = 64
+"""Images for which repeated weights are kept from one batch to the next; for more, made anew."""
 
 
 def wide(x: Tensor) -> Tensor:
@@ -84,7 +86,8 @@ class Convolve:
         if len(weight) < channels:
             weight = self._module.weight.repeat(images, 1, 1, 1)
             bias = None if self._module.bias is None else self._module.bias.repeat(images)
-            self._repeated = weight, bias
+            if images <= KEPT:
+                self._repeated = weight, bias
         twin = copy.copy(self._module)
         twin.groups = channels
         vars(twin)["_parameters"] = {
