@@ -21,7 +21,7 @@ from clr.core.places import plain
 SMALL = 256
 """Pixels of a map below which those of all images are put together."""
 KEPT = 64
-"""Images for which repeated weights are kept from one batch to the next; for more, made anew."""
+"""Images for which repeated weights are kept from one batch to the next."""
 
 
 def wide(x: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class Convolve:
             then: what its output goes to. Where that is not so, only time is lost.
         """
         self._module, self._then = module, then
-        self._repeated = module.weight, module.bias
+        self._repeated = module  # for as many images as it was last made for
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the convolution of images [N, C, H, W]."""
@@ -81,27 +81,31 @@ class Convolve:
         return is_wide(x) and _is_done_wide(self._then, math.prod(x.shape[2:]))
 
     def _for_each(self, images: int) -> nn.Conv2d:
-        """Return a depthwise convolution that does to each of so many images the same."""
-        (weight, bias), channels = self._repeated, self._module.groups * images
-        if len(weight) < channels:
-            weight = self._module.weight.repeat(images, 1, 1, 1)
-            bias = None if self._module.bias is None else self._module.bias.repeat(images)
+        """Return a depthwise convolution that does to each of so many images the same.
+
+        Batches of one size follow each other, so that the last one is kept.
+        """
+        twin, bias = self._repeated, self._module.bias
+        if twin.groups != self._module.groups * images:
+            twin = copy.copy(self._module)
+            twin.groups = self._module.groups * images
+            vars(twin)["_parameters"] = {
+                "weight": self._module.weight.repeat(images, 1, 1, 1),
+                "bias": None if bias is None else bias.repeat(images),
+            }
             if images <= KEPT:
-                self._repeated = weight, bias
-        twin = copy.copy(self._module)
-        twin.groups = channels
-        vars(twin)["_parameters"] = {
-            "weight": weight[:channels],
-            "bias": None if bias is None else bias[:channels],
-        }
+                self._repeated = twin
         return twin
 
 
 def _is_done_wide(convolution: nn.Conv2d, pixels: int) -> bool:
-    """Say whether a map of so many pixels is as well off wide."""
+    """Say whether a map of so many pixels is as well off wide: 3×3 from 33 on, 5×5 from 250 on.
+
+    Its weights are read for every image, and large kernels use them less well.
+    """
     if _is_pointwise(convolution):
         return True
-    return _is_depthwise(convolution) and pixels >= 2 * math.prod(convolution.kernel_size)
+    return _is_depthwise(convolution) and 5 * pixels >= 2 * math.prod(convolution.kernel_size) ** 2
 
 
 def _pointwise(convolution: nn.Conv2d, x: Tensor, order: Sequence[int]) -> Tensor:
