@@ -145,7 +145,7 @@ def measure_site(job: Job, folder: Path, adapter: str) -> Result:
         logits = run(
             lambda batch: network.logits(batch, adapter), images, job.preprocessing, backbone.device
         )
-        probe = predicted(job.baseline.probe.logits(features))
+        probe = predicted(job.baseline.whole.logits(features))
         pairs = Pairs.of(labels, probe, predicted(logits))
         counts = {name: int((labels == at).sum()) for at, name in enumerate(job.spec.labels)}
         return {"classes": counts, "pairs": asdict(pairs)}

@@ -123,7 +123,7 @@ def probe_points(pilot: Pilot, sizes: list[int]) -> Iterator[Point]:
     for size in sizes:
         for repeat in range(PROBES if size < len(pilot.train) else 1):
             baseline = subset_baseline(pilot, size, repeat)
-            logits = baseline.probe.logits(pilot.held_features)
+            logits = baseline.whole.logits(pilot.held_features)
             yield Point(size, _accuracy(logits, pilot))
         LOG.info("plan      probes on %d images are done", size)
 
@@ -168,8 +168,7 @@ def subset_baseline(pilot: Pilot, size: int, seed: int) -> Baseline:
     """Return what onboarding would know of a subset, but for the turns."""
     import torch
 
-    from clr.core.baseline import Baseline, class_weights, split
-    from clr.core.probe import fit_probe
+    from clr.core.baseline import Baseline, class_weights, fit_probes, split
     from clr.plan import subset
 
     labels = pilot.train.labels
@@ -178,9 +177,8 @@ def subset_baseline(pilot: Pilot, size: int, seed: int) -> Baseline:
         chosen[part] for part in split(labels[chosen], pilot.recipe.validation_share, seed)
     )
     weights = class_weights(labels[train], len(pilot.classes), pilot.recipe.balance)
-    judges = pilot.features[held], labels[held]
-    probe = fit_probe(pilot.features[train], labels[train], judges, weights)
-    return Baseline(probe, train, held, (), weights)
+    probe, whole = fit_probes(pilot.features, labels, train, held, weights)
+    return Baseline(probe, whole, train, held, (), weights)
 
 
 def _accuracy(logits: Tensor, pilot: Pilot) -> float:

@@ -149,7 +149,7 @@ def measure_before(job: Job) -> Result:
         base, labels = job.baseline, job.test_images.labels.numpy()
         device = job.session.backbone.device
         features = run(job.session.backbone.module, job.test_images, job.preprocessing, device)
-        answers = predicted(base.probe.logits(features))
+        answers = predicted(base.whole.logits(features))
         majority = int(np.bincount(job.train_images.labels.numpy()).argmax())
         return {
             "probe": answers.tolist(),

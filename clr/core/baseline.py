@@ -28,7 +28,9 @@ class Baseline:
     """What is known before any adapter is trained.
 
     Attributes:
-        probe: linear probe on the training part.
+        probe: linear probe on the training part, where an adapter starts.
+        whole: the same fitted to all images, the validation part too, once that has chosen
+            the penalty: what an adapter is compared with.
         train: int64 indices of the images that are trained on.
         validation: int64 indices of the images that choose among models.
         turns: mirrored and turned images that keep their label, see `label_keeping_turns`.
@@ -36,10 +38,16 @@ class Baseline:
     """
 
     probe: Probe
+    whole: Probe
     train: Tensor
     validation: Tensor
     turns: tuple[str, ...]
     weights: Tensor
+
+    @property
+    def images(self) -> Tensor:
+        """Indices of all images, int64: those of the training part, then the validation part's."""
+        return torch.cat([self.train, self.validation])
 
 
 def split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -77,14 +85,31 @@ def measure_baseline(
     device = backbone.device
     features = run(backbone.module, images, preprocessing, device)
     weights = class_weights(images.labels[train], classes, recipe.balance)
-    held = features[validation], images.labels[validation]
-    probe = fit_probe(features[train], images.labels[train], held, weights)
+    probe, whole = fit_probes(features, images.labels, train, validation, weights)
     turns: tuple[str, ...] = ()
     if recipe.flips:
         turns = label_keeping_turns(
             backbone, images, preprocessing, features, probe.strength, recipe.seed
         )
-    return Baseline(probe, train, validation, turns, weights)
+    return Baseline(probe, whole, train, validation, turns, weights)
+
+
+def fit_probes(
+    features: Tensor, labels: Tensor, train: Tensor, validation: Tensor, weights: Tensor
+) -> tuple[Probe, Probe]:
+    """Return the `probe` and the `whole` of a `Baseline`.
+
+    Args:
+        features: float32 [N, channels], frozen, of all images.
+        labels: int64 [N].
+        train: int64 indices of the training part.
+        validation: int64 indices of the validation part.
+        weights: float32 [classes], of each class in the loss.
+    """
+    held = features[validation], labels[validation]
+    probe = fit_probe(features[train], labels[train], held, weights)
+    both = torch.cat([train, validation])
+    return probe, fit_probe_at(features[both], labels[both], weights, probe.strength)
 
 
 def label_keeping_turns(

@@ -33,6 +33,7 @@ class Recipe:
         weight_decay: pull of kernels towards identity and of the head towards its start,
             a step and unit of learning rate (AdamW's, Loshchilov & Hutter 2019).
         average: share of the training, at its end, over which weights are averaged.
+        refit: average the head with one that is fitted anew to the adapted features.
         label_smoothing: Szegedy et al. 2016, section 7.
         validation_share: part of train that chooses the probe's penalty and judges the end.
         batch_norm: ``frozen``, ``affine`` or ``batch``.
@@ -54,6 +55,7 @@ class Recipe:
     head_lr: float = 1e-3
     weight_decay: float = 0.0
     average: float = 0.3
+    refit: bool = True
     label_smoothing: float = 0.1
     validation_share: float = 0.15
     batch_norm: str = "frozen"

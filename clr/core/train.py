@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from clr.core.adapter import Adapter, AdapterSpec, new_adapter
@@ -14,7 +15,9 @@ from clr.core.averaging import TailAverage
 from clr.core.backbone import Backbone
 from clr.core.baseline import Baseline
 from clr.core.checkpoint import Checkpoint, Epoch, load_checkpoint, save_checkpoint
+from clr.core.evaluate import run
 from clr.core.files import canonical_json, sha256_bytes
+from clr.core.heads import Head, Heads, mean_heads
 from clr.core.images import ImageSet, Preprocessing
 from clr.core.network import Program
 from clr.core.prune import prune, pruned_share
@@ -81,12 +84,12 @@ def fit(
 ) -> Trained:
     """Train an adapter on the training part, to the end of the one-cycle schedule.
 
-    The end is the mean of the last weights. The start (the probe's head, identity kernels)
-    is epoch 0 and is returned instead where the end is worse on the validation part
-    (`is_worse`). Epochs between do not compete: their learning rate has not come down, and
-    the probe's penalty, chosen for its validation loss, makes that loss a poor judge of
-    adapters, which are surer of themselves. Both are judged compressed, as they would be
-    stored.
+    The end is the mean of the last weights, with a mean head (`clr.core.heads`). The start
+    (the probe's head, identity kernels) is epoch 0 and is returned instead where the end is
+    worse on the validation part (`is_worse`). Epochs between do not compete: their learning
+    rate has not come down, and the probe's penalty, chosen for its validation loss, makes
+    that loss a poor judge of adapters, which are surer of themselves. Both are judged
+    compressed, as they would be stored, and before their heads have seen that part.
 
     Args:
         backbone: frozen.
@@ -148,16 +151,55 @@ def fit(
             save_checkpoint(state, checkpoint, key)
         _tell(on_epoch, number, epoch)
     resumed = len(kept.history) - 1 if kept else -1
-    averaged = average.value()
+    averaged = {name: tensor.detach().clone() for name, tensor in average.value().items()}
     prune(averaged, recipe.sparsity)  # the mean of different sets of kernels is none of them
-    end = Adapter(spec, averaged).detached().compressed()
-    right = []
-    for candidate in (start, end):
-        _copy(candidate.tensors, tensors)
-        right.append(training.right())
-    if is_worse(*right):
-        return Trained(start, tuple(history), 0, resumed)
-    return Trained(end, tuple(history), len(history) - 1, resumed)
+    end = _end(start, averaged, tensors, program, training)
+    if end is not None:
+        return Trained(end, tuple(history), len(history) - 1, resumed)
+    whole = baseline.whole if recipe.refit else baseline.probe
+    start = new_adapter(spec, backbone, (whole.weight, whole.bias)).compressed()
+    return Trained(start, tuple(history), 0, resumed)
+
+
+@torch.no_grad()
+def _end(
+    start: Adapter,
+    averaged: dict[str, Tensor],
+    tensors: dict[str, Tensor],
+    program: Program,
+    training: Training,
+) -> Adapter | None:
+    """Return the adapter at the end, with its mean head; None where the start is better.
+
+    Args:
+        start: the adapter at birth.
+        averaged: tensors at the end.
+        tensors: what `program` and `training` compute with; overwritten.
+        program: of these tensors.
+        training: that is over.
+    """
+    spec, images, baseline = start.spec, training.images, training.baseline
+    _copy(start.tensors, tensors)
+    before = training.right()
+    _copy(_stored(spec, averaged).tensors, tensors)
+    features = run(program.features, images, spec.preprocessing, training.device, baseline.images)
+    labels, count = images.labels[baseline.images], len(baseline.train)
+    trained = averaged["head.weight"].cpu(), averaged["head.bias"].cpu()
+    heads = Heads(trained, trained)
+    if training.recipe.refit:
+        heads = mean_heads(trained, features, labels, baseline)
+    judged = _stored(spec, averaged, heads.judged).tensors
+    logits = F.linear(features[count:], judged["head.weight"], judged["head.bias"])
+    if is_worse(before, logits.argmax(1) == labels[count:]):
+        return None
+    return _stored(spec, averaged, heads.kept)
+
+
+def _stored(spec: AdapterSpec, tensors: dict[str, Tensor], head: Head | None = None) -> Adapter:
+    """Return an adapter as its file will hold it, on the CPU; with another head where given."""
+    weight, bias = head or (tensors["head.weight"], tensors["head.bias"])
+    own = tensors | {"head.weight": weight, "head.bias": bias}
+    return Adapter(spec, own).detached().compressed()
 
 
 def caution(recipe: Recipe, images: int, classes: int) -> tuple[float, float]:

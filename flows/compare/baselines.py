@@ -73,6 +73,8 @@ def _to_bytes(baseline: Baseline, seconds: float) -> bytes:
     tensors = {
         "probe.weight": baseline.probe.weight,
         "probe.bias": baseline.probe.bias,
+        "whole.weight": baseline.whole.weight,
+        "whole.bias": baseline.whole.bias,
         "train": baseline.train,
         "validation": baseline.validation,
         "weights": baseline.weights,
@@ -101,9 +103,12 @@ def _read(path: Path) -> tuple[Baseline, float]:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         facts = json.loads(header["__metadata__"]["facts"])
         one = safetensors.torch.load(data)
-        probe = Probe(one["probe.weight"], one["probe.bias"], facts["strength"])
-        turns = tuple(facts["turns"])
-        found = Baseline(probe, one["train"], one["validation"], turns, one["weights"])
+        probe, whole = (
+            Probe(one[f"{name}.weight"], one[f"{name}.bias"], facts["strength"])
+            for name in ("probe", "whole")
+        )
+        turns, parts = tuple(facts["turns"]), (one["train"], one["validation"])
+        found = Baseline(probe, whole, *parts, turns, one["weights"])
         return found, float(facts["seconds"])
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise IntegrityBroken(

@@ -41,7 +41,8 @@ def test_a_comparison_goes_on_where_its_task_folders_are_now(tmp_path: Path) -> 
 @pytest.mark.parametrize("left", [0, 9, 60, -4])
 def test_a_damaged_baseline_is_an_error_that_says_what_to_do(tmp_path: Path, left: int) -> None:
     probe = Probe(torch.zeros(2, 3), torch.zeros(2), 1.0)
-    made = Baseline(probe, torch.arange(3), torch.arange(2), (), torch.ones(2))
+    whole = Probe(torch.ones(2, 3), torch.ones(2), 1.0)
+    made = Baseline(probe, whole, torch.arange(3), torch.arange(2), (), torch.ones(2))
     path = tmp_path / "one.safetensors"
     path.write_bytes(baselines._to_bytes(made, 1.0)[:left])
     with pytest.raises(IntegrityBroken, match="is damaged"):

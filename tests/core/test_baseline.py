@@ -16,6 +16,7 @@ from clr.core.backbone import Backbone
 from clr.core.baseline import class_weights, measure_baseline, split
 from clr.core.evaluate import run
 from clr.core.images import ImageSet, Preprocessing
+from clr.core.probe import fit_probe_at
 from clr.core.recipe import Recipe
 
 LABELS = st.lists(st.integers(0, 4), min_size=10, max_size=80)
@@ -71,6 +72,13 @@ def test_the_probe_is_fitted_on_frozen_features_of_the_training_part(
     right = baseline.probe.logits(features).argmax(1) == images.labels
     assert float(right[baseline.train].float().mean()) > 0.9
     assert float(right[baseline.validation].float().mean()) > 0.4  # of three classes
+    assert baseline.images.sort().values.tolist() == list(range(len(images)))
+    whole = fit_probe_at(
+        features[baseline.images], images.labels[baseline.images],
+        baseline.weights, baseline.probe.strength,
+    )  # fmt: skip
+    torch.testing.assert_close(baseline.whole.weight, whole.weight)
+    assert not torch.allclose(baseline.whole.weight, baseline.probe.weight, atol=1e-3)
     assert baseline.turns == ()
     backbone.check()
 

@@ -136,7 +136,7 @@ def test_the_probe_is_the_baselines(
 ) -> None:
     lesson = school.lessons[0]
     features = run(backbone.module, school.unseen, lesson.preprocessing, backbone.device)
-    expected = lesson.baseline.probe.logits(features)
+    expected = lesson.baseline.whole.logits(features)
     assert torch.allclose(take(METHODS["probe"]).before, expected, atol=1e-5)
 
 

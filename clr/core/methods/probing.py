@@ -11,12 +11,12 @@ from clr.core.methods.separate import Served
 
 
 def learn(backbone: Backbone, lesson: Lesson, budget: Budget, seed: int) -> Served:
-    """Take the probe of the baseline: fitted by L-BFGS, its penalty chosen on validation images.
+    """Take the probe of the baseline: fitted by L-BFGS to all images, its penalty chosen before.
 
     Batch norm: the backbone's own statistics. The budget is left unspent: the fit is to the
     optimum, on features of one pass.
     """
-    probe = lesson.baseline.probe
+    probe = lesson.baseline.whole
     weight, bias = probe.weight.to(backbone.device), probe.bias.to(backbone.device)
 
     def logits(batch: Tensor) -> Tensor:
