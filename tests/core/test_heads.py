@@ -1,0 +1,61 @@
+"""The head of an adapter: a mean of two, one of which every image has a say in."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from clr.core.baseline import Baseline, fit_probes
+from clr.core.heads import mean_heads
+
+TRAIN, HELD, CHANNELS, CLASSES = 24, 9, 5, 3
+SEEDS = st.integers(0, 10_000)
+
+
+def drawn(seed: int) -> tuple[Tensor, Tensor, Baseline]:
+    """Features in the order of the baseline's images, their labels, and the baseline."""
+    generator = torch.Generator().manual_seed(seed)
+    count = TRAIN + HELD
+    labels = torch.arange(count) % CLASSES
+    features = torch.randn(count, CHANNELS, generator=generator)
+    features[:, 0] += 2 * labels
+    train, held = torch.arange(TRAIN), torch.arange(TRAIN, count)
+    weights = torch.ones(CLASSES)
+    probe, whole = fit_probes(features, labels, train, held, weights)
+    return features, labels, Baseline(probe, whole, train, held, (), weights)
+
+
+@given(SEEDS)
+@settings(max_examples=20)
+def test_kernels_that_changed_nothing_leave_the_probe(seed: int) -> None:
+    features, labels, baseline = drawn(seed)
+    probe, whole = baseline.probe, baseline.whole
+    heads = mean_heads((probe.weight, probe.bias), features, labels, baseline)
+    near = {"atol": 0.01, "rtol": 0.01}  # as near as L-BFGS comes from two sides
+    torch.testing.assert_close(heads.judged, (probe.weight, probe.bias), **near)
+    torch.testing.assert_close(heads.kept, (whole.weight, whole.bias), **near)
+
+
+@given(SEEDS)
+@settings(max_examples=20)
+def test_what_is_judged_has_not_seen_the_images_that_judge(seed: int) -> None:
+    features, labels, baseline = drawn(seed)
+    trained = torch.randn(CLASSES, CHANNELS), torch.zeros(CLASSES)
+    before = mean_heads(trained, features, labels, baseline)
+    other = features.clone()
+    other[TRAIN:] = -other[TRAIN:]
+    after = mean_heads(trained, other, labels, baseline)
+    assert all(torch.equal(a, b) for a, b in zip(before.judged, after.judged, strict=True))
+    assert not torch.allclose(before.kept[0], after.kept[0])
+
+
+def test_half_of_it_is_the_trained_head() -> None:
+    features, labels, baseline = drawn(0)
+    zero = torch.zeros(CLASSES, CHANNELS), torch.zeros(CLASSES)
+    step = torch.ones(CLASSES, CHANNELS), torch.arange(CLASSES).float()
+    low, high = (mean_heads(head, features, labels, baseline) for head in (zero, step))
+    for one, other in ((low.judged, high.judged), (low.kept, high.kept)):
+        torch.testing.assert_close(other[0] - one[0], step[0] / 2)
+        torch.testing.assert_close(other[1] - one[1], step[1] / 2)
