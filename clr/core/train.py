@@ -25,7 +25,9 @@ from clr.core.recipe import Recipe
 from clr.core.training import AfterStep, OnStep, Training, is_worse
 
 STEPS = 256
-"""Steps of a training that may learn at the recipe's full rates."""
+"""Steps of a training that learns at the recipe's full rates."""
+MANY = 0.75
+"""How much lower the rate of kernels is in a training of more steps: see `caution`."""
 FEW = 20
 """Images a class that are trained on, below which kernels learn at lower rates still."""
 OnEpoch = Callable[[int, Epoch], None]
@@ -211,13 +213,20 @@ def caution(recipe: Recipe, images: int, classes: int) -> tuple[float, float]:
     probe; kernels, of which there are more than such images can tell apart, also with the
     square of the images a class below `FEW` (docs/recipe.md).
 
+    Kernels that take many long steps are driven away from all that the backbone knows, and
+    the loss rises until the rate falls. Above `STEPS` it is lower with the power `MANY` of the
+    number of steps: between 1/2, with which a random walk gets as far as before, and 1, with
+    which one straight ahead does. On held-out training images of three tasks with 1,060 to
+    1,530 images, 12 epochs, a third of the rate was worth 2 to 5 points.
+
     Args:
         recipe: epochs and batch size.
         images: that are trained on.
         classes: that they are of.
     """
-    steps = min(1.0, recipe.epochs * -(-images // recipe.batch_size) / STEPS)
-    return steps, steps * min(1.0, images / (FEW * classes)) ** 2
+    steps = recipe.epochs * -(-images // recipe.batch_size) / STEPS
+    head = min(1.0, steps)
+    return head, min(steps, steps**-MANY) * min(1.0, images / (FEW * classes)) ** 2
 
 
 def _parameters(
