@@ -21,8 +21,9 @@ from clr.core.evaluate import predicted, run
 from clr.core.images import ImageSet, Preprocessing
 from clr.core.network import Program
 from clr.core.probe import Probe, fit_probe_at
+from clr.core.rates import FEW, STEPS, caution
 from clr.core.recipe import Recipe
-from clr.core.train import FEW, STEPS, Trained, caution, fit
+from clr.core.train import Trained, fit
 from clr.core.training import is_worse, one_cycle
 from clr.errors import UsageError
 
@@ -214,6 +215,7 @@ from clr.core.backbone import load_backbone
 from clr.core.baseline import measure_baseline
 from clr.core.images import ImageSet, Preprocessing
 from clr.core.probe import Probe, fit_probe_at
+from clr.core.rates import FEW, STEPS, caution
 from clr.core.recipe import Recipe
 from clr.core.train import fit
 
