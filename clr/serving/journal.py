@@ -209,7 +209,8 @@ class Journal:
                     last = True
                     break
                 batch.append(more)
-            self._try(lambda: self._insert(row for rows, _ in batch for row in rows))  # noqa: B023
+            if self._try(lambda: self._insert(row for rows, _ in batch for row in rows)):  # noqa: B023
+                self.problem = ""
             for _, done in batch:
                 done.set_result(None)
             if time.monotonic() - swept > _SWEEP_SECONDS:
@@ -218,7 +219,7 @@ class Journal:
             if last:
                 return
 
-    def _try(self, do: Callable[[], None]) -> None:
+    def _try(self, do: Callable[[], None]) -> bool:
         try:
             do()
         except sqlite3.Error as error:
@@ -229,7 +230,8 @@ class Journal:
             _LOG.exception("journal   this should not happen; these answers are left out")
             self.problem = str(error)
         else:
-            self.problem = ""
+            return True
+        return False
 
     def _insert(self, rows: Iterable[Row]) -> None:
         refused = None
