@@ -34,25 +34,24 @@ class Heads:
 
 
 @torch.no_grad()
-def mean_heads(trained: Head, features: Tensor, labels: Tensor, baseline: Baseline) -> Heads:
+def mean_heads(
+    trained: Head, features: Tensor, labels: Tensor, baseline: Baseline, share: float
+) -> Heads:
     """Return means of a trained head and of one fitted anew, at the probe's penalty.
-
-    The trained head, which started as the probe, is moved by what all images change in that.
 
     Args:
         trained: weight and bias, trained on the training part.
         features: float32 [N, channels] of the baseline's `images`, as kernels give them.
         labels: int64 [N].
         baseline: of the same images.
+        share: of the trained head, in 0 … 1; the rest is that of the other.
     """
-    weight, bias = (tensor.detach().cpu() for tensor in trained)
     count, strength = len(baseline.train), baseline.probe.strength
-    old, new = baseline.probe, baseline.whole
-    own = fit_probe_at(features[:count], labels[:count], baseline.weights, strength)
+    part = fit_probe_at(features[:count], labels[:count], baseline.weights, strength)
     whole = fit_probe_at(features, labels, baseline.weights, strength)
-    moved = weight + new.weight - old.weight, bias + new.bias - old.bias
-    return Heads(_mean((weight, bias), own), _mean(moved, whole))
+    own = trained[0].detach().cpu(), trained[1].detach().cpu()
+    return Heads(_mean(part, own, share), _mean(whole, own, share))
 
 
-def _mean(head: Head, probe: Probe) -> Head:
-    return (head[0] + probe.weight) / 2, (head[1] + probe.bias) / 2
+def _mean(probe: Probe, head: Head, share: float) -> Head:
+    return torch.lerp(probe.weight, head[0], share), torch.lerp(probe.bias, head[1], share)

@@ -150,7 +150,8 @@ def fit(
     resumed = len(kept.history) - 1 if kept else -1
     averaged = {name: tensor.detach().clone() for name, tensor in average.value().items()}
     prune(averaged, recipe.sparsity)  # the mean of different sets of kernels is none of them
-    end = _end(start, averaged, tensors, program, training)
+    # half of a head that has learned all it can; of one that took few steps, less
+    end = _end(start, averaged, tensors, program, training, shares[0] / 2)
     if end is not None:
         return Trained(end, tuple(history), len(history) - 1, resumed)
     whole = baseline.whole if recipe.refit else baseline.probe
@@ -165,6 +166,7 @@ def _end(
     tensors: dict[str, Tensor],
     program: Program,
     training: Training,
+    share: float,
 ) -> Adapter | None:
     """Return the adapter at the end, with its mean head; None where the start is better.
 
@@ -174,6 +176,7 @@ def _end(
         tensors: what `program` and `training` compute with; overwritten.
         program: of these tensors.
         training: that is over.
+        share: of the trained head in the mean head.
     """
     spec, images, baseline = start.spec, training.images, training.baseline
     _copy(start.tensors, tensors)
@@ -184,7 +187,7 @@ def _end(
     trained = averaged["head.weight"].cpu(), averaged["head.bias"].cpu()
     heads = Heads(trained, trained)
     if training.recipe.refit:
-        heads = mean_heads(trained, features, labels, baseline)
+        heads = mean_heads(trained, features, labels, baseline, share)
     judged = _stored(spec, averaged, heads.judged).tensors
     logits = F.linear(features[count:], judged["head.weight"], judged["head.bias"])
     if is_worse(before, logits.argmax(1) == labels[count:]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,7 +33,7 @@ def drawn(seed: int) -> tuple[Tensor, Tensor, Baseline]:
 def test_kernels_that_changed_nothing_leave_the_probe(seed: int) -> None:
     features, labels, baseline = drawn(seed)
     probe, whole = baseline.probe, baseline.whole
-    heads = mean_heads((probe.weight, probe.bias), features, labels, baseline)
+    heads = mean_heads((probe.weight, probe.bias), features, labels, baseline, 0.0)
     near = 0.01  # as L-BFGS comes from two sides
     for found, wanted in ((heads.judged, probe), (heads.kept, whole)):
         torch.testing.assert_close(found[0], wanted.weight, atol=near, rtol=near)
@@ -44,19 +45,20 @@ def test_kernels_that_changed_nothing_leave_the_probe(seed: int) -> None:
 def test_what_is_judged_has_not_seen_the_images_that_judge(seed: int) -> None:
     features, labels, baseline = drawn(seed)
     trained = torch.randn(CLASSES, CHANNELS), torch.zeros(CLASSES)
-    before = mean_heads(trained, features, labels, baseline)
+    before = mean_heads(trained, features, labels, baseline, 0.5)
     other = features.clone()
     other[TRAIN:] = -other[TRAIN:]
-    after = mean_heads(trained, other, labels, baseline)
+    after = mean_heads(trained, other, labels, baseline, 0.5)
     assert all(torch.equal(a, b) for a, b in zip(before.judged, after.judged, strict=True))
     assert not torch.allclose(before.kept[0], after.kept[0])
 
 
-def test_half_of_it_is_the_trained_head() -> None:
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+def test_its_share_of_the_trained_head_is_what_was_asked_for(share: float) -> None:
     features, labels, baseline = drawn(0)
     zero = torch.zeros(CLASSES, CHANNELS), torch.zeros(CLASSES)
     step = torch.ones(CLASSES, CHANNELS), torch.arange(CLASSES).float()
-    low, high = (mean_heads(head, features, labels, baseline) for head in (zero, step))
+    low, high = (mean_heads(head, features, labels, baseline, share) for head in (zero, step))
     for one, other in ((low.judged, high.judged), (low.kept, high.kept)):
-        torch.testing.assert_close(other[0] - one[0], step[0] / 2)
-        torch.testing.assert_close(other[1] - one[1], step[1] / 2)
+        torch.testing.assert_close(other[0] - one[0], share * step[0])
+        torch.testing.assert_close(other[1] - one[1], share * step[1])

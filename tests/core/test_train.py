@@ -130,12 +130,11 @@ def test_the_head_is_the_mean_of_the_trained_and_of_one_fitted_to_the_new_featur
     )
     labels, strength = images.labels[chosen], baseline.probe.strength
     fitted = fit_probe_at(features, labels, baseline.weights, strength)
-    moved = trained["head.weight"] + baseline.whole.weight - baseline.probe.weight
+    share = caution(RECIPE, len(baseline.train), 3)[0] / 2
+    mean = torch.lerp(fitted.weight, trained["head.weight"], share)
     # the folded network, which training computes with, differs in the last bits
-    torch.testing.assert_close(
-        found["head.weight"], (moved + fitted.weight) / 2, atol=1e-3, rtol=1e-3
-    )
-    assert not torch.allclose(found["head.weight"], trained["head.weight"], atol=1e-2)
+    torch.testing.assert_close(found["head.weight"], mean, atol=0.01, rtol=0.01)
+    assert not torch.allclose(found["head.weight"], trained["head.weight"], atol=0.1)
 
 
 # ---- cut off and resumed ----------------------------------------------------------------
