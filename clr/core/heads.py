@@ -40,7 +40,7 @@ def mean_heads(
     """Return means of a trained head and of one fitted anew, at the probe's penalty.
 
     Args:
-        trained: weight and bias, trained on the training part.
+        trained: weight and bias, on the CPU, trained on the training part.
         features: float32 [N, channels] of the baseline's `images`, as kernels give them.
         labels: int64 [N].
         baseline: of the same images.
@@ -49,8 +49,7 @@ def mean_heads(
     count, strength = len(baseline.train), baseline.probe.strength
     part = fit_probe_at(features[:count], labels[:count], baseline.weights, strength)
     whole = fit_probe_at(features, labels, baseline.weights, strength)
-    own = trained[0].detach().cpu(), trained[1].detach().cpu()
-    return Heads(_mean(part, own, share), _mean(whole, own, share))
+    return Heads(_mean(part, trained, share), _mean(whole, trained, share))
 
 
 def _mean(probe: Probe, head: Head, share: float) -> Head:

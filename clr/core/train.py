@@ -105,7 +105,7 @@ def fit(
     """
     probe = baseline.probe.weight, baseline.probe.bias
     start = new_adapter(spec, backbone, probe).compressed()
-    # copies: the start stays what weight decay pulls to, and what may be returned
+    # copies: the start stays what weight decay pulls to, and what the end is judged against
     tensors = {name: t.to(backbone.device, copy=True) for name, t in start.tensors.items()}
     fold = recipe.batch_norm == "frozen"
     program = Program(backbone, tensors, fold=fold)

@@ -76,9 +76,9 @@ class Convolve:
 
     def _stays(self, x: Tensor) -> bool:
         """Say whether the order of these images stays wide."""
-        if self._then is None or self._module.out_channels <= self._module.in_channels:
-            return is_wide(x)
-        return is_wide(x) and _is_done_wide(self._then, math.prod(x.shape[2:]))
+        grows = self._module.out_channels > self._module.in_channels
+        then = self._then if grows else None
+        return is_wide(x) and (then is None or _is_done_wide(then, math.prod(x.shape[2:])))
 
     def _for_each(self, images: int) -> nn.Conv2d:
         """Return a depthwise convolution that does to each of so many images the same.
@@ -135,23 +135,21 @@ def _is_pointwise(convolution: nn.Conv2d) -> bool:
 
 
 def _plain(convolution: nn.Conv2d, x: Tensor) -> Tensor:
-    """Return what a convolution gives; TensorFlow's padding without a padded copy of a large map.
+    """Return what a convolution gives; TensorFlow's padding without a padded copy of its input.
 
     That pads by one pixel more at the end than at the start. Padding as much at the start gives a
-    few pixels more there, which are cut off, and that copies the output sooner or later.
+    few pixels more there, which are cut off.
     """
     if type(convolution) is not Conv2dSame:
         return plain(convolution, x)
-    missing, counts = [], []
+    padding, cut = [], []
     for size, kernel, stride, dilation in zip(
         x.shape[2:], convolution.kernel_size, convolution.stride, convolution.dilation, strict=True
     ):
-        counts.append(-(-size // stride))
-        missing.append(max(0, (counts[-1] - 1) * stride + (kernel - 1) * dilation + 1 - size))
-    padding, cut = [], []
-    for short, count, stride in zip(missing, counts, convolution.stride, strict=True):
-        first = -(-(short - 2 * (short // 2)) // stride)
-        padding.append(short // 2 + first * stride)
+        count = -(-size // stride)
+        missing = max(0, (count - 1) * stride + (kernel - 1) * dilation + 1 - size)
+        first = -(-(missing - 2 * (missing // 2)) // stride)
+        padding.append(missing // 2 + first * stride)
         cut.append(slice(first, first + count))
     y = F.conv2d(
         x,
