@@ -107,10 +107,10 @@ def test_a_value_moves_by_half_a_scale_at_most(
     assert (scales[kept] <= needed[kept] * (1 + 1 / 16)).all()
 
     moved = (tensors["head.weight"].double() - found["head.weight"].double()).abs().amax(1).numpy()
-    scales, numbers = stored["head.scales"], np.finfo(np.float32)
+    steps, numbers = stored["head.scales"], np.finfo(np.float32)
     # a scale that is no normal number has few bits left, or none
-    least = np.where(scales < numbers.tiny, LEVELS["int8"] * numbers.smallest_subnormal, 0)
-    assert (moved <= 0.5 * scales * (1 + 1e-6) + least).all()
+    least = np.where(steps < numbers.tiny, LEVELS["int8"] * numbers.smallest_subnormal, 0)
+    assert (moved <= 0.5 * steps * (1 + 1e-6) + least).all()
     assert torch.equal(found["head.bias"], tensors["head.bias"])
 
 
