@@ -140,6 +140,9 @@ _WORDS = {
     errno.EROFS: "The file system is read-only",
     errno.EACCES: "Permission denied",
     errno.EFBIG: "A file would pass the size limit",
+    errno.ENOMEM: "The system has no memory left",
+    errno.EMFILE: "Too many files are open for one process (see ulimit -n)",
+    errno.ENFILE: "Too many files are open on this machine",
 }
 
 

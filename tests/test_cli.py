@@ -293,7 +293,7 @@ def test_an_error_of_ours_below_another_is_found():
     assert output.as_clr_error(wrapped).exit_code == 4
 
 
-@pytest.mark.parametrize("number", [28, 30, 13, 122, 27])
+@pytest.mark.parametrize("number", [28, 30, 13, 122, 27, 12, 24, 23])
 def test_what_the_system_refuses_is_no_bug(number):
     found = output.as_clr_error(OSError(number, os.strerror(number), "/some/file"))
     assert found.exit_code == 7

@@ -8,10 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from clr.core.methods import METHODS as METHODS_BY_NAME
+from clr.core.methods.separate import Served, separate
 
 METHODS = ("probe", "clr-reduced", "sequential")
 OPTIONS = ("--methods", ",".join(METHODS), "--seeds", 1, "--epochs", 1, "--size", 32)
@@ -55,6 +60,24 @@ def test_a_unit_of_another_comparison_counts_as_what_this_one_asked_for(
     curve = plant.clr("compare", *tasks, *options, "--per-class", "6,12").json
     assert [one["per_class"] for one in curve["curves"]["points"]] == [6, 12]
     assert set(curve["methods"][0]["accuracy"]) == {"rot", "lime"}
+
+
+def test_a_unit_for_which_memory_does_not_suffice_is_named_and_stops_no_other(
+    plant: Any, tasks: list[Path], monkeypatch: pytest.MonkeyPatch
+):
+    def hungry(*_: object) -> Served:
+        torch.empty(10**15)
+        raise AssertionError("so much memory was there")
+
+    method = replace(METHODS_BY_NAME["majority"], start=separate(hungry))
+    monkeypatch.setitem(METHODS_BY_NAME, "majority", method)
+    options = ("--methods", "majority,probe", *OPTIONS[2:], "--json")
+    answer = plant.clr("compare", *tasks, *options)
+    assert answer.code == 2
+    assert answer.json["units"] == {"planned": 4, "finished": 2}
+    failed = {one["unit"]: one["message"] for one in answer.json["failed"]}
+    assert set(failed) == {"majority rot seed 0", "majority lime seed 0"}
+    assert all("Not enough memory" in said for said in failed.values())
 
 
 @pytest.mark.soak
