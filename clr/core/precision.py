@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from clr.core.places import Function, plain
 
-_MULTIPLIES = ("amx_bf16", "avx512_bf16")
-
 
 def mixed_precision(device: torch.device, *, on_cpu: bool) -> AbstractContextManager[object]:
     """Let what computes inside use bfloat16 where that is faster.
@@ -32,9 +30,15 @@ def mixed_precision(device: torch.device, *, on_cpu: bool) -> AbstractContextMan
 
 @cache
 def _cpu_multiplies() -> bool:
-    """Whether this processor has instructions that multiply bfloat16."""
-    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(name) for name in _MULTIPLIES)
+    """Whether this processor multiplies bfloat16 faster than float32.
+
+    Intel's do with AMX alone: where a virtual machine hides that, or there is none, their AVX-512
+    takes 1.15 times as long for a step in bfloat16 as in float32; AMD's takes 0.7.
+    """
+    capabilities: dict[str, bool | int | str] = getattr(torch.cpu, "get_capabilities", dict)()
+    if str(capabilities.get("cpu_name", "")).startswith("Intel"):
+        return bool(capabilities.get("amx_bf16"))
+    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
 
 
 def strided_in_float32(convolution: nn.Conv2d, forward: Function | None) -> Function | None:

@@ -1,30 +1,37 @@
 """What an epoch costs: the published structure, this package's, and the floor under both.
 
-Three ways over the same images, one after the other in one process, several times:
+Ways over the same images, one after the other in one process, several times:
 
 - published: as released with the paper (`clr.core.methods.published`): files are decoded in
   every epoch, tensors are contiguous, the backbone is a deep copy, batch norms use statistics
   of the batch;
 - clr: the default recipe, whose images are decoded once, batches channels last, frozen batch
-  norms folded into kernels;
+  norms folded into kernels, in bfloat16 where the processor is faster in it;
+- the same with one of these changed;
 - floor: forward and the gradient of the input through the bare backbone, batches prepared:
   what any method costs that changes features from the first layer on.
 
 `CLR_BENCH_FOLDERS=a` gives a task folder (default: the demo's materials), `CLR_BENCH_IMAGES` the
-number of training images, `CLR_BENCH_EPOCHS` the epochs of a training.
+number of training images, `CLR_BENCH_EPOCHS` the epochs of a training; `CLR_WRITE_DOCS=1` puts the
+table into docs/recipe.md.
 """
 
 from __future__ import annotations
 
 import copy
 import os
+import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from tests.benchmarks.pages import write_docs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,8 +41,9 @@ if TYPE_CHECKING:
     from clr.core.methods.interface import Lesson
 
 Logits = Callable[["Tensor"], "Tensor"]
+Way = Callable[["Setting"], "Logits | None"]
 IMAGES = int(os.environ.get("CLR_BENCH_IMAGES", "400"))
-EPOCHS = int(os.environ.get("CLR_BENCH_EPOCHS", "2"))
+EPOCHS = int(os.environ.get("CLR_BENCH_EPOCHS", "8"))
 ROUNDS = 3
 SIDE = 96
 
@@ -49,42 +57,64 @@ class Setting:
         copied: a deep copy of it, its tensors contiguous.
         lesson: images decoded once.
         files: the same images, decoded whenever they are asked for.
+        test: those of the test split, decoded once.
     """
 
     backbone: Backbone
     copied: Backbone
     lesson: Lesson
     files: ImageSet
+    test: ImageSet
 
 
 def main() -> None:
-    """Print seconds an epoch and validation accuracy of each way, and their ratios."""
-    import torch
-
+    """Print seconds an epoch and test accuracy of each way, and their ratios."""
     named = os.environ.get("CLR_BENCH_FOLDERS", "")
     with tempfile.TemporaryDirectory() as place:
         setting = read(Path(named.split(",")[0]) if named else demo(Path(place)))
-        count, threads = len(setting.lesson.baseline.train), torch.get_num_threads()
-        print(f"  {setting.lesson.task}: {count} training images, {threads} threads")
-        ways = {"published": published, "clr": reprogrammed, "floor": floor}
-        seen: dict[str, list[float]] = {name: [] for name in ways}
-        accuracy: dict[str, float] = {}
-        for _ in range(ROUNDS):
-            for name, way in ways.items():
-                started = time.perf_counter()
-                trained = way(setting)
-                seen[name].append((time.perf_counter() - started) / EPOCHS)
-                if trained:
-                    accuracy[name] = validation_accuracy(setting, trained)
+        table = measured(setting)
+    print(table, flush=True)
+    if os.environ.get("CLR_WRITE_DOCS"):
+        write_docs("recipe.md", {"epochs": table})
+
+
+def measured(setting: Setting) -> str:
+    """Return the table of all ways, in turns."""
+    import torch
+
+    from clr.core.precision import _cpu_multiplies
+
+    ways: dict[str, Way] = {
+        "published": published,
+        "CLR": reprogrammed,
+        "CLR, files decoded in every epoch": decoding,
+        "CLR, tensors contiguous": contiguous,
+        f"CLR, {'float32' if _cpu_multiplies() else 'bfloat16'}": in_other_precision,
+        "floor": floor,
+    }
+    seen: dict[str, list[float]] = {name: [] for name in ways}
+    accuracy: dict[str, float] = {}
+    for _ in range(ROUNDS):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            trained = way(setting)
+            seen[name].append((time.perf_counter() - started) / EPOCHS)
+            if trained:
+                accuracy[name] = accuracy_of(setting, trained)
     middle = {name: statistics.median(values) for name, values in seen.items()}
-    print("  way        s/epoch  ÷ published  ÷ floor  validation accuracy")
+    count = len(setting.lesson.baseline.train)
+    lines = [
+        f"{date.today()}, {processor()}, {torch.get_num_threads()} threads, no GPU: "
+        f"{count} images of {setting.lesson.task}, {SIDE} pixels, {EPOCHS} epochs.",
+        "",
+        "| way | seconds an epoch | of published | times the floor | test accuracy |",
+        "|---|---:|---:|---:|---:|",
+    ]
     for name, value in middle.items():
-        shown = f"{100 * accuracy[name]:.1f} % after {EPOCHS} epochs" if name in accuracy else ""
-        print(
-            f"  {name:<10} {value:>7.2f} {value / middle['published']:>12.2f} "
-            f"{value / middle['floor']:>8.2f}  {shown}",
-            flush=True,
-        )
+        right = f"{100 * accuracy[name]:.1f} %" if name in accuracy else ""
+        shares = f"{value / middle['published']:.2f} | {value / middle['floor']:.2f}"
+        lines.append(f"| {name} | {value:.2f} | {shares} | {right} |")
+    return "\n".join(lines)
 
 
 def demo(place: Path) -> Path:
@@ -107,14 +137,18 @@ def read(folder: Path) -> Setting:
 
     backbone = load_backbone("tf_efficientnet_lite0")
     labels = tuple(sorted(one.name for one in (folder / "train").iterdir()))
-    files = [
-        (path, number)
-        for number, label in enumerate(labels)
-        for path in sorted((folder / "train" / label).iterdir())[: IMAGES // len(labels)]
-    ]
     preprocessing = Preprocessing(SIDE, backbone.mean, backbone.std, backbone.interpolation)
-    paths, numbers = [path for path, _ in files], [number for _, number in files]
-    held = ImageSet(paths, numbers, preprocessing)
+
+    def images(split: str, most: int, **how: int) -> ImageSet:
+        files = [
+            (path, number)
+            for number, label in enumerate(labels)
+            for path in sorted((folder / split / label).iterdir())[:most]
+        ]
+        return ImageSet([p for p, _ in files], [n for _, n in files], preprocessing, **how)
+
+    each = IMAGES // len(labels)
+    held = images("train", each)
     recipe = Recipe(epochs=EPOCHS)
     baseline = measure_baseline(backbone, held, preprocessing, recipe, len(labels))
     module = copy.deepcopy(backbone.module).to(memory_format=torch.contiguous_format)
@@ -125,7 +159,8 @@ def read(folder: Path) -> Setting:
         backbone,
         replace(backbone, module=module, convolutions=convolutions),
         Lesson(folder.name, labels, held, preprocessing, baseline),
-        ImageSet(paths, numbers, preprocessing, cache_mb=0),
+        images("train", each, cache_mb=0),
+        images("test", IMAGES),
     )
 
 
@@ -139,6 +174,33 @@ def published(setting: Setting) -> Logits:
 def reprogrammed(setting: Setting) -> Logits:
     """Train by the default recipe."""
     return trained_by("clr-reduced", setting.backbone, setting.lesson)
+
+
+def processor() -> str:
+    """Return what the processor calls itself."""
+    import torch
+
+    return str(torch.cpu.get_capabilities().get("cpu_name", platform.machine()))
+
+
+def decoding(setting: Setting) -> Logits:
+    """Train so, but decode the files in every epoch."""
+    return trained_by(
+        "clr-reduced", setting.backbone, replace(setting.lesson, images=setting.files)
+    )
+
+
+def contiguous(setting: Setting) -> Logits:
+    """Train so, but with channels apart from each other in memory."""
+    return trained_by("clr-reduced", setting.copied, setting.lesson)
+
+
+def in_other_precision(setting: Setting) -> Logits:
+    """Train so, but in bfloat16 where float32 is taken to be faster, or the reverse."""
+    from clr.core.precision import _cpu_multiplies
+
+    with patch("clr.core.precision._cpu_multiplies", return_value=not _cpu_multiplies()):
+        return reprogrammed(setting)
 
 
 def trained_by(method: str, backbone: Backbone, lesson: Lesson) -> Logits:
@@ -164,10 +226,10 @@ def floor(setting: Setting) -> None:
             setting.backbone.module(batch).sum().backward()
 
 
-def validation_accuracy(setting: Setting, logits: Logits) -> float:
-    """Return the share of the validation part that `logits` labels right."""
+def accuracy_of(setting: Setting, logits: Logits) -> float:
+    """Return the share of the test split that `logits` labels right."""
     from clr.core.evaluate import run
 
-    lesson, held = setting.lesson, setting.lesson.baseline.validation
-    found = run(logits, lesson.images, lesson.preprocessing, setting.backbone.device, held)
-    return float((found.argmax(1) == lesson.images.labels[held]).float().mean())
+    images = setting.test
+    found = run(logits, images, setting.lesson.preprocessing, setting.backbone.device)
+    return float((found.argmax(1) == images.labels).float().mean())

@@ -11,19 +11,31 @@ from torch import Tensor, nn
 from clr.core.adapter import Adapter
 from clr.core.backbone import Backbone
 from clr.core.network import Program
-from clr.core.precision import mixed_precision, strided_in_float32
+from clr.core.precision import _cpu_multiplies, mixed_precision, strided_in_float32
 
 CPU = torch.device("cpu")
 Shaken = Callable[..., Adapter]
 
 
-def test_a_processor_that_multiplies_bfloat16_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    for has, told in ((True, True), (False, False)):
-        monkeypatch.setattr("clr.core.precision._cpu_multiplies", lambda has=has: has)
-        with mixed_precision(CPU, on_cpu=True):
-            assert torch.is_autocast_enabled("cpu") is told
-        with mixed_precision(CPU, on_cpu=False):
-            assert not torch.is_autocast_enabled("cpu")
+@pytest.mark.parametrize(
+    ("processor", "told"),
+    [
+        ({"cpu_name": "AMD EPYC 9R14", "avx512_bf16": True}, True),
+        ({"cpu_name": "AMD EPYC 7B13", "avx512_bf16": False}, False),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, True),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, False),
+        ({}, False),
+    ],
+)
+def test_a_processor_that_multiplies_bfloat16_faster_is_used(
+    processor: dict[str, bool | str], told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: processor)
+    monkeypatch.setattr("clr.core.precision._cpu_multiplies", _cpu_multiplies.__wrapped__)
+    with mixed_precision(CPU, on_cpu=True):
+        assert torch.is_autocast_enabled("cpu") is told
+    with mixed_precision(CPU, on_cpu=False):
+        assert not torch.is_autocast_enabled("cpu")
 
 
 def test_gradients_point_the_same_way(backbone: Backbone, shaken: Shaken, batch: Tensor) -> None:
