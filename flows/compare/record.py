@@ -139,9 +139,10 @@ def _figures(document: Mapping[str, Any]) -> dict[str, float]:
     """Return the main figures of every method, by MLflow's name of a metric."""
     found: dict[str, float] = {}
     for one in document["methods"]:
+        method = one["name"].replace("+", " ").replace("=", ":")  # MLflow refuses these two
         for name in ("average", "forgetting", "backward_transfer", "forward_transfer", "seconds"):
             if one.get(name):
-                found[f"{one['name']}.{name}"] = one[name]["mean"]
+                found[f"{method}.{name}"] = one[name]["mean"]
         if one["seeds"]:
-            found[f"{one['name']}.bytes"] = one["cost"]["mean"]["bytes"]
+            found[f"{method}.bytes"] = one["cost"]["mean"]["bytes"]
     return found

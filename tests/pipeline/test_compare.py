@@ -80,6 +80,15 @@ def test_a_unit_for_which_memory_does_not_suffice_is_named_and_stops_no_other(
     assert all("Not enough memory" in said for said in failed.values())
 
 
+def test_a_changed_setting_of_the_recipe_has_its_figures_in_mlflow(plant: Any, tasks: list[Path]):
+    method = "clr-reduced+average=0+kernel_lr=0.003"
+    answer = plant.clr("compare", tasks[0], "--methods", method, *OPTIONS[2:], "--json")
+    assert answer.code == 0, answer.err
+    figures = plant.session().registry.client.get_run(answer.json["run"]).data.metrics
+    average = answer.json["methods"][0]["average"]["mean"]
+    assert figures["clr-reduced average:0 kernel_lr:0.003.average"] == pytest.approx(average)
+
+
 @pytest.mark.soak
 def test_a_killed_comparison_goes_on_and_says_the_same(
     plant: Any, tasks: list[Path], tmp_path: Path
