@@ -123,6 +123,7 @@ def shortage(error: BaseException) -> ClrError | None:
     PyTorch has a class of its own for that on a GPU, and none on a CPU.
     """
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    named = named or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
     told = isinstance(error, RuntimeError) and "allocate memory" in str(error)
     if not (named or told):
         return None
@@ -140,7 +141,6 @@ _WORDS = {
     errno.EROFS: "The file system is read-only",
     errno.EACCES: "Permission denied",
     errno.EFBIG: "A file would pass the size limit",
-    errno.ENOMEM: "The system has no memory left",
     errno.EMFILE: "Too many files are open for one process (see ulimit -n)",
     errno.ENFILE: "Too many files are open on this machine",
 }

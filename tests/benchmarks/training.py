@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import copy
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -82,14 +81,15 @@ def measured(setting: Setting) -> str:
     """Return the table of all ways, in turns."""
     import torch
 
-    from clr.core.precision import _cpu_multiplies
+    from clr.core.precision import cpu_prefers_bfloat16
+    from flows.provenance import hardware
 
     ways: dict[str, Way] = {
         "published": published,
         "CLR": reprogrammed,
         "CLR, files decoded in every epoch": decoding,
         "CLR, tensors contiguous": contiguous,
-        f"CLR, {'float32' if _cpu_multiplies() else 'bfloat16'}": in_other_precision,
+        f"CLR, {'float32' if cpu_prefers_bfloat16() else 'bfloat16'}": in_other_precision,
         "floor": floor,
     }
     seen: dict[str, list[float]] = {name: [] for name in ways}
@@ -104,7 +104,7 @@ def measured(setting: Setting) -> str:
     middle = {name: statistics.median(values) for name, values in seen.items()}
     count = len(setting.lesson.baseline.train)
     lines = [
-        f"{date.today()}, {processor()}, {torch.get_num_threads()} threads, no GPU: "
+        f"{date.today()}, {hardware('cpu')}, {torch.get_num_threads()} threads, no GPU: "
         f"{count} images of {setting.lesson.task}, {SIDE} pixels, {EPOCHS} epochs.",
         "",
         "| way | seconds an epoch | of published | times the floor | test accuracy |",
@@ -176,13 +176,6 @@ def reprogrammed(setting: Setting) -> Logits:
     return trained_by("clr-reduced", setting.backbone, setting.lesson)
 
 
-def processor() -> str:
-    """Return what the processor calls itself."""
-    import torch
-
-    return str(torch.cpu.get_capabilities().get("cpu_name", platform.machine()))
-
-
 def decoding(setting: Setting) -> Logits:
     """Train so, but decode the files in every epoch."""
     return trained_by(
@@ -197,9 +190,9 @@ def contiguous(setting: Setting) -> Logits:
 
 def in_other_precision(setting: Setting) -> Logits:
     """Train so, but in bfloat16 where float32 is taken to be faster, or the reverse."""
-    from clr.core.precision import _cpu_multiplies
+    from clr.core.precision import cpu_prefers_bfloat16
 
-    with patch("clr.core.precision._cpu_multiplies", return_value=not _cpu_multiplies()):
+    with patch("clr.core.precision.cpu_prefers_bfloat16", return_value=not cpu_prefers_bfloat16()):
         return reprogrammed(setting)
 
 

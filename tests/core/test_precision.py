@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from clr.core.adapter import Adapter
 from clr.core.backbone import Backbone
 from clr.core.network import Program
-from clr.core.precision import _cpu_multiplies, mixed_precision, strided_in_float32
+from clr.core.precision import cpu_prefers_bfloat16, mixed_precision, strided_in_float32
 
 CPU = torch.device("cpu")
 Shaken = Callable[..., Adapter]
@@ -31,7 +31,7 @@ def test_a_processor_that_multiplies_bfloat16_faster_is_used(
     processor: dict[str, bool | str], told: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: processor)
-    monkeypatch.setattr("clr.core.precision._cpu_multiplies", _cpu_multiplies.__wrapped__)
+    monkeypatch.setattr("clr.core.precision.cpu_prefers_bfloat16", cpu_prefers_bfloat16.__wrapped__)
     with mixed_precision(CPU, on_cpu=True):
         assert torch.is_autocast_enabled("cpu") is told
     with mixed_precision(CPU, on_cpu=False):
