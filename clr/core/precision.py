@@ -32,8 +32,8 @@ def mixed_precision(device: torch.device, *, on_cpu: bool) -> AbstractContextMan
 def cpu_prefers_bfloat16() -> bool:
     """Say whether this processor trains faster in bfloat16 than in float32.
 
-    Intel's do with AMX alone: where a virtual machine hides that, or there is none, their AVX-512
-    takes 1.15 times as long for a step in bfloat16 as in float32; AMD's takes 0.7.
+    Intel's do with AMX alone: where a virtual machine hides that, or there is none, a training
+    takes longer in bfloat16 (docs/recipe.md, "What an epoch costs"); AMD's AVX-512 is faster in it.
     """
     capabilities: dict[str, bool | int | str] = getattr(torch.cpu, "get_capabilities", dict)()
     if str(capabilities.get("cpu_name", "")).startswith("Intel"):
