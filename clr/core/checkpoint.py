@@ -22,13 +22,11 @@ class Checkpoint:
     Attributes:
         tensors: trained tensors by name, as after the last epoch.
         moments: optimiser state by ``<name>/<field>``.
-        average: state of the running mean, see `clr.core.averaging`.
         history: metrics of the epochs so far, epoch 0 first.
     """
 
     tensors: Mapping[str, Tensor]
     moments: Mapping[str, Tensor]
-    average: Mapping[str, Tensor]
     history: tuple[Epoch, ...]
 
 
@@ -40,11 +38,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, key: str) -> None:
         path: where.
         key: digest of what determines the training; another one ignores the file.
     """
-    parts = {
-        "now": checkpoint.tensors,
-        "optimiser": checkpoint.moments,
-        "average": checkpoint.average,
-    }
+    parts = {"now": checkpoint.tensors, "optimiser": checkpoint.moments}
     tensors = {
         f"{part}:{name}": tensor.detach().cpu().contiguous()
         for part, values in parts.items()
@@ -75,8 +69,8 @@ def _parse(data: bytes, key: str) -> Checkpoint | None:
     about = json.loads(header["__metadata__"]["about"])
     if about["key"] != key:
         return None
-    parts: dict[str, dict[str, Tensor]] = {"now": {}, "optimiser": {}, "average": {}}
+    parts: dict[str, dict[str, Tensor]] = {"now": {}, "optimiser": {}}
     for name, tensor in safetensors.torch.load(data).items():
         part, _, rest = name.partition(":")
         parts[part][rest] = tensor
-    return Checkpoint(parts["now"], parts["optimiser"], parts["average"], tuple(about["history"]))
+    return Checkpoint(parts["now"], parts["optimiser"], tuple(about["history"]))

@@ -30,9 +30,6 @@ class Recipe:
         batch_size: images a step.
         kernel_lr: peak learning rate of kernels, mixing and batch norm.
         head_lr: peak learning rate of the head, which starts as the linear probe.
-        weight_decay: pull of kernels towards identity and of the head towards its start,
-            a step and unit of learning rate (AdamW's, Loshchilov & Hutter 2019).
-        average: share of the training, at its end, over which weights are averaged.
         refit: average the head with one that is fitted anew to the adapted features.
         label_smoothing: Szegedy et al. 2016, section 7.
         validation_share: part of train that chooses the probe's penalty and judges the end.
@@ -53,8 +50,6 @@ class Recipe:
     batch_size: int = 16
     kernel_lr: float = 1e-2
     head_lr: float = 1e-3
-    weight_decay: float = 0.0
-    average: float = 0.3
     refit: bool = True
     label_smoothing: float = 0.1
     validation_share: float = 0.15
@@ -77,8 +72,6 @@ class Recipe:
         _within("batch_size", self.batch_size, 2, 4096)
         _within("kernel_lr", self.kernel_lr, 0, 1)
         _within("head_lr", self.head_lr, 0, 1)
-        _within("weight_decay", self.weight_decay, 0, 10)
-        _within("average", self.average, 0, 1)
         _within("label_smoothing", self.label_smoothing, 0, 0.5)
         _within("validation_share", self.validation_share, 0.05, 0.5)
         _within("rank", self.rank, 1, 64)

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clr.core.adapter import Adapter, AdapterSpec, new_adapter
-from clr.core.averaging import TailAverage
 from clr.core.backbone import Backbone
 from clr.core.baseline import Baseline
 from clr.core.checkpoint import Checkpoint, Epoch, load_checkpoint, save_checkpoint
@@ -23,7 +22,7 @@ from clr.core.network import Program
 from clr.core.prune import prune, pruned_share
 from clr.core.rates import caution
 from clr.core.recipe import Recipe
-from clr.core.training import AfterStep, OnStep, Training, is_worse
+from clr.core.training import OnStep, Training, is_worse
 
 OnEpoch = Callable[[int, Epoch], None]
 
@@ -81,12 +80,12 @@ def fit(
 ) -> Trained:
     """Train an adapter on the training part, to the end of the one-cycle schedule.
 
-    The end is the mean of the last weights, with a mean head (`clr.core.heads`). The start
-    (the probe's head, identity kernels) is epoch 0 and is returned instead where the end is
-    worse on the validation part (`is_worse`). Epochs between do not compete: their learning
-    rate has not come down, and the probe's penalty, chosen for its validation loss, makes
-    that loss a poor judge of adapters, which are surer of themselves. Both are judged
-    compressed, as they would be stored, and before their heads have seen that part.
+    The end has a mean head (`clr.core.heads`). The start (the probe's head, identity kernels)
+    is epoch 0 and is returned instead where the end is worse on the validation part
+    (`is_worse`). Epochs between do not compete: their learning rate has not come down, and
+    the probe's penalty, chosen for its validation loss, makes that loss a poor judge of
+    adapters, which are surer of themselves. Both are judged compressed, as they would be
+    stored, and before their heads have seen that part.
 
     Args:
         backbone: frozen.
@@ -105,24 +104,21 @@ def fit(
     """
     probe = baseline.probe.weight, baseline.probe.bias
     start = new_adapter(spec, backbone, probe).compressed()
-    # copies: the start stays what weight decay pulls to, and what the end is judged against
+    # copies: the start stays what the end is judged against
     tensors = {name: t.to(backbone.device, copy=True) for name, t in start.tensors.items()}
     fold = recipe.batch_norm == "frozen"
     program = Program(backbone, tensors, fold=fold)
     shares = caution(recipe, len(baseline.train), len(spec.labels))
     parameters = _parameters(tensors, recipe, *shares)
-    optimiser = torch.optim.AdamW(
+    optimiser = torch.optim.Adam(
         [{"params": [tensors[name]], "lr": lr} for name, lr in parameters.items()],
         betas=(0.9, 0.99),
-        weight_decay=0.0,
     )
     key = _key(spec, recipe, images, baseline)
     kept = load_checkpoint(checkpoint, key) if checkpoint else None
     history: list[Epoch] = list(kept.history) if kept else []
-    average = TailAverage(tensors, recipe.average)
     if kept:
         _restore(kept, tensors, optimiser, parameters)
-        average.restore(kept.average)
     for number, epoch in enumerate(history):
         _tell(on_epoch, number, epoch)
     training = Training(
@@ -136,22 +132,22 @@ def fit(
         seconds,
         mixed_on_cpu=fold,
     )
-    anchors = {name: start.tensors[name].to(backbone.device) for name in parameters}
-    after_step = _after_step(tensors, anchors, parameters, average, recipe)
+
+    def sparse(progress: float) -> None:
+        prune(tensors, pruned_share(progress, recipe.sparsity))
+
     for number in training.epochs(len(history)):
-        loss = training.epoch(optimiser, number, on_step, after_step)
+        loss = training.epoch(optimiser, number, on_step, sparse)
         epoch = training.validate() | ({} if loss is None else {"train_loss": loss})
         history.append(epoch)
         if checkpoint:
             moments = _moments(optimiser, parameters)
-            state = Checkpoint(tensors, moments, average.state(), tuple(history))
-            save_checkpoint(state, checkpoint, key)
+            save_checkpoint(Checkpoint(tensors, moments, tuple(history)), checkpoint, key)
         _tell(on_epoch, number, epoch)
     resumed = len(kept.history) - 1 if kept else -1
-    averaged = {name: tensor.detach().clone() for name, tensor in average.value().items()}
-    prune(averaged, recipe.sparsity)  # the mean of different sets of kernels is none of them
+    prune(tensors, recipe.sparsity)  # which a training of few steps has not got to
     # half of a head that has learned all it can; of one that took few steps, less
-    end = _end(start, averaged, tensors, program, training, shares[0] / 2)
+    end = _end(start, tensors, program, training, shares[0] / 2)
     if end is not None:
         return Trained(end, tuple(history), len(history) - 1, resumed)
     whole = baseline.whole if recipe.refit else baseline.probe
@@ -162,7 +158,6 @@ def fit(
 @torch.no_grad()
 def _end(
     start: Adapter,
-    averaged: dict[str, Tensor],
     tensors: dict[str, Tensor],
     program: Program,
     training: Training,
@@ -172,27 +167,27 @@ def _end(
 
     Args:
         start: the adapter at birth.
-        averaged: tensors at the end.
-        tensors: what `program` and `training` compute with; overwritten.
+        tensors: at the end; what `program` and `training` compute with; overwritten.
         program: of these tensors.
         training: that is over.
         share: of the trained head in the mean head.
     """
     spec, images, baseline = start.spec, training.images, training.baseline
+    ended = {name: tensor.detach().clone() for name, tensor in tensors.items()}
     _copy(start.tensors, tensors)
     before = training.right()
-    _copy(_stored(spec, averaged).tensors, tensors)
+    _copy(_stored(spec, ended).tensors, tensors)
     features = run(program.features, images, spec.preprocessing, training.device, baseline.images)
     labels, count = images.labels[baseline.images], len(baseline.train)
-    trained = averaged["head.weight"].cpu(), averaged["head.bias"].cpu()
+    trained = ended["head.weight"].cpu(), ended["head.bias"].cpu()
     heads = Heads(trained, trained)
     if training.recipe.refit:
         heads = mean_heads(trained, features, labels, baseline, share)
-    judged = _stored(spec, averaged, heads.judged).tensors
+    judged = _stored(spec, ended, heads.judged).tensors
     logits = F.linear(features[count:], judged["head.weight"], judged["head.bias"])
     if is_worse(before, logits.argmax(1) == labels[count:]):
         return None
-    return _stored(spec, averaged, heads.kept)
+    return _stored(spec, ended, heads.kept)
 
 
 def _stored(spec: AdapterSpec, tensors: dict[str, Tensor], head: Head | None = None) -> Adapter:
@@ -214,27 +209,6 @@ def _parameters(
         rates[name] = head * recipe.head_lr if is_head else kernels * recipe.kernel_lr
         tensor.requires_grad_()
     return rates
-
-
-def _after_step(
-    tensors: dict[str, Tensor],
-    anchors: dict[str, Tensor],
-    rates: dict[str, float],
-    average: TailAverage,
-    recipe: Recipe,
-) -> AfterStep:
-    """Return decoupled weight decay towards where each tensor started, pruning, averaging."""
-
-    @torch.no_grad()
-    def apply(progress: float, factor: float) -> None:
-        if recipe.weight_decay:
-            for name, anchor in anchors.items():
-                share = factor * rates[name] * recipe.weight_decay
-                tensors[name].lerp_(anchor, min(1.0, share))
-        prune(tensors, pruned_share(progress, recipe.sparsity))
-        average.update(progress)
-
-    return apply
 
 
 def _key(spec: AdapterSpec, recipe: Recipe, images: ImageSet, baseline: Baseline) -> str:
@@ -270,7 +244,7 @@ def _restore(
     }
     for key, value in kept.moments.items():
         name, _, field = key.rpartition("/")
-        # AdamW keeps its step count on the CPU
+        # Adam keeps its step count on the CPU
         moved = value if field == "step" else value.to(by_name[name].device)
         optimiser.state[by_name[name]][field] = moved.clone()
 

@@ -22,8 +22,8 @@ from clr.errors import UsageError
 
 Logits = Callable[[Tensor], Tensor]
 OnStep = Callable[[int, int, int], None]
-AfterStep = Callable[[float, float], None]
-"""Called with the progress in 0 … 1 and the share of the peak learning rate."""
+AfterStep = Callable[[float], None]
+"""Called with the progress in 0 … 1."""
 DOUBT = 0.1
 """Level of the test by which a training is said to have done harm."""
 WARM_UP = 0.25
@@ -87,7 +87,7 @@ class Training:
         optimiser: torch.optim.Optimizer,
         number: int,
         on_step: OnStep | None = None,
-        after_step: AfterStep = lambda progress, factor: None,
+        after_step: AfterStep = lambda progress: None,
     ) -> float | None:
         """Run epoch `number` (from 1) and return its mean loss; epoch 0 is the start itself.
 
@@ -110,7 +110,7 @@ class Training:
                 group["lr"] = peak * factor
             total += self._step(optimiser, part, generator) * len(part)
             seen += len(part)
-            after_step(progress, factor)
+            after_step(progress)
             if on_step:
                 on_step(number, at + 1, len(batches))
             if self.seconds is not None and self._elapsed() >= 1:

@@ -431,10 +431,10 @@ def test_without_balance_classes_of_uneven_size_weigh_the_same(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("probe+average=0", "is no method"),
+        ("probe+shift=0", "is no method"),
         ("clr-reduced+variant=full", "variant cannot be changed"),
-        ("clr-reduced+average", "recipe.average is ''"),
-        ("clr-full+averag=0", "Did you mean average"),
+        ("clr-reduced+shift", "recipe.shift is ''"),
+        ("clr-full+shif=0", "Did you mean shift"),
     ],
 )
 def test_a_setting_that_cannot_be_changed_is_refused(name: str, said: str) -> None:

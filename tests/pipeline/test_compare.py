@@ -81,12 +81,12 @@ def test_a_unit_for_which_memory_does_not_suffice_is_named_and_stops_no_other(
 
 
 def test_a_changed_setting_of_the_recipe_has_its_figures_in_mlflow(plant: Any, tasks: list[Path]):
-    method = "clr-reduced+average=0+kernel_lr=0.003"
+    method = "clr-reduced+shift=0+kernel_lr=0.003"
     answer = plant.clr("compare", tasks[0], "--methods", method, *OPTIONS[2:], "--json")
     assert answer.code == 0, answer.err
     figures = plant.session().registry.client.get_run(answer.json["run"]).data.metrics
     average = answer.json["methods"][0]["average"]["mean"]
-    assert figures["clr-reduced average:0 kernel_lr:0.003.average"] == pytest.approx(average)
+    assert figures["clr-reduced shift:0 kernel_lr:0.003.average"] == pytest.approx(average)
 
 
 @pytest.mark.soak
@@ -149,9 +149,9 @@ def _one_run_with_one_below_it_a_unit(plant: Any, run: str) -> None:
     ("options", "code", "said"),
     [
         (("--methods", "probe,magic"), 2, "There are majority, probe"),
-        (("--methods", "clr-reduced+averages=0"), 2, "Did you mean average?"),
+        (("--methods", "clr-reduced+shifts=0"), 2, "Did you mean shift"),
         (("--methods", "clr-full+epochs=3"), 2, "epochs cannot be changed"),
-        (("--methods", "probe+average=0"), 2, "is no method"),
+        (("--methods", "probe+shift=0"), 2, "is no method"),
         (("--methods", "probe,probe"), 2, "names one twice"),
         (("--tasks", "rot,gone"), 2, "'gone'"),
         (("--per-class", "5,x"), 2, "no list of numbers"),

@@ -124,7 +124,7 @@ _VARIANTS = {f"clr-{variant}": variant for variant in get_args(Variant)}
 def find_method(name: str) -> Method:
     """Return the method of this name, or a variant of CLR with settings of its recipe changed.
 
-    ``clr-reduced+average=0+kernel_lr=0.005`` is ``clr-reduced`` with two settings changed: what
+    ``clr-reduced+shift=0+kernel_lr=0.005`` is ``clr-reduced`` with two settings changed: what
     one piece of the recipe is worth is seen beside the whole.
 
     Raises:
@@ -135,7 +135,7 @@ def find_method(name: str) -> Method:
         raise UsageError(
             f"{name!r} is no method.",
             fix=f"There are {', '.join(METHODS)}; of {', '.join(_VARIANTS)} settings of the "
-            "recipe can be changed: clr-reduced+average=0.",
+            "recipe can be changed: clr-reduced+shift=0.",
             method=name,
         )
     if not settings:

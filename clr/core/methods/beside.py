@@ -41,7 +41,7 @@ def train_beside(
     """
     recipe = replace(Recipe(), epochs=budget.epochs, seed=seed)
     groups = [{"params": added, "lr": rate}, {"params": head, "lr": recipe.head_lr}]
-    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.0)
+    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
     tensors = [*added, *head]
     for tensor in tensors:
         tensor.requires_grad_()
