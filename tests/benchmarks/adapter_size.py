@@ -9,7 +9,6 @@ task and sparsity. The recipe chooses by the validation part; the test split is 
 from __future__ import annotations
 
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.provenance import hardware
 from tests.benchmarks.pages import DOCS, write_docs
 
 if TYPE_CHECKING:
@@ -208,4 +208,4 @@ def picture(rows: list[Row]) -> bytes:
 
 def _machine() -> str:
     today = datetime.now(UTC).date().isoformat()
-    return f"{today}, one thread of a {os.cpu_count()}-core {platform.machine()} machine, no GPU."
+    return f"{today}, {hardware('cpu')}, {os.cpu_count()} cores, of which one is used, no GPU."

@@ -10,7 +10,6 @@ docs/serving-load.md.
 from __future__ import annotations
 
 import os
-import platform
 import tempfile
 import threading
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flows.provenance import hardware
 from tests.serving.load import Asked, Callers, Moves, Picture, Server
 from tests.serving.plants import Served, build
 
@@ -139,7 +139,9 @@ def as_table(rows: dict[str, str]) -> str:
 
 def write_docs(table: str) -> None:
     """Write docs/serving-load.md."""
-    where = f"{os.cpu_count()} cores ({platform.machine()}), {DEVICE}"
+    where = f"{os.cpu_count()} cores of {hardware('cpu')}"
+    if DEVICE != "cpu":
+        where += f" and one {hardware(DEVICE)}"
     DOCS.write_text(
         "# The prediction server under load\n\n"
         f"`clr serve` with the default backbone at {SIDE} px and {len(TASKS)} tasks, on {where}; "
