@@ -45,14 +45,15 @@ def standalone(backbone: Backbone, adapter: Adapter) -> nn.Module:
     norms = {one: path for path, one in backbone.module.named_modules()}
     with torch.no_grad():
         for path, pair in pairs.items():
-            step = ready.steps.get(path)
+            step = None if path in ready.idle else ready.steps.get(path)
             if pair.norm in ready.norms or (step is not None and step.shift is None):
                 continue
             if step is None:
                 _fold_into(module.get_submodule(path), pair.scale, pair.shift)
             _replace(module, norms[pair.norm], _rest(pair.norm))
         for path, step in ready.steps.items():
-            _replace(module, path, nn.Sequential(module.get_submodule(path), *_layers(step)))
+            if path not in ready.idle:
+                _replace(module, path, nn.Sequential(module.get_submodule(path), *_layers(step)))
         for norm, own in ready.norms.items():
             _set(module.get_submodule(norms[norm]), own)
         head = _linear(*ready.head)

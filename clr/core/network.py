@@ -15,6 +15,7 @@ from clr.core.backbone import Backbone
 from clr.core.folding import Folded, folded, without_norms
 from clr.core.places import Function, Places, acting, prepare
 from clr.core.precision import strided_in_float32
+from clr.core.sites import is_idle
 from clr.errors import UsageError
 
 
@@ -49,7 +50,7 @@ class Program:
     def __init__(
         self, backbone: Backbone, tensors: Mapping[str, Tensor], *, fold: bool = False
     ) -> None:
-        """Tie tensors to places.
+        """Tie tensors to places; a kernel at identity that learns nothing acts nowhere.
 
         Args:
             backbone: they act in this one.
@@ -93,6 +94,8 @@ def _steps(backbone: Backbone, tensors: Mapping[str, Tensor]) -> dict[nn.Module,
     for path, module in backbone.convolutions.items():
         kernel = tensors.get(f"kernels.{path}")
         down, up = tensors.get(f"mix.{path}.down"), tensors.get(f"mix.{path}.up")
+        if kernel is not None and down is None and is_idle(kernel):
+            continue
         if kernel is not None or down is not None:
             found[module] = Step(kernel, down, up)
     return found

@@ -25,6 +25,8 @@ class Recipe:
 
     Attributes:
         variant: where kernels act: ``reduced``, ``full`` or ``mix``.
+        from_stride: kernels learn after convolutions whose output is this many times smaller than
+            the image, or smaller; those before stay identity. 1: all learn.
         image_size: side in pixels; 0: from the task's own images (see `image_size`).
         epochs: passes over the training part.
         batch_size: images a step.
@@ -45,6 +47,7 @@ class Recipe:
     """
 
     variant: str = "reduced"
+    from_stride: int = 1
     image_size: int = 0
     epochs: int = 12
     batch_size: int = 16
@@ -65,6 +68,7 @@ class Recipe:
     def __post_init__(self) -> None:
         _one_of("variant", self.variant, get_args(Variant))
         _one_of("batch_norm", self.batch_norm, BATCH_NORMS)
+        _within("from_stride", self.from_stride, 1, 32)
         _within("image_size", self.image_size, 0, 1024)
         if 0 < self.image_size < 32:
             raise UsageError(f"recipe.image_size is {self.image_size}: use 0 or 32 … 1024.")

@@ -15,7 +15,9 @@ from clr.errors import UsageError
 Variant = Literal["reduced", "full", "mix"]
 BatchNorm = Literal["frozen", "affine", "batch"]
 BATCH_NORMS: tuple[str, ...] = get_args(BatchNorm)
-_SINGLE: WeakKeyDictionary[Backbone, frozenset[str]] = WeakKeyDictionary()
+_SIDE = 128
+"""Of the image that is asked how small the outputs of convolutions are."""
+_SIDES: WeakKeyDictionary[Backbone, dict[str, int]] = WeakKeyDictionary()
 
 
 def kernel_sites(backbone: Backbone, variant: Variant) -> tuple[str, ...]:
@@ -27,31 +29,54 @@ def kernel_sites(backbone: Backbone, variant: Variant) -> tuple[str, ...]:
     """
     if variant != "full":
         return tuple(p for p, m in backbone.convolutions.items() if max(m.kernel_size) > 1)
-    single = _SINGLE.get(backbone)
-    if single is None:
-        single = _SINGLE.setdefault(backbone, _single_pixel(backbone))
-    return tuple(path for path in backbone.convolutions if path not in single)
+    sides = _output_sides(backbone)
+    return tuple(path for path in backbone.convolutions if sides.get(path) != 1)
 
 
-def _single_pixel(backbone: Backbone) -> frozenset[str]:
-    single: set[str] = set()
+def late_sites(backbone: Backbone, stride: int) -> frozenset[str]:
+    """Return the paths of the convolutions whose output is `stride` times smaller than the image.
+
+    Or smaller still; all of them where a backbone has no such k×k convolution.
+    """
+    sides = _output_sides(backbone)
+    late = {path for path in backbone.convolutions if sides.get(path, 0) * stride <= _SIDE}
+    return frozenset(late if late & {*kernel_sites(backbone, "reduced")} else backbone.convolutions)
+
+
+def _output_sides(backbone: Backbone) -> dict[str, int]:
+    """Return the longer side in pixels of each convolution's output for an image of `_SIDE`."""
+    sides = _SIDES.get(backbone)
+    if sides is None:
+        sides = _SIDES.setdefault(backbone, _measured_sides(backbone))
+    return sides
+
+
+def _measured_sides(backbone: Backbone) -> dict[str, int]:
+    sides: dict[str, int] = {}
     own = threading.get_ident()  # others may compute with this backbone at the same time
 
     def note(path: str) -> torch.utils.hooks.RemovableHandle:
         def hook(_: nn.Module, __: object, output: torch.Tensor) -> None:
-            if threading.get_ident() == own and output.shape[-2:] == (1, 1):
-                single.add(path)
+            if threading.get_ident() == own:
+                sides[path] = max(output.shape[-2:])
 
         return backbone.convolutions[path].register_forward_hook(hook)
 
     handles = [note(path) for path in backbone.convolutions]
     try:
         with torch.inference_mode():
-            backbone.module(torch.zeros(1, 3, 128, 128, device=backbone.device))
+            backbone.module(torch.zeros(1, 3, _SIDE, _SIDE, device=backbone.device))
     finally:
         for handle in handles:
             handle.remove()
-    return frozenset(single)
+    return sides
+
+
+def is_idle(kernel: torch.Tensor) -> bool:
+    """Say whether a kernel [C, 1, 3, 3] is identity and no training will change that."""
+    if kernel.requires_grad or not bool((kernel[:, 0, 1, 1] == 1).all()):
+        return False
+    return int(kernel.count_nonzero()) == len(kernel)
 
 
 def mixing_sites(backbone: Backbone) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from clr.core.network import Program
 from clr.core.prune import prune, pruned_share
 from clr.core.rates import caution
 from clr.core.recipe import Recipe
+from clr.core.sites import late_sites
 from clr.core.training import OnStep, Training, is_worse
 
 OnEpoch = Callable[[int, Epoch], None]
@@ -106,10 +107,10 @@ def fit(
     start = new_adapter(spec, backbone, probe).compressed()
     # copies: the start stays what the end is judged against
     tensors = {name: t.to(backbone.device, copy=True) for name, t in start.tensors.items()}
+    shares = caution(recipe, len(baseline.train), len(spec.labels))
+    parameters = _parameters(tensors, recipe, late_sites(backbone, recipe.from_stride), *shares)
     fold = recipe.batch_norm == "frozen"
     program = Program(backbone, tensors, fold=fold)
-    shares = caution(recipe, len(baseline.train), len(spec.labels))
-    parameters = _parameters(tensors, recipe, *shares)
     optimiser = torch.optim.Adam(
         [{"params": [tensors[name]], "lr": lr} for name, lr in parameters.items()],
         betas=(0.9, 0.99),
@@ -198,17 +199,23 @@ def _stored(spec: AdapterSpec, tensors: dict[str, Tensor], head: Head | None = N
 
 
 def _parameters(
-    tensors: dict[str, Tensor], recipe: Recipe, head: float, kernels: float
+    tensors: dict[str, Tensor], recipe: Recipe, late: frozenset[str], head: float, kernels: float
 ) -> dict[str, float]:
     """Return the peak learning rate of every tensor that is trained."""
     rates: dict[str, float] = {}
     for name, tensor in tensors.items():
-        if name.endswith((".running_mean", ".running_var")):
+        if name.endswith((".running_mean", ".running_var")) or _is_early(name, late):
             continue
         is_head = name.startswith("head.")
         rates[name] = head * recipe.head_lr if is_head else kernels * recipe.kernel_lr
         tensor.requires_grad_()
     return rates
+
+
+def _is_early(name: str, late: frozenset[str]) -> bool:
+    kind, _, path = name.partition(".")
+    site = path if kind == "kernels" else path.rpartition(".")[0]
+    return kind in ("kernels", "mix") and site not in late
 
 
 def _key(spec: AdapterSpec, recipe: Recipe, images: ImageSet, baseline: Baseline) -> str:

@@ -95,7 +95,7 @@ def _section(backbone: Backbone, alike: Alike, parts: Sequence[Part]) -> Instead
     first, pairs, instead = adapters[0], folded(backbone), dict(alike.instead)
     for path, convolution in backbone.convolutions.items():
         step, pair = first.steps.get(path), pairs.get(path)
-        if step is not None:
+        if step is not None and not all(path in one.idle for one in adapters):
             steps = Steps([one.steps[path] for one in adapters], images)
             instead[convolution] = partial(_reprogrammed, alike.itself[convolution], steps)
             if pair is not None and step.shift is None:

@@ -12,6 +12,7 @@ from clr.core.adapter import Adapter
 from clr.core.backbone import Backbone
 from clr.core.folding import folded
 from clr.core.network import norms_of
+from clr.core.sites import is_idle
 
 Structure = tuple[str, str, int]
 
@@ -49,12 +50,14 @@ class FoldedAdapter:
     Attributes:
         structure: variant, batch norm, rank: equal where the same parts act at the same places.
         steps: by path of the convolution.
+        idle: paths of those of them that change nothing, save for the batch norm in them.
         norms: batch norms of the task's own that no kernel takes in.
         head: weight [classes, channels] and bias [classes].
     """
 
     structure: Structure
     steps: Mapping[str, Step]
+    idle: frozenset[str]
     norms: Mapping[nn.BatchNorm2d, Affine]
     head: tuple[Tensor, Tensor]
 
@@ -78,20 +81,24 @@ def fold(adapter: Adapter, backbone: Backbone) -> FoldedAdapter:
     tensors = {name: t.detach().to(backbone.device) for name, t in adapter.tensors.items()}
     own, pairs = _own_norms(backbone, tensors), folded(backbone)
     steps: dict[str, Step] = {}
+    idle: set[str] = set()
     for path in backbone.convolutions:
         kernel = tensors.get(f"kernels.{path}")
         if kernel is None:
             continue
         down, up = tensors.get(f"mix.{path}.down"), tensors.get(f"mix.{path}.up")
-        shift = None
-        if path in pairs and down is None:
-            pair = pairs[path]
+        pair, shift = pairs.get(path) if down is None else None, None
+        if down is None and (pair is None or pair.norm not in own) and is_idle(kernel):
+            idle.add(path)
+        if pair is not None:
             norm = own.pop(pair.norm, Affine(pair.scale, pair.shift))
             kernel, shift = kernel * norm.scale.view(-1, 1, 1, 1), norm.shift
         steps[path] = Step(kernel.contiguous(), shift, down, up)
     spec = adapter.spec
     structure = spec.variant, spec.batch_norm, spec.rank if spec.variant == "mix" else 0
-    return FoldedAdapter(structure, steps, own, (tensors["head.weight"], tensors["head.bias"]))
+    return FoldedAdapter(
+        structure, steps, frozenset(idle), own, (tensors["head.weight"], tensors["head.bias"])
+    )
 
 
 def _own_norms(backbone: Backbone, tensors: Mapping[str, Tensor]) -> dict[nn.BatchNorm2d, Affine]:
