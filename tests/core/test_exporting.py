@@ -55,6 +55,19 @@ def test_a_network_by_itself_answers_as_the_adapter_in_the_shared_backbone(
     backbone.check()
 
 
+def test_what_is_at_identity_is_left_out(backbone: Backbone, shaken: Shaken) -> None:
+    adapter = shaken(backbone)
+    kernel = adapter.tensors["kernels.conv1.0"]
+    kernel.zero_()
+    kernel[:, 0, 1, 1] = 1
+    network = standalone(backbone, adapter)
+    kernels = [n for n in adapter.tensors if n.startswith("kernels.")]
+    found = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert len(found) == len(backbone.convolutions) + len(kernels) - 1
+    with torch.inference_mode():
+        agree(network(images(3)), Program(backbone, adapter.tensors).logits(images(3)))
+
+
 @pytest.mark.parametrize("batch_norm", ["affine", "batch"])
 @pytest.mark.parametrize("variant", ["reduced", *EXHAUSTIVE])
 def test_batch_norms_of_the_task_s_own_go_with_it(

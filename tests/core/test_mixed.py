@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from clr.core.adapter import Adapter
 from clr.core.backbone import Backbone
@@ -20,8 +21,15 @@ from clr.core.mixing.batch import Part
 from clr.core.mixing.fold import fold
 from clr.core.mixing.lanes import Lanes
 from clr.core.network import ReprogrammedNetwork
+from clr.core.sites import late_sites
 from clr.errors import IntegrityBroken, UsageError
-from tests.core.test_network import ARCHITECTURES, EXHAUSTIVE, FAMILIES, zoo
+from tests.core.test_network import (
+    ARCHITECTURES,
+    EXHAUSTIVE,
+    FAMILIES,
+    WITHOUT_BATCH_NORM,
+    zoo,
+)
 
 Load = Callable[[str], Backbone]
 Shaken = Callable[..., Adapter]
@@ -103,6 +111,49 @@ def test_every_family_of_networks_takes_mixed_batches(
     both.check(images(1, 3), list("333"))
     assert torch.equal(both.mixed.features(images(0, 2)), bare)
     backbone.check()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tasks_whose_early_kernels_are_identity_mix_with_all_others(
+    family: str, load: Load, shaken: Shaken
+) -> None:
+    backbone = load(ARCHITECTURES[family])
+    without = any(name in backbone.name for name in WITHOUT_BATCH_NORM)
+    kinds = ["frozen", "frozen" if without else "affine"]
+    adapters = {
+        str(seed): shaken(backbone, seed=seed, batch_norm=kinds[seed % 2]) for seed in range(4)
+    }
+    for seed in "012":
+        begin_late(adapters[seed], backbone)
+    both = Both(backbone, adapters)
+    for names in ("000", "111", "0212", "1313", "012332"):
+        both.check(images(1, len(names)), list(names))
+    backbone.check()
+
+
+def begin_late(adapter: Adapter, backbone: Backbone) -> None:
+    """Make the kernels of early layers identity, in place."""
+    late = late_sites(backbone, 8)
+    for name, kernel in adapter.tensors.items():
+        if name.startswith("kernels.") and name.removeprefix("kernels.") not in late:
+            kernel.zero_()
+            kernel[:, 0, 1, 1] = 1
+
+
+def test_what_all_tasks_leave_as_it_is_costs_nothing(backbone: Backbone, shaken: Shaken) -> None:
+    mixed = MixedNetwork(backbone)
+    for name in "abc":
+        adapter = shaken(backbone, seed=ord(name))
+        if name != "c":
+            begin_late(adapter, backbone)
+        mixed.attach(adapter, name)
+
+    def work(names: str) -> int:
+        with FlopCounterMode(display=False) as counter:
+            mixed.logits(images(0, len(names)), list(names))
+        return counter.get_total_flops()
+
+    assert work("aa") == work("ab") < work("ac") == work("cc")
 
 
 @pytest.mark.parametrize("family", ["ResNet", "DenseNet"])

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from clr.core.adapter import Adapter, AdapterSpec, new_adapter
 from clr.core.backbone import Backbone, load_backbone, state_digest
@@ -66,6 +67,12 @@ WITHOUT_BATCH_NORM = ("convnext", "nfnet", "squeezenet")
 # ---- identity at birth ------------------------------------------------------------------
 
 
+def newborn(spec: AdapterSpec, backbone: Backbone) -> dict[str, Tensor]:
+    """Return tensors as training begins with them: kernels at identity act, since they learn."""
+    tensors = new_adapter(spec, backbone).tensors
+    return {name: tensor.requires_grad_() for name, tensor in tensors.items()}
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("family", ARCHITECTURES)
 def test_at_birth_the_features_are_bit_equal_to_the_backbone_s(
@@ -79,7 +86,7 @@ def test_at_birth_the_features_are_bit_equal_to_the_backbone_s(
             if batch_norm != "frozen" and any(n in backbone.name for n in WITHOUT_BATCH_NORM):
                 continue
             spec = make_spec(backbone, variant=variant, batch_norm=batch_norm)
-            program = Program(backbone, new_adapter(spec, backbone).tensors)
+            program = Program(backbone, newborn(spec, backbone))
             assert torch.equal(program.features(batch), bare), batch_norm
         assert torch.equal(backbone.module(batch), bare)
     assert bool(bare.any())
@@ -91,7 +98,7 @@ def test_at_birth_it_is_exact_for_any_size_and_layout(
     shape: tuple[int, ...], layout: torch.memory_format, backbone: Backbone, make_spec: MakeSpec
 ) -> None:
     images = torch.randn(shape).contiguous(memory_format=layout)
-    program = Program(backbone, new_adapter(make_spec(backbone, variant="mix"), backbone).tensors)
+    program = Program(backbone, newborn(make_spec(backbone, variant="mix"), backbone))
     with torch.inference_mode():
         assert torch.equal(program.features(images), backbone.module(images))
 
@@ -100,9 +107,26 @@ def test_the_default_backbone_with_its_published_weights_is_exact_too(
     make_spec: MakeSpec, batch: Tensor
 ) -> None:
     backbone = load_backbone("tf_efficientnet_lite0")
-    program = Program(backbone, new_adapter(make_spec(backbone, variant="full"), backbone).tensors)
+    program = Program(backbone, newborn(make_spec(backbone, variant="full"), backbone))
     with torch.inference_mode():
         assert torch.equal(program.features(batch), backbone.module(batch))
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_a_kernel_at_identity_that_learns_nothing_costs_nothing(
+    fold: bool, backbone: Backbone, make_spec: MakeSpec, batch: Tensor
+) -> None:
+    spec = make_spec(backbone)
+    still, learning = new_adapter(spec, backbone).tensors, newborn(spec, backbone)
+    with torch.inference_mode(), FlopCounterMode(display=False) as bare:
+        backbone.module(batch)
+    counted = []
+    for tensors in (still, learning):
+        program = Program(backbone, tensors, fold=fold)
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            program.features(batch)
+        counted.append(counter.get_total_flops())
+    assert counted[0] == bare.get_total_flops() < counted[1]
 
 
 # ---- the mathematics --------------------------------------------------------------------

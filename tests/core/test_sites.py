@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from clr.core.backbone import Backbone
-from clr.core.sites import batch_norm_sites, kernel_sites, mixing_sites
+from clr.core.sites import batch_norm_sites, is_idle, kernel_sites, late_sites, mixing_sites
 from clr.errors import UsageError
 from tests.benchmarks.backbones import as_row, measure
 
@@ -41,6 +41,42 @@ def test_full_follows_every_convolution_that_gives_more_than_a_pixel(name: str, 
     assert kernel_sites(backbone, "full") == tuple(
         path for path in backbone.convolutions if pixels[path] > 1
     )
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("stride", [1, 2, 4, 8, 16])
+def test_late_ones_are_those_whose_output_is_small(name: str, stride: int, load: Load) -> None:
+    backbone = load(name)
+    sides: dict[str, int] = {}
+    handles = [
+        module.register_forward_hook(
+            lambda _, __, out, path=path: sides.__setitem__(path, out.shape[2])
+        )
+        for path, module in backbone.convolutions.items()
+    ]
+    backbone.module(torch.zeros(1, 3, 256, 256))
+    for handle in handles:
+        handle.remove()
+    assert late_sites(backbone, stride) == {p for p, side in sides.items() if side * stride <= 256}
+
+
+def test_where_no_kernel_would_be_late_all_are(load: Load) -> None:
+    backbone = load("test_resnet")
+    assert late_sites(backbone, 1000) == {*backbone.convolutions}
+
+
+def test_idle_is_what_is_identity_and_learns_nothing() -> None:
+    identity = torch.zeros(4, 1, 3, 3)
+    identity[:, 0, 1, 1] = 1
+    assert is_idle(identity)
+    assert not is_idle(identity.clone().requires_grad_())
+    assert not is_idle(2 * identity)
+    for place in ((0, 0, 1, 1), (3, 0, 0, 0), (1, 0, 2, 1)):
+        moved = identity.clone()
+        moved[place] += 1e-6
+        assert not is_idle(moved)
+        moved[place] = float("nan")
+        assert not is_idle(moved)
 
 
 def test_sites_do_not_depend_on_what_others_compute_meanwhile(

@@ -23,6 +23,7 @@ from clr.core.network import Program
 from clr.core.probe import Probe, fit_probe_at
 from clr.core.rates import FEW, STEPS, caution
 from clr.core.recipe import Recipe
+from clr.core.sites import is_idle, late_sites
 from clr.core.train import Trained, fit
 from clr.core.training import is_worse, one_cycle
 from clr.errors import UsageError
@@ -537,6 +538,28 @@ def test_kernels_go_more_slowly_still_where_a_class_has_few_images() -> None:
     for images, share in ((FEW // 4, 1 / 16), (FEW // 2, 1 / 4), (FEW, 1), (5 * FEW, 1)):
         head, kernels = caution(recipe, 10 * images, 10)
         assert kernels == pytest.approx(share * head)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_kernels_before_the_stride_stay_identity(
+    variant: str, train: Task, backbone: Backbone, tmp_path: Path
+) -> None:
+    late = late_sites(backbone, 8)
+    recipe = replace(RECIPE, variant=variant, from_stride=8, refit=False)
+    adapter = train(recipe).adapter
+    idle = {
+        name.removeprefix("kernels."): is_idle(tensor)
+        for name, tensor in adapter.tensors.items()
+        if name.startswith("kernels.")
+    }
+    assert idle == {path: path not in late for path in idle}
+    assert {*idle.values()} == {True, False}
+    ups = {n.split(".", 1)[1][:-3]: t for n, t in adapter.tensors.items() if n.endswith(".up")}
+    assert all(bool(up.any()) == (path in late) for path, up in ups.items())
+    assert adapter.added_parameters < train(replace(recipe, from_stride=1)).adapter.added_parameters
+    cut_off(train, 1, tmp_path / "state", recipe)
+    resumed = train(recipe, checkpoint=tmp_path / "state")
+    assert adapter_bytes(resumed.adapter) == adapter_bytes(adapter)
 
 
 def test_few_images_leave_the_kernels_near_identity(

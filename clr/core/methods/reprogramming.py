@@ -16,7 +16,7 @@ from clr.core.methods.interface import Budget, Cost, Lesson
 from clr.core.methods.separate import Learn, Served
 from clr.core.network import Program
 from clr.core.recipe import Recipe
-from clr.core.sites import Variant
+from clr.core.sites import Variant, is_idle
 from clr.core.train import fit, spec_of
 from clr.errors import UsageError
 
@@ -57,10 +57,17 @@ def learn_variant(variant: Variant, changed: Mapping[str, Any] = MappingProxyTyp
 
 
 def cost_of(tensors: Mapping[str, Tensor]) -> Cost:
-    """Return what an adapter's tensors add to the backbone, stored as float32."""
+    """Return what an adapter's tensors add to the backbone, stored as float32.
+
+    Layers whose kernels are all identity add nothing.
+    """
 
     def count(*kinds: str) -> int:
-        return sum(tensor.numel() for name, tensor in tensors.items() if name.startswith(kinds))
+        return sum(
+            tensor.numel()
+            for name, tensor in tensors.items()
+            if name.startswith(kinds) and not (name.startswith("kernels.") and is_idle(tensor))
+        )
 
     return Cost.of_floats(
         kernels=count("kernels.", "mix."), batch_norm=count("bn."), head=count("head.")
