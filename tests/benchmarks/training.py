@@ -90,6 +90,8 @@ def measured(setting: Setting) -> str:
         "CLR, files decoded in every epoch": decoding,
         "CLR, tensors contiguous": contiguous,
         f"CLR, {'float32' if cpu_prefers_bfloat16() else 'bfloat16'}": in_other_precision,
+        "CLR, `from_stride: 4`": late,
+        "CLR, `from_stride: 8`": later,
         "floor": floor,
     }
     seen: dict[str, list[float]] = {name: [] for name in ways}
@@ -196,11 +198,21 @@ def in_other_precision(setting: Setting) -> Logits:
         return reprogrammed(setting)
 
 
+def late(setting: Setting) -> Logits:
+    """Train so, but leave the kernels of the first layers at identity."""
+    return trained_by("clr-reduced+from_stride=4", setting.backbone, setting.lesson)
+
+
+def later(setting: Setting) -> Logits:
+    """Train so, but leave more of them."""
+    return trained_by("clr-reduced+from_stride=8", setting.backbone, setting.lesson)
+
+
 def trained_by(method: str, backbone: Backbone, lesson: Lesson) -> Logits:
     """Train by a method; return how it would be served."""
-    from clr.core.methods import METHODS, Budget
+    from clr.core.methods import Budget, find_method
 
-    learner = METHODS[method].start(backbone)
+    learner = find_method(method).start(backbone)
     learner.learn(lesson, Budget(EPOCHS), 0)
     return lambda batch: learner.logits(batch, lesson.task)
 
