@@ -43,6 +43,13 @@ def late_sites(backbone: Backbone, stride: int) -> frozenset[str]:
     return frozenset(late if late & {*kernel_sites(backbone, "reduced")} else backbone.convolutions)
 
 
+def is_early(name: str, late: frozenset[str]) -> bool:
+    """Say whether an adapter's tensor is of a kernel or a mixing outside of the sites `late`."""
+    kind, _, path = name.partition(".")
+    site = path if kind == "kernels" else path.rpartition(".")[0]
+    return kind in ("kernels", "mix") and site not in late
+
+
 def _output_sides(backbone: Backbone) -> dict[str, int]:
     """Return the longer side in pixels of each convolution's output for an image of `_SIDE`."""
     sides = _SIDES.get(backbone)

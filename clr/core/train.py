@@ -22,7 +22,7 @@ from clr.core.network import Program
 from clr.core.prune import prune, pruned_share
 from clr.core.rates import caution
 from clr.core.recipe import Recipe
-from clr.core.sites import late_sites
+from clr.core.sites import is_early, late_sites
 from clr.core.training import OnStep, Training, is_worse
 
 OnEpoch = Callable[[int, Epoch], None]
@@ -204,18 +204,12 @@ def _parameters(
     """Return the peak learning rate of every tensor that is trained."""
     rates: dict[str, float] = {}
     for name, tensor in tensors.items():
-        if name.endswith((".running_mean", ".running_var")) or _is_early(name, late):
+        if name.endswith((".running_mean", ".running_var")) or is_early(name, late):
             continue
         is_head = name.startswith("head.")
         rates[name] = head * recipe.head_lr if is_head else kernels * recipe.kernel_lr
         tensor.requires_grad_()
     return rates
-
-
-def _is_early(name: str, late: frozenset[str]) -> bool:
-    kind, _, path = name.partition(".")
-    site = path if kind == "kernels" else path.rpartition(".")[0]
-    return kind in ("kernels", "mix") and site not in late
 
 
 def _key(spec: AdapterSpec, recipe: Recipe, images: ImageSet, baseline: Baseline) -> str:

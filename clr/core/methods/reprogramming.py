@@ -16,7 +16,7 @@ from clr.core.methods.interface import Budget, Cost, Lesson
 from clr.core.methods.separate import Learn, Served
 from clr.core.network import Program
 from clr.core.recipe import Recipe
-from clr.core.sites import Variant, is_idle
+from clr.core.sites import Variant, is_early, late_sites
 from clr.core.train import fit, spec_of
 from clr.errors import UsageError
 
@@ -50,24 +50,19 @@ def learn_variant(variant: Variant, changed: Mapping[str, Any] = MappingProxyTyp
         trained = fit(backbone, lesson.images, baseline, spec, recipe, seconds=budget.seconds)
         tensors = {n: t.to(backbone.device) for n, t in trained.adapter.tensors.items()}
         stored = pack(trained.adapter.tensors, spec.storage)
-        cost = replace(cost_of(tensors), bytes=sum(array.nbytes for array in stored.values()))
+        late = late_sites(backbone, recipe.from_stride)
+        added = {name: t for name, t in tensors.items() if not is_early(name, late)}
+        cost = replace(cost_of(added), bytes=sum(array.nbytes for array in stored.values()))
         return Served(Program(backbone, tensors).logits, cost)
 
     return learn
 
 
 def cost_of(tensors: Mapping[str, Tensor]) -> Cost:
-    """Return what an adapter's tensors add to the backbone, stored as float32.
-
-    Layers whose kernels are all identity add nothing.
-    """
+    """Return what an adapter's tensors add to the backbone, stored as float32."""
 
     def count(*kinds: str) -> int:
-        return sum(
-            tensor.numel()
-            for name, tensor in tensors.items()
-            if name.startswith(kinds) and not (name.startswith("kernels.") and is_idle(tensor))
-        )
+        return sum(tensor.numel() for name, tensor in tensors.items() if name.startswith(kinds))
 
     return Cost.of_floats(
         kernels=count("kernels.", "mix."), batch_norm=count("bn."), head=count("head.")
