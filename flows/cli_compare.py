@@ -44,15 +44,18 @@ def compare(as_json: bool, paths: tuple[Path, ...], **asked: Any) -> None:
       clr compare --per-class 5,10,25,50,100 --methods probe,clr-reduced
       clr compare --report 9f2c1a70be --output report
     """
+    from flows.asked import require_writable
     from flows.session import open_session
 
     output.log_to_stderr()
     session = open_session()  # before Prefect is imported, which reads its settings then
     place, report = asked.pop("place"), asked.pop("report")
-    if report:
+    if report is not None:
         from flows.compare import results
 
         path = results.find(session, report)
+        if place:
+            require_writable(place)
         document, files = results.write(session, path, place or path.parent)
         output.emit(results.answer(document, files), as_json, results.told)
         return
@@ -69,6 +72,8 @@ def compare(as_json: bool, paths: tuple[Path, ...], **asked: Any) -> None:
     from flows.compare import results
     from flows.compare.flow import refusal, run_compare
 
+    if place:
+        require_writable(place)  # now, not after the trainings
     command = shlex.join(["clr", *sys.argv[1:]])
     answer = run_compare(session, request, read, place, command)
     output.emit(answer, as_json, results.told, refusal(answer))

@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -84,7 +85,9 @@ def fail(error: ClrError, *, as_json: bool) -> None:
 
 def _document(value: Any) -> str:
     ascii_only = not _speaks_unicode()
-    return json.dumps(value, indent=2, ensure_ascii=ascii_only, default=str, allow_nan=False)
+    text = json.dumps(value, indent=2, ensure_ascii=ascii_only, default=str, allow_nan=False)
+    # which JSON allows as they are, but no terminal should get
+    return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _speaks_unicode() -> bool:
@@ -141,6 +144,11 @@ _WORDS = {
     errno.EROFS: "The file system is read-only",
     errno.EACCES: "Permission denied",
     errno.EFBIG: "A file would pass the size limit",
+    errno.EEXIST: "Something else stands where a folder belongs",
+    errno.ENOTDIR: "A file stands where a folder belongs",
+    errno.EISDIR: "A folder stands where a file belongs",
+    errno.ENAMETOOLONG: "A name is too long",
+    errno.ELOOP: "Links lead in a circle",
     errno.EMFILE: "Too many files are open for one process (see ulimit -n)",
     errno.ENFILE: "Too many files are open on this machine",
 }

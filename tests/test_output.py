@@ -46,6 +46,14 @@ def test_a_document_is_json_that_every_parser_reads():
         output.emit({"rate": float("inf")}, as_json=True, text=str)
 
 
+def test_control_characters_in_a_document_are_escapes_that_json_has(capsys):
+    words = "".join(map(chr, range(0xA1))) + "é 日本 \U0001f600"
+    output.emit({words: words}, as_json=True, text=str)
+    said = capsys.readouterr().out
+    assert json.loads(said) == {words: words}
+    assert all(char.isprintable() or char in "\n\xa0" for char in said)
+
+
 def test_an_error_is_in_its_line(lines):
     try:
         raise ValueError("no")

@@ -95,6 +95,7 @@ def logged_payload(hours: float, incident: str, on: date | None, today: date) ->
     Raises:
         UsageError: neither hours nor an incident, or a day to come.
     """
+    incident = incident.strip()
     if not hours and not incident:
         raise UsageError(
             "There is nothing to record.",

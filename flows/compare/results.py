@@ -23,7 +23,7 @@ def find(session: Session, name: str) -> Path:
         UsageError: none or several begin so.
     """
     there = sorted(folder(session.settings).glob(f"*/{PLAN_FILE}"))
-    found = [path for path in there if path.parent.name.startswith(name)]
+    found = [path for path in there if name and path.parent.name.startswith(name)]
     if len(found) == 1:
         return found[0]
     names = ", ".join(path.parent.name for path in there) or "none yet"
@@ -45,7 +45,7 @@ def write(
         The document of schema ``clr.compare/1``, and the files by their names.
 
     Raises:
-        UsageError: nothing is finished yet.
+        UsageError: nothing is finished yet, or all failed.
         IntegrityBroken: plan or a unit is damaged.
     """
     from clr.compare.page import render
@@ -70,6 +70,13 @@ def summarise(session: Session, plan_file: Path, failed: Sequence[Result] = ()) 
 
     plan, command, made_at = read_plan(plan_file)
     units = list(finished(session.settings, plan).values())
+    if not units and failed:
+        first = failed[0]
+        raise UsageError(
+            f"No unit of comparison {plan.name} could be done; the first, {first['unit']}: "
+            f"{first['message']}",
+            fix=first.get("fix") or "Put that right, then run it again.",
+        )
     if not units:
         raise UsageError(
             f"No unit of comparison {plan.name} is finished yet.", fix="Wait, or run it again."

@@ -78,6 +78,10 @@ def test_a_unit_for_which_memory_does_not_suffice_is_named_and_stops_no_other(
     failed = {one["unit"]: one["message"] for one in answer.json["failed"]}
     assert set(failed) == {"majority rot seed 0", "majority lime seed 0"}
     assert all("Not enough memory" in said for said in failed.values())
+    answer = plant.clr("compare", *tasks, "--methods", "majority", *OPTIONS[2:], "--json")
+    assert answer.code == 2  # none is done: why is what the command says
+    assert "Not enough memory" in answer.json["message"]
+    assert "majority" in answer.json["message"]
 
 
 def test_a_changed_setting_of_the_recipe_has_its_figures_in_mlflow(plant: Any, tasks: list[Path]):
@@ -157,6 +161,8 @@ def _one_run_with_one_below_it_a_unit(plant: Any, run: str) -> None:
         (("--per-class", "5,x"), 2, "no list of numbers"),
         (("--per-class", "5", "--images", 20), 2, "exclude each other"),
         (("--report", "abc"), 2, "none yet"),
+        (("--report", ""), 2, "0 comparisons begin"),
+        (("--output", __file__), 7, "no folder to write into"),
     ],
 )
 def test_a_slip_is_told_before_anything_starts(

@@ -34,6 +34,12 @@ def journal(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_blank_words_are_no_incident() -> None:
+    with pytest.raises(UsageError, match="nothing to record"):
+        logged_payload(0, " \t", None, date(2027, 3, 11))
+    assert logged_payload(1, " a jam ", None, date(2027, 3, 11))["reason"] == "a jam"
+
+
 def test_windows_are_calendar_months_from_the_first_answer_on(journal: Path) -> None:
     found = read_production(journal, {}, NOW)
     assert list(found) == ["blue-caps", "red-caps"]
