@@ -145,7 +145,7 @@ class Settings(BaseSettings):
     backbone_sha256: str = Field("", description="pinned sha256 of a file: backbone (required)")
 
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
-    threads: int = Field(0, ge=0, description="CPU threads of torch; 0: all cores")
+    threads: int = Field(0, ge=0, le=4096, description="CPU threads of torch; 0: all cores")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of splits, order and augmentation")
     image_cache_mb: int = Field(2048, ge=0, description="decoded images held in memory")
 

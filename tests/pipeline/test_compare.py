@@ -159,6 +159,8 @@ def _one_run_with_one_below_it_a_unit(plant: Any, run: str) -> None:
         (("--methods", "probe,probe"), 2, "names one twice"),
         (("--tasks", "rot,gone"), 2, "'gone'"),
         (("--per-class", "5,x"), 2, "no list of numbers"),
+        (("--per-class", "9" * 5000), 2, "no list of numbers"),
+        (("--size", 31), 2, "--size is 31"),
         (("--per-class", "5", "--images", 20), 2, "exclude each other"),
         (("--report", "abc"), 2, "none yet"),
         (("--report", ""), 2, "0 comparisons begin"),
