@@ -90,9 +90,9 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _counts(text: str) -> tuple[int, ...]:
     counts = _names(text)
-    if not all(one.isdecimal() and len(one) < 8 and int(one) > 1 for one in counts):
+    if not all(one.isdecimal() and len(one) <= 7 and 2 <= int(one) <= 1_000_000 for one in counts):
         raise UsageError(
-            f"--per-class {text!r} is no list of numbers from 2 to 9999999.",
+            f"--per-class {text!r} is no list of numbers from 2 to 1000000.",
             fix="For example: --per-class 5,10,25.",
         )
     return tuple(sorted({int(one) for one in counts}))

@@ -70,17 +70,8 @@ def summarise(session: Session, plan_file: Path, failed: Sequence[Result] = ()) 
 
     plan, command, made_at = read_plan(plan_file)
     units = list(finished(session.settings, plan).values())
-    if not units and failed:
-        first = failed[0]
-        raise UsageError(
-            f"No unit of comparison {plan.name} could be done; the first, {first['unit']}: "
-            f"{first['message']}",
-            fix=first.get("fix") or "Put that right, then run it again.",
-        )
     if not units:
-        raise UsageError(
-            f"No unit of comparison {plan.name} is finished yet.", fix="Wait, or run it again."
-        )
+        raise _nothing_done(plan.name, failed)
     known = list(METHODS)
     ordered = sorted(plan.about["methods"], key=lambda name: known.index(name.split("+")[0]))
     methods = {
@@ -111,6 +102,19 @@ def summarise(session: Session, plan_file: Path, failed: Sequence[Result] = ()) 
         "failed": list(failed),
     }
     return summarise(units, methods, about, limits(session))
+
+
+def _nothing_done(name: str, failed: Sequence[Result]) -> UsageError:
+    if not failed:
+        return UsageError(
+            f"No unit of comparison {name} is finished yet.", fix="Wait, or run it again."
+        )
+    first = failed[0]
+    return UsageError(
+        f"No unit of comparison {name} could be done; the first, {first['unit']}: "
+        f"{first['message']}",
+        fix=first.get("fix") or "Put that right, then run it again.",
+    )
 
 
 def _machine(unit: Unit) -> str:

@@ -18,6 +18,21 @@ Load = Callable[[str], Backbone]
 NAMES = ("test_resnet", "test_efficientnet", "test_convnext", "torchvision:mobilenet_v3_small")
 
 
+def output_shapes(backbone: Backbone, side: int) -> dict[str, tuple[int, int]]:
+    """Return height and width of each convolution's output for an image of this side."""
+    shapes: dict[str, tuple[int, int]] = {}
+    handles = [
+        module.register_forward_hook(
+            lambda _, __, out, path=path: shapes.__setitem__(path, tuple(out.shape[2:]))
+        )
+        for path, module in backbone.convolutions.items()
+    ]
+    backbone.module(torch.zeros(1, 3, side, side))
+    for handle in handles:
+        handle.remove()
+    return shapes
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_reduced_and_mix_follow_every_spatial_convolution(name: str, load: Load) -> None:
     backbone = load(name)
@@ -28,18 +43,9 @@ def test_reduced_and_mix_follow_every_spatial_convolution(name: str, load: Load)
 @pytest.mark.parametrize("name", NAMES)
 def test_full_follows_every_convolution_that_gives_more_than_a_pixel(name: str, load: Load) -> None:
     backbone = load(name)
-    pixels: dict[str, int] = {}
-    handles = [
-        module.register_forward_hook(
-            lambda _, __, out, path=path: pixels.__setitem__(path, out.shape[2] * out.shape[3])
-        )
-        for path, module in backbone.convolutions.items()
-    ]
-    backbone.module(torch.zeros(1, 3, 160, 160))
-    for handle in handles:
-        handle.remove()
+    shapes = output_shapes(backbone, 160)
     assert kernel_sites(backbone, "full") == tuple(
-        path for path in backbone.convolutions if pixels[path] > 1
+        path for path in backbone.convolutions if shapes[path] != (1, 1)
     )
 
 
@@ -47,17 +53,10 @@ def test_full_follows_every_convolution_that_gives_more_than_a_pixel(name: str, 
 @pytest.mark.parametrize("stride", [1, 2, 4, 8, 16])
 def test_late_ones_are_those_whose_output_is_small(name: str, stride: int, load: Load) -> None:
     backbone = load(name)
-    sides: dict[str, int] = {}
-    handles = [
-        module.register_forward_hook(
-            lambda _, __, out, path=path: sides.__setitem__(path, out.shape[2])
-        )
-        for path, module in backbone.convolutions.items()
-    ]
-    backbone.module(torch.zeros(1, 3, 256, 256))
-    for handle in handles:
-        handle.remove()
-    assert late_sites(backbone, stride) == {p for p, side in sides.items() if side * stride <= 256}
+    shapes = output_shapes(backbone, 256)
+    assert late_sites(backbone, stride) == {
+        path for path, (side, _) in shapes.items() if side * stride <= 256
+    }
 
 
 def test_where_no_kernel_would_be_late_all_are(load: Load) -> None:

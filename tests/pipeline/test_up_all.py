@@ -99,6 +99,7 @@ def test_status_tells_everything_at_a_glance(factory):
     assert states == dict.fromkeys(parts(factory), "up")
     assert set(states) >= {"registry", "prefect", "release-service", "watcher", "worker-cpu"}
     assert answer["queue"]["scheduled"] is not None
+    assert isinstance(answer["warnings"], list)
     # what another test started may take a moment to end
     assert until(lambda: not factory.clr("status", "--json").json["runs"], 60)
     shown = factory.clr("status").out

@@ -87,7 +87,8 @@ def fold(adapter: Adapter, backbone: Backbone) -> FoldedAdapter:
         if kernel is None:
             continue
         down, up = tensors.get(f"mix.{path}.down"), tensors.get(f"mix.{path}.up")
-        pair, shift = pairs.get(path) if down is None else None, None
+        pair = pairs.get(path) if down is None else None
+        shift = None
         if down is None and (pair is None or pair.norm not in own) and is_idle(kernel):
             idle.add(path)
         if pair is not None:
