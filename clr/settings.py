@@ -22,6 +22,7 @@ from clr.business import LARGEST, LONGEST_YEARS, LOWEST_RATE
 from clr.errors import UsageError
 from clr.secret_files import adopt
 
+LARGEST_SEED = 2**31 - 1
 _Amount = Annotated[float, Field(ge=0, le=LARGEST)] | None
 """Of an assumption of the business case."""
 
@@ -146,7 +147,9 @@ class Settings(BaseSettings):
 
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
     threads: int = Field(0, ge=0, le=4096, description="CPU threads of torch; 0: all cores")
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of splits, order and augmentation")
+    seed: int = Field(
+        0, ge=0, le=LARGEST_SEED, description="seed of splits, order and augmentation"
+    )
     image_cache_mb: int = Field(2048, ge=0, description="decoded images held in memory")
 
     min_images_per_class: int = Field(10, ge=1, description="per class and split")
@@ -209,6 +212,9 @@ class Settings(BaseSettings):
     def _of_a_server(cls, value: str) -> str:
         parts = urlsplit(value)  # this and the port are a ValueError where they cannot be
         there = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        labels = (parts.hostname or "").removesuffix(".").split(".")
+        if there and not all(0 < len(label) < 64 for label in labels):
+            raise ValueError("a part of a host's name has 1 to 63 characters (RFC 1035, 2.3.4)")
         if value and (not there or set(value) & set(string.whitespace)):
             raise ValueError("write http://host:port, or leave it empty")
         return value
@@ -268,8 +274,17 @@ class Settings(BaseSettings):
 
 
 def absolute(path: Path) -> Path:
-    """Return an absolute path without ``..``: its parents are the folders that it lies in."""
-    place = path.absolute()
+    """Return an absolute path without ``..``: its parents are the folders that it lies in.
+
+    Raises:
+        UsageError: the folder that one stands in was deleted.
+    """
+    try:
+        place = path.absolute()
+    except FileNotFoundError as error:
+        raise UsageError(
+            "The folder that this was started in is gone.", fix="Change into one that is there."
+        ) from error
     return place.resolve() if ".." in place.parts else place
 
 

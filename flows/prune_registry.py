@@ -88,7 +88,8 @@ def _reading(settings: Settings) -> Iterator[sa.Connection | None]:
     engine = sa.create_engine(url)
     try:
         with calling(url, "read the registry"), engine.connect() as connection:
-            yield connection
+            # a file without tables: MLflow was never told to make them
+            yield connection if sa.inspect(connection).has_table("model_versions") else None
     finally:
         engine.dispose()
 

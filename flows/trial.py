@@ -114,7 +114,7 @@ def status(session: Session, task: str | None) -> Result:
     from clr.registry.challenger import trial_of, trials
     from clr.serving.trials import figures, sentence
 
-    found = {task: trial_of(session.registry, task)} if task else trials(session.registry)
+    found = trials(session.registry) if task is None else {task: trial_of(session.registry, task)}
     told = []
     for name, (version, trial) in found.items():
         champion = champion_now(session, name)

@@ -64,6 +64,8 @@ def test_every_setting_has_a_meaning():
         ("CLR_REGISTRY_URL", "http://[bad"),
         ("CLR_REGISTRY_URL", "http://exa mple"),
         ("CLR_REGISTRY_URL", "http://127.0.0.1:abc"),
+        ("CLR_REGISTRY_URL", f"http://{'x' * 64}.example.org"),
+        ("CLR_REGISTRY_URL", "http://example..org"),
         ("CLR_RELEASE_SERVICE", "here"),
     ],
 )
@@ -138,6 +140,14 @@ def test_outside_a_workspace_the_way_in_is_told(tmp_path):
     with pytest.raises(UsageError, match=r"no data\.dvc") as caught:
         find_workspace(tmp_path)
     assert "clr init" in caught.value.fix
+
+
+def test_a_folder_that_was_deleted_is_said(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(UsageError, match="is gone"):
+        load_settings()
 
 
 def test_a_workspace_may_be_named(workspace, tmp_path, monkeypatch):

@@ -213,13 +213,14 @@ class Ledger:
 
         Raises:
             ServiceUnavailable: the database cannot be reached.
-            IntegrityBroken: its file, or a payload in it, is damaged.
+            IntegrityBroken: its file, or a payload in it, is damaged, or all of it is gone.
         """
         query = _page(by_subject=subject is not None, by_action=action is not None)
         asked = {"subject": subject, "action": action, "page": _PAGE}
         while True:
             with self._store.reading() as connection:
                 if connection is None:
+                    self._require_new()
                     return
                 if subject is not None:
                     asked["stored"] = stored_subject(connection, subject)
@@ -230,6 +231,15 @@ class Ledger:
             if len(page) < _PAGE:
                 return
             since_seq = entries[-1].seq
+
+    def _require_new(self) -> None:
+        head = self.head()
+        if head is not None:
+            raise IntegrityBroken(
+                f"The ledger {self._store.name} is gone: the head file beside it knows "
+                f"{head.seq} entries.",
+                fix="Bring it back from a backup: clr restore.",
+            )
 
     def head(self) -> Head | None:
         """Return the newest signed head seen on this machine; None before the first append.

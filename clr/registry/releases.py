@@ -23,6 +23,7 @@ from clr.registry.release import RELEASE_FILE, SCHEMA, ChampionRef, Release, par
 from clr.registry.runs import find_or_start_run, finish
 from clr.registry.store import (
     KEY_TAG,
+    MOST_VERSIONS,
     RELEASE_DESCRIPTION,
     RELEASE_EXPERIMENT,
     RELEASE_MODEL,
@@ -55,7 +56,7 @@ def get_release(registry: Registry, version: int) -> Release:
     from mlflow.exceptions import MlflowException
 
     try:
-        return _read(registry, version)
+        return _read(registry, min(version, MOST_VERSIONS))
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise

@@ -35,6 +35,8 @@ POLICY_HEADER = "X-CLR-Policy"
 
 _TASK = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _KEY = re.compile(r"[A-Za-z0-9:._@+-]{1,250}")
+MOST_VERSIONS = 2**31 - 1
+"""Of one model: MLflow's schema has 32 bits for the number, so that no larger one is there."""
 _DEFAULT_LOCK = threading.RLock()
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -18,6 +18,7 @@ from clr.registry.release import ChampionRef
 from clr.registry.runs import Run, log_metrics
 from clr.registry.store import (
     KEY_TAG,
+    MOST_VERSIONS,
     RELEASE_MODEL,
     Registry,
     checked_key,
@@ -241,7 +242,8 @@ def get_version(registry: Registry, task: str, version: int | str) -> Version:
     with calling(registry.uri, f"read version {version} of {name}"):
         try:
             if number.isdecimal():
-                return as_version(registry.client.get_model_version(name, number))
+                asked = str(min(int(number), MOST_VERSIONS))
+                return as_version(registry.client.get_model_version(name, asked))
             return as_version(registry.client.get_model_version_by_alias(name, number))
         except MlflowException as error:
             if error.error_code not in (

@@ -199,7 +199,7 @@ def asked(subject: str, at: str | None) -> Asked:
 
     task, mark, number = subject.removeprefix("clr-").replace("/", "@").partition("@")
     model_name(task)
-    if mark and (not number.isdecimal() or int(number) < 1):
+    if mark and not (number.isdecimal() and len(number) <= 10 and int(number) >= 1):
         raise UsageError(f"{number!r} is no version.", fix=f"Write {task}@1, or {task} alone.")
     if mark and at:
         raise UsageError(

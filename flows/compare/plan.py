@@ -15,7 +15,7 @@ from clr.compare.unit import SCHEMA as UNIT_SCHEMA
 from clr.compare.unit import Asked, Unit, parse_unit
 from clr.core.files import canonical_json, sha256_file, write_atomic
 from clr.errors import IntegrityBroken, UsageError
-from clr.settings import Settings
+from clr.settings import LARGEST_SEED, Settings
 from flows.compare.tasks import Task, files_digest
 from flows.steps import digest_of
 
@@ -85,9 +85,12 @@ def make_plan(
         tasks: which.
         shared: by method, whether its tasks share weights.
         facts: backbone (with its digest), device and first seed.
+
+    Raises:
+        UsageError: two amounts a class are the same images, or the seeds pass the largest.
     """
     by_name = {one.name: one for one in tasks}
-    seeds = [int(facts["seed"]) + at for at in range(request.seeds)]
+    seeds = _seeds(int(facts["seed"]), request.seeds)
     orders = _orders(list(by_name), request.orders)
     amounts = [{"images": 0, "per_class": one} for one in request.per_class] or [
         {"images": request.images, "per_class": 0}
@@ -103,8 +106,26 @@ def make_plan(
         "code": core_digest(),
     }
     plan = Plan("", by_name, {}, about)
-    units = {_key(plan, one): one for one in _asked(plan, shared)}
+    units: dict[str, Asked] = {}
+    for one in _asked(plan, shared):
+        first = units.setdefault(_key(plan, one), one)
+        if first is not one:
+            raise UsageError(
+                f"{one.per_class} images a class are the same ones as {first.per_class} of "
+                f"{one.tasks[0]}: none of its classes has more.",
+                fix=f"Leave {one.per_class} out of --per-class.",
+            )
     return Plan(digest_of([SCHEMA, sorted(units), orders]), by_name, units, about)
+
+
+def _seeds(first: int, count: int) -> list[int]:
+    last = first + count - 1
+    if last > LARGEST_SEED:
+        raise UsageError(
+            f"{count} seeds from CLR_SEED={first} on end at {last}, beyond {LARGEST_SEED}.",
+            fix="Set a smaller CLR_SEED.",
+        )
+    return list(range(first, last + 1))
 
 
 def _orders(names: list[str], count: int) -> list[list[str]]:

@@ -125,6 +125,8 @@ def test_a_deleted_database_is_missed(filled, database):
     for path in database.parent.glob("ledger.db*"):
         path.unlink()
     assert [(one.kind, one.seq) for one in filled.verify()] == [("truncated", 1)]
+    with pytest.raises(IntegrityBroken, match="knows 6 entries"):
+        list(filled.entries())
     with pytest.raises(IntegrityBroken, match="Entries 1 to 6"):
         filled.append("act", "s/1", **WHO)
 

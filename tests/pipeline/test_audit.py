@@ -182,6 +182,7 @@ def test_which_version_answered_at_a_moment(audited):
         (("red-caps@2", "--at", "{1}"), "A version and a time"),
         (("red-caps@7",), "has no version 7"),
         (("red-caps@x",), "'x' is no version"),
+        (("red-caps@1" + "0" * 5000,), "is no version"),
         (("pink-caps",), "No version of a task pink-caps"),
         (("Pink Caps",), "is not a task name"),
     ],

@@ -213,6 +213,16 @@ def test_a_name_that_cannot_be_one_gets_a_proposal(plant, task, name):
     assert_refused(plant, UsageError, "onboard", task, f"--name={name}", says=("Call it",))
 
 
+@pytest.mark.parametrize("number", [99, 10**30])
+def test_a_version_that_is_not_there(plant, number):
+    for line in (("review", "red-caps", number, "approve"), ("ab", "start", "red-caps", number)):
+        assert_refused(plant, UsageError, *line, says=(f"no version {number}", "versions: 1"))
+
+
+def test_a_task_without_a_name_is_on_no_trial(plant):
+    assert_refused(plant, UsageError, "ab", "status", "")
+
+
 def test_no_such_folder(plant):
     assert_refused(plant, UsageError, "onboard", "/no/such/folder", says=("/no/such/folder",))
 

@@ -160,6 +160,7 @@ def _one_run_with_one_below_it_a_unit(plant: Any, run: str) -> None:
         (("--tasks", "rot,gone"), 2, "'gone'"),
         (("--per-class", "5,x"), 2, "no list of numbers"),
         (("--per-class", "9" * 5000), 2, "no list of numbers"),
+        (("--per-class", "500,5000"), 2, "none of its classes has more"),
         (("--size", 31), 2, "--size is 31"),
         (("--per-class", "5", "--images", 20), 2, "exclude each other"),
         (("--report", "abc"), 2, "none yet"),
@@ -173,6 +174,11 @@ def test_a_slip_is_told_before_anything_starts(
     answer = plant.clr("compare", *tasks, *options)
     assert (answer.code, said in answer.err) == (code, True), answer.err
     assert not (plant.state / "compare").exists()
+
+
+def test_seeds_do_not_pass_the_largest(plant: Any, tasks: list[Path]):
+    answer = plant.clr("compare", *tasks, "--seeds", 2, CLR_SEED="2147483647")
+    assert (answer.code, "Set a smaller CLR_SEED" in answer.err) == (2, True), answer.err
 
 
 def test_a_workspace_without_tasks_has_nothing_to_compare_on(plant: Any):

@@ -303,3 +303,9 @@ def test_a_registry_elsewhere_names_what_is_not_known_here(working: Any) -> None
     done = prune(plant)
     assert {"objects", "deleted"}.isdisjoint(done["kinds"])
     assert "elsewhere" in done["kept"][0]
+
+
+def test_a_registry_without_tables_names_nothing(plant: Any) -> None:
+    plant.state.mkdir(parents=True, exist_ok=True)
+    (plant.state / "mlflow.db").touch()
+    assert prune(plant, dry_run=True)["files"] == 0

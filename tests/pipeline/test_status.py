@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 
 def row(answer, task):
     (found,) = [one for one in answer.json["tasks"] if one["name"] == task]
@@ -47,10 +49,12 @@ def test_a_quorum_that_is_still_open(working):
     assert row(working.clr("status", "--json"), "red-caps")["approvals"].startswith("1 of 2: ")
 
 
-def test_a_ledger_that_is_gone_is_said_and_the_rest_is_shown(working):
-    (working.state / "ledger" / "ledger.db").write_bytes(b"not a database" * 100)
-    for name in ("ledger.db-wal", "ledger.db-shm"):
-        (working.state / "ledger" / name).unlink(missing_ok=True)
+@pytest.mark.parametrize("left", [None, b"not a database" * 100], ids=["nothing", "rubbish"])
+def test_a_ledger_that_is_gone_is_said_and_the_rest_is_shown(working, left):
+    for path in (working.state / "ledger").glob("ledger.db*"):
+        path.unlink()
+    if left is not None:
+        (working.state / "ledger" / "ledger.db").write_bytes(left)
     answer = working.clr("status", "--json")
     assert answer.code == 0
     assert "THE LEDGER CANNOT BE READ" in answer.json["warnings"][0]

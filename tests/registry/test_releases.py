@@ -93,8 +93,9 @@ def test_a_champion_has_a_name_a_number_and_a_digest(change):
 
 def test_at_the_start_nothing_serves(embedded):
     assert releases.current_release(embedded) is None
-    with pytest.raises(UsageError, match="no release 1"):
-        releases.get_release(embedded, 1)
+    for number in (1, 10**30):
+        with pytest.raises(UsageError, match=f"no release {number}"):
+            releases.get_release(embedded, number)
 
 
 def test_promotions_follow_one_another(registry, candidate, promote):

@@ -125,7 +125,7 @@ def test_a_decided_version_is_no_candidate_any_more(registry, task, register, wo
 @embedded_only
 def test_what_is_not_there_is_named_with_what_is(registry, task, register):
     register()
-    for wrong in (7, "champion"):
+    for wrong in (7, 10**30, "champion"):
         with pytest.raises(UsageError, match="Registered versions: 1"):
             versions.get_version(registry, task, wrong)
     assert versions.find_version(registry, task, "sha256:other") is None
