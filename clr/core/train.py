@@ -34,7 +34,8 @@ class Trained:
 
     Attributes:
         adapter: on the CPU.
-        history: per epoch, 0 being the start: train_loss (absent at 0), val_loss, val_accuracy.
+        history: per epoch, 0 being the start: train_loss (absent at 0); where somebody was told
+            of it, val_loss and val_accuracy as well.
         best: the epoch that `adapter` is of: the last, or 0.
         resumed: the epoch after which an earlier process was cut off; -1: none was.
     """
@@ -94,7 +95,8 @@ def fit(
         baseline: of the same images and recipe.
         spec: what the adapter is for.
         recipe: how to train.
-        on_epoch: called as (number, metrics) after every epoch, those of earlier processes too.
+        on_epoch: called as (number, metrics) after every epoch, those of earlier processes too;
+            without it, none but the end is validated.
         on_step: called as (epoch, step, steps of the epoch).
         checkpoint: file that is written after every epoch, and continued if it is there.
         seconds: of wall time to spend, instead of the recipe's epochs; a training that goes
@@ -139,7 +141,9 @@ def fit(
 
     for number in training.epochs(len(history)):
         loss = training.epoch(optimiser, number, on_step, sparse)
-        epoch = training.validate() | ({} if loss is None else {"train_loss": loss})
+        epoch = {} if loss is None else {"train_loss": loss}
+        if on_epoch:
+            epoch |= training.validate()
         history.append(epoch)
         if checkpoint:
             moments = _moments(optimiser, parameters)

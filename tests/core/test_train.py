@@ -39,6 +39,10 @@ VARIANTS = ("reduced", "full", "mix")
 BATCH_NORMS = ("frozen", "affine", "batch")
 
 
+def ignore(number: int, epoch: dict[str, float]) -> None:
+    """Be told of an epoch."""
+
+
 class Interrupted(Exception):
     """Raised from within a training."""
 
@@ -68,6 +72,7 @@ def train(
         )
         using = options.pop("images", images)
         start = options.pop("baseline", baseline)
+        options.setdefault("on_epoch", ignore)
         return fit(backbone, using, start, spec, recipe, **options)
 
     return go
@@ -138,6 +143,12 @@ def test_the_head_is_the_mean_of_the_trained_and_of_one_fitted_to_the_new_featur
     # the folded network, which training computes with, differs in the last bits
     torch.testing.assert_close(found["head.weight"], mean, atol=0.01, rtol=0.01)
     assert not torch.allclose(found["head.weight"], trained["head.weight"], atol=0.1)
+
+
+def test_epochs_that_nobody_is_told_of_are_not_validated(train: Task, unbroken: Trained) -> None:
+    alone = train(on_epoch=None)
+    assert [set(epoch) for epoch in alone.history] == [set(), *[{"train_loss"}] * RECIPE.epochs]
+    assert adapter_bytes(alone.adapter) == adapter_bytes(unbroken.adapter)
 
 
 # ---- cut off and resumed ----------------------------------------------------------------
@@ -265,10 +276,10 @@ def test_a_process_killed_in_training_is_resumed_bit_for_bit(
         exec(compile(KILLED, "train.py", "exec"), scope)
     finally:
         sys.argv = arguments
-    resumed = scope["trained"]()
+    resumed = scope["trained"](on_epoch=scope["tell"])
     assert resumed.resumed in (1, 2)  # the signal may come a little late
     checkpoint.unlink()
-    whole = scope["trained"]()
+    whole = scope["trained"](on_epoch=scope["tell"])
     assert whole.resumed == -1
     assert resumed.history == whole.history
     assert adapter_bytes(resumed.adapter) == adapter_bytes(whole.adapter)
