@@ -6,6 +6,7 @@ from pathlib import Path
 
 from clr.core.files import write_atomic
 from clr.data import dvc, listing, objects
+from clr.data.dvc_calls import translated
 from clr.errors import UsageError
 from clr.settings import Settings
 
@@ -48,7 +49,7 @@ def restore_split(settings: Settings, digest: str, split: str, folder: Path) -> 
     with dvc.open_repo(settings) as repo:
         content = objects.fetch_object(repo, oid)
         files = listing.read_listing(content, oid) if content is not None else {}
-        with dvc.translated("restore a former test set", settings.workspace.absolute()):
+        with translated("restore a former test set", settings.workspace.absolute()):
             for path, md5 in files.items():
                 if not path.startswith(f"{split}/"):
                     continue

@@ -10,7 +10,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from clr.data import dvc
+from clr.data.dvc import REMOTE
+from clr.data.dvc_calls import patiently, translated
 from clr.data.listing import Listing, md5_file
 from clr.errors import ServiceUnavailable, UsageError
 
@@ -39,7 +40,7 @@ def hashes(repo: Any) -> Listing:
         )
         return {"/".join(key): found.value for key, _, found in cast("Tree", tree)}
 
-    with dvc.translated("read data/", Path(repo.root_dir)):
+    with translated("read data/", Path(repo.root_dir)):
         return collect()
 
 
@@ -51,9 +52,7 @@ def add(repo: Any) -> None:
     """
     folder = str(Path(repo.root_dir) / "data")
     # relink=False: nothing in data/ is replaced by a link to the cache or by a new copy
-    dvc.patiently(
-        lambda: repo.add(folder, relink=False), "version data/ with DVC", Path(repo.root_dir)
-    )
+    patiently(lambda: repo.add(folder, relink=False), "version data/ with DVC", Path(repo.root_dir))
 
 
 def drop_corrupt(repo: Any, oids: Collection[str]) -> list[str]:
@@ -89,7 +88,7 @@ def open_remote(repo: Any) -> Any:
     from dvc.config import ConfigError
 
     try:
-        return repo.cloud.get_remote_odb(dvc.REMOTE, "push")
+        return repo.cloud.get_remote_odb(REMOTE, "push")
     except (ImportError, ConfigError) as error:
         raise UsageError(
             f"The setting CLR_DVC_REMOTE cannot be used: {error}.",
@@ -109,7 +108,7 @@ def push(repo: Any, oids: Collection[str]) -> None:
             object after all.
     """
     remote = open_remote(repo)
-    with dvc.translated("reach the DVC remote", Path(repo.root_dir), any_error=True):
+    with translated("reach the DVC remote", Path(repo.root_dir), any_error=True):
         missing = _missing(repo, remote, oids)
         if missing:
             # folder objects last: they promise that their files are there
@@ -152,7 +151,7 @@ def fetch_object(repo: Any, oid: str) -> bytes | None:
     if path.is_file():
         return path.read_bytes()
     try:
-        remote = repo.cloud.get_remote_odb(dvc.REMOTE, "fetch")
+        remote = repo.cloud.get_remote_odb(REMOTE, "fetch")
         content: bytes = remote.fs.fs.cat_file(remote.oid_to_path(oid))
         return content
     except Exception as error:

@@ -25,6 +25,7 @@ from clr.data.check import (
     some,
     task_digest,
 )
+from clr.data.dvc_calls import translated
 from clr.data.folder import TASK_FILE, TaskFolder
 from clr.data.listing import Listing
 from clr.data.manifest import Manifest
@@ -101,7 +102,7 @@ def version_task(
     workspace = settings.workspace.absolute()
     sources = _sources(task, manifest)
     with exclusive(workspace), dvc.open_repo(settings) as repo:
-        with dvc.translated("repair what a killed run left", workspace):
+        with translated("repair what a killed run left", workspace):
             swap.recover(workspace)
             (workspace / "data").mkdir(exist_ok=True)
         objects.open_remote(repo)  # better now than after all the work
@@ -124,7 +125,7 @@ def version_task(
             mine = listing.of_task(now, task.name)
             _require_exact(task.name, expected, mine)
         oid, content = listing.dir_object(mine)
-        with dvc.translated("keep the list of the task's files", workspace):
+        with translated("keep the list of the task's files", workspace):
             listing.keep_object(objects.cache_path(repo, oid), content)
         objects.push(repo, {*now.values(), whole, oid})
     commit, dirty = git_state(workspace)
@@ -155,7 +156,7 @@ def require_pinned(settings: Settings) -> str:
     """
     workspace = settings.workspace.absolute()
     with exclusive(workspace), dvc.open_repo(settings) as repo:
-        with dvc.translated("repair what a killed run left", workspace):
+        with translated("repair what a killed run left", workspace):
             swap.recover(workspace)
             (workspace / "data").mkdir(exist_ok=True)
         actual = objects.hashes(repo)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from clr.data import dvc, listing
+from clr.data import dvc, dvc_calls, listing
 from clr.data.demo_images import Dice, png
 from clr.data.folder import read_task
 from clr.data.manifest import scan
@@ -365,7 +365,7 @@ def test_a_lock_that_stays_taken_is_an_error_in_the_end(
     import zc.lockfile
 
     version(first, settings)
-    monkeypatch.setattr(dvc, "LOCK_SECONDS", 0.0)
+    monkeypatch.setattr(dvc_calls, "LOCK_SECONDS", 0.0)
     held = zc.lockfile.LockFile(str(settings.workspace / ".dvc" / "tmp" / "lock"))
     try:
         with pytest.raises(ServiceUnavailable, match="lock"):
