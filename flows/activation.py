@@ -10,10 +10,12 @@ is not the last one activated is still to be recorded.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import ClrError, IntegrityBroken, ReviewRefused, UsageError
+from clr.registry.names import ACTIVATED
 from flows import provenance
 from flows.session import Session
 
@@ -21,8 +23,7 @@ if TYPE_CHECKING:
     from clr.audit.chain import Entry
     from clr.registry.release import Release
 
-ACTIVATED, ROLLBACK, RETIRED = "release.activated", "release.rollback", "task.retired"
-ORDER_REFUSED = "order.refused"
+ROLLBACK, RETIRED, ORDER_REFUSED = "release.rollback", "task.retired", "order.refused"
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,21 @@ def moves(session: Session) -> Moves:
 def _newest(session: Session, action: str) -> Entry | None:
     newest = deque(session.ledger.entries(action=action), maxlen=1)
     return newest[0] if newest else None
+
+
+def last_moves(session: Session) -> Callable[[str], int]:
+    """Return what gives for a task the entry that last changed which version of it may serve.
+
+    That is of a version that joined, of its retirement, or of any rollback; 0 before the first.
+    """
+    found: dict[str, int] = {}
+    for entry in session.ledger.entries(action=ACTIVATED):
+        found |= {one["task"]: entry.seq for one in entry.payload.get("joined", ())}
+    for entry in session.ledger.entries(action=RETIRED):
+        task = entry.subject.rpartition("/")[0].removeprefix("clr-")
+        found[task] = max(found.get(task, 0), entry.seq)
+    back = _newest(session, ROLLBACK)
+    return lambda task: max(found.get(task, 0), back.seq if back else 0)
 
 
 def may_order(session: Session, actor: str) -> bool:

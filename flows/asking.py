@@ -179,6 +179,7 @@ def _outcome(session: Session, version: Version, before: int) -> Result | None:
     """
     from clr.registry.releases import current_release
     from flows.promote import CLOSED
+    from flows.reconcile import waits_for_approval
     from flows.standing import facts, tally
 
     named = {"task": version.task, "version": version.version}
@@ -195,4 +196,6 @@ def _outcome(session: Session, version: Version, before: int) -> Result | None:
     counted = tally(session, facts(session, version))
     if not counted.rejections and not counted.reached:
         return {**named, "waiting": "more people have to approve it"}
+    if waits_for_approval(session, version):
+        return {**named, "waiting": "it was taken back: somebody has to approve it again"}
     return None

@@ -20,9 +20,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import ClrError, GateRefused, IntegrityBroken, ReviewRefused
-from clr.registry.names import PROMOTION
+from clr.registry.names import ACTIVATED, PROMOTION
 from clr.registry.versions import champion_of
-from flows.activation import ACTIVATED, complete, record, require_role
+from flows.activation import complete, record, require_role
 from flows.recheck import admit
 from flows.session import GATE_FILE, Session
 from flows.standing import facts, require_standing, tally

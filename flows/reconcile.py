@@ -7,11 +7,14 @@ function; flow runs are started only for what is found.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clr.errors import UsageError
-from flows.activation import ACTIVATED, complete, moves
+from clr.registry.names import ACTIVATED
+from clr.registry.reviews import APPROVED
+from flows.activation import complete, last_moves, moves
 from flows.promote import (
     CLOSED,
     REFUSED,
@@ -25,9 +28,12 @@ from flows.standing import QuorumOpen, facts, tally
 
 if TYPE_CHECKING:
     from clr.registry.release import Release
+    from clr.registry.versions import Version
 
 LOG = logging.getLogger("clr")
 Result = dict[str, Any]
+Named = tuple[str, str]
+"""``clr-<task>/<number>`` of a version, and its source."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ def look(session: Session) -> Found:
 
     release, known = current_release(session.registry), moves(session)
     unrecorded = known.order is not None or (release is not None and not known.serves(release))
-    return Found(_decided(session), unrecorded, _behind(session, release))
+    return Found(_decided(session, release), unrecorded, _behind(session, release))
 
 
 def _behind(session: Session, release: Release | None) -> tuple[str, ...]:
@@ -71,10 +77,10 @@ def _behind(session: Session, release: Release | None) -> tuple[str, ...]:
     return tuple(task for task in names if champions.get(task) != told.get(task))
 
 
-def _decided(session: Session) -> tuple[tuple[str, int], ...]:
+def _decided(session: Session, release: Release | None) -> tuple[tuple[str, int], ...]:
     """Return the versions with a decision that is due, the earliest decision first."""
     approved, rejected = (_named(session, f"review.{one}") for one in ("approved", "rejected"))
-    over = _joined(session) | _named(session, REFUSED).keys()
+    over = _carried_out(session, approved, release) | _named(session, REFUSED).keys()
     closed = _named(session, CLOSED)
     due = {key: seq for key, seq in approved.items() if key not in over} | rejected
     found = dict[tuple[str, int], None]()
@@ -86,22 +92,51 @@ def _decided(session: Session) -> tuple[tuple[str, int], ...]:
     return tuple(found)
 
 
-def _named(session: Session, action: str) -> dict[tuple[str, str], int]:
-    """Return (``clr-<task>/<number>``, source) of entries about versions -> entry number."""
+def _named(session: Session, action: str) -> dict[Named, int]:
+    """Return the versions that entries of this kind are about, with the newest entry's number."""
     entries = session.ledger.entries(action=action)
     return {(one.subject, str(one.payload.get("source", ""))): one.seq for one in entries}
 
 
-def _joined(session: Session) -> set[tuple[str, str]]:
-    """Return the same of every version that served.
+def _carried_out(
+    session: Session, approved: Mapping[Named, int], release: Release | None
+) -> set[Named]:
+    """Return the versions that joined a release and whose approvals have had their effect.
 
-    One that was taken back stays out until somebody promotes it by name.
+    They serve, or were taken back and stay out until somebody approves them again or promotes
+    them by name.
     """
-    return {
-        (f"clr-{one['task']}/{one['version']}", str(one["source"]))
+    moved = last_moves(session)
+    joined = {
+        (f"clr-{one['task']}/{one['version']}", str(one["source"])): moved(one["task"])
         for entry in session.ledger.entries(action=ACTIVATED)
         for one in entry.payload.get("joined", ())
     }
+    serving = _serving(release)
+    return {key for key, seq in joined.items() if key[0] in serving or approved.get(key, 0) < seq}
+
+
+def _serving(release: Release | None) -> set[str]:
+    tasks = release.tasks if release else {}
+    return {f"clr-{task}/{one.version}" for task, one in tasks.items()}
+
+
+def waits_for_approval(session: Session, version: Version) -> bool:
+    """Say whether a version was taken back, and nobody has approved it since.
+
+    Its former approvals count on, but do not bring it back by themselves.
+
+    Raises:
+        ServiceUnavailable: registry or ledger cannot be reached.
+        IntegrityBroken: the release in force is not as recorded.
+    """
+    from clr.registry.releases import current_release
+
+    release = current_release(session.registry)
+    key = f"clr-{version.task}/{version.version}", version.source
+    if key[0] in _serving(release):
+        return False
+    return key in _carried_out(session, _named(session, f"review.{APPROVED}"), release)
 
 
 def _is_due(session: Session, task: str, number: int, source: str) -> bool:
@@ -124,7 +159,7 @@ def follow(session: Session, task: str, number: int) -> Result:
 
     Returns:
         what `promote_version` or `close_rejected` says, or {task, version, waiting} while more
-        people have to approve.
+        people have to approve, or somebody again.
 
     Raises:
         ClrError: see `promote_version`; ReviewRefused also where a newer version was promoted
@@ -137,6 +172,9 @@ def follow(session: Session, task: str, number: int) -> Result:
         return close_rejected(session, task, number)
     if newer := superseded_by(session, version):
         close_superseded(session, version, newer)
+    if waits_for_approval(session, version):
+        waiting = "it was taken back: somebody has to approve it again"
+        return {"task": task, "version": number, "waiting": waiting}
     try:
         return promote_version(session, task, number)
     except QuorumOpen as error:

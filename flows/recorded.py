@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from clr.registry.acts import LOCAL
-from flows.activation import ACTIVATED, RETIRED, ROLLBACK
+from clr.registry.names import ACTIVATED
+from flows.activation import RETIRED, ROLLBACK
 
 if TYPE_CHECKING:
     from clr.audit.chain import Entry

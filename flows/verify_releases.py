@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from clr.audit.chain import Entry
-from flows.activation import ACTIVATED
+from clr.registry.names import ACTIVATED
 from flows.findings import Finding
 
 if TYPE_CHECKING:

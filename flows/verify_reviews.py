@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from clr.registry.acts import AUTHENTICATED, LOCAL
-from flows.activation import ACTIVATED
+from clr.registry.names import ACTIVATED
 from flows.recorded import APPROVED, REJECTED, Records, subject
 
 if TYPE_CHECKING:

@@ -16,6 +16,8 @@ from clr.errors import UsageError
 from clr.registry.store import RELEASE_MODEL, model_name
 
 REVIEW, REASON = "review", "review.reason"
+ACTIVATED = "release.activated"
+"""Action of the ledger's entry about a release that began to serve."""
 SERVER_TAGS = frozenset({"clr.created_by", "clr.reviewed_by", "clr.reviewed_at", "clr.approvals"})
 """Tags that the server alone writes."""
 

@@ -23,6 +23,7 @@ from clr.audit.chain import ACTOR, Entry
 from clr.audit.ledger import Ledger
 from clr.errors import UsageError
 from clr.registry.acts import AUTHENTICATED, Review, VersionFacts
+from clr.registry.names import ACTIVATED
 from clr.registry.roles import Policy
 
 APPROVED, REJECTED = "approved", "rejected"
@@ -119,7 +120,10 @@ def record_review(
     four_eyes: bool = True,
     **facts: Any,
 ) -> Entry:
-    """Write a decision into the ledger, once per person, version and decision.
+    """Write a decision into the ledger, once per person, version, decision and serving release.
+
+    What is decided again after another release began to serve is another act: an approval may
+    bring back what was taken back meanwhile, and has its own moment and words.
 
     Args:
         ledger: opened ledger.
@@ -146,6 +150,7 @@ def record_review(
         raise UsageError(
             f"{decision[:80]!r} is no decision about a version.", fix="Give approved or rejected."
         )
+    since = max((one.seq for one in ledger.entries(action=ACTIVATED)), default=0)
     payload = {
         **facts,
         "adapter": adapter,
@@ -160,7 +165,7 @@ def record_review(
         payload,
         actor=actor,
         authentication=authentication,
-        key=f"review:{model}/{number}:{source}:{ACTOR}:{decision}",
+        key=f"review:{model}/{number}:{source}:{ACTOR}:{decision}:{since}",
     )
 
 

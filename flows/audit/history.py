@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from flows.activation import ACTIVATED, RETIRED, ROLLBACK
+from clr.registry.names import ACTIVATED
+from flows.activation import RETIRED, ROLLBACK
 
 if TYPE_CHECKING:
     from clr.audit.chain import Entry

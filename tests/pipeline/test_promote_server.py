@@ -71,6 +71,18 @@ def test_a_rejection_closes_the_candidate_and_keeps_its_reason(office):
     assert "blurred" in office.tags("clr-green-caps", found.version)["clr.promotion"]
 
 
+def test_nobody_signs_the_words_of_somebody_else(office):
+    found = register_sibling(office.plant.session(), "green-caps", 1)
+    assert tag(office, "alice", found, "review.reason", "fine on line 3").status_code == 200
+    assert tag(office, "bob", found, "review", "rejected").status_code == 200
+    (entry,) = [
+        one
+        for one in office.entries()
+        if (one.action, one.subject) == ("review.rejected", f"clr-green-caps/{found.version}")
+    ]
+    assert (entry.actor, entry.payload["reason"]) == ("bob", "")
+
+
 def test_the_command_decides_at_the_server_like_the_page(office):
     found = register_sibling(office.plant.session(), "blue-caps", 1)
     number = found.version

@@ -7,10 +7,13 @@ from dataclasses import replace
 import pytest
 
 from clr.errors import IntegrityBroken, UsageError
+from clr.registry.acts import LOCAL
 from clr.registry.fetch import adapter_path, fetch_file
 from clr.registry.releases import current_release, write_release
+from clr.registry.reviews import record_review
+from clr.registry.versions import get_version
 from flows import activation, rollback
-from flows.reconcile import look
+from flows.reconcile import follow, look
 
 WHY = ("--reason", "wrong labels since Monday")
 
@@ -137,6 +140,35 @@ def test_what_was_taken_back_is_promoted_again_only_when_somebody_says_so(workin
     assert working.ledger()[-1] == ("release.activated", "clr-release/3")
     assert champions(working)["blue-caps"] == 1
     assert working.clr("verify").code == 0
+
+
+@pytest.mark.parametrize("order", [("rollback",), ("retire", "blue-caps")])
+def test_what_was_taken_back_comes_back_by_a_new_approval_that_is_recorded(working, order):
+    assert working.clr(*order, *WHY).code == 0
+    session = working.session()
+    told = follow(session, "blue-caps", 1)  # somebody asks, and has approved nothing
+    assert "approve it again" in told["waiting"]
+    assert champions(working)["blue-caps"] is None
+    found = get_version(session.registry, "blue-caps", 1)
+    again = record_review(
+        session.ledger, model="clr-blue-caps", number=1, adapter=found.adapter_digest,
+        source=found.source, decision="approved", reason="sorted out", actor="yuki",
+        authentication=LOCAL,
+    )  # fmt: skip
+    assert again.seq == max(one.seq for one in session.ledger.entries())
+    assert look(session).decided == (("blue-caps", 1),)
+    assert "release" in follow(session, "blue-caps", 1)
+    assert not look(session)
+    assert champions(working)["blue-caps"] == 1
+    assert working.clr("verify").code == 0
+
+
+def test_who_approves_again_is_in_the_ledger_again(working):
+    approvals = working.ledger().count(("review.approved", "clr-blue-caps/1"))
+    assert working.clr("rollback", *WHY).code == 0
+    assert working.clr("review", "blue-caps", 1, "approve", "--reason", "sorted out").code == 0
+    assert working.ledger().count(("review.approved", "clr-blue-caps/1")) == approvals + 1
+    assert champions(working)["blue-caps"] == 1
 
 
 def test_a_task_is_retired_and_the_others_stay_as_they_were(working):

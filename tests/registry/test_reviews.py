@@ -96,6 +96,14 @@ class TestLedger:
             Review("alice", APPROVED, A, ONE, "looks good", entry.time, AUTHENTICATED),
         )
 
+    def test_the_same_again_is_the_same_until_another_release_serves(self, ledger: Ledger):
+        first = record(ledger)
+        assert record(ledger, reason="said again") == first
+        ledger.append("release.activated", "clr-release/2", actor="r", authentication=LOCAL)
+        again = record(ledger, reason="seen again")
+        assert (again.seq, again.payload["reason"]) == (3, "seen again")
+        assert record(ledger) == again
+
     def test_each_version_has_its_own(self, ledger: Ledger):
         record(ledger)
         record(ledger, "bob", REJECTED, number=11)

@@ -16,7 +16,7 @@ from clr.audit.ledger import Ledger
 from clr.core.files import sha256_bytes
 from clr.errors import IntegrityBroken
 from clr.registry.acts import Act, Kind, ReleaseFacts, State, VersionFacts
-from clr.registry.names import reserved
+from clr.registry.names import ACTIVATED, reserved
 from clr.registry.release import RELEASE_FILE, parse_release
 from clr.registry.reviews import read_reviews, registrar
 from clr.registry.roles import Policy
@@ -203,7 +203,7 @@ def _served(number: int, serving: ReleaseFacts | None, ledger: Ledger) -> bool:
     if serving is not None and serving.number == number:
         return True
     subject = f"{RELEASE_MODEL}/{number}"
-    if any(True for _ in ledger.entries(subject, "release.activated")):
+    if any(True for _ in ledger.entries(subject, ACTIVATED)):
         return True
     moved = ledger.entries(subject, Kind.SET_ALIAS.value)
     return any(entry.payload.get("name") == PREVIOUS for entry in moved)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from clr.audit.ledger import Ledger
@@ -38,6 +39,8 @@ REGISTRY = frozenset(
 RECORDED = REGISTRY | {Kind.WEBHOOK, Kind.MANAGE_USER, Kind.SET_PASSWORD, Kind.OTHER}
 """Acts with an entry each; runs and files have too many, and their digests are recorded later."""
 
+WORDS = "review.reason"
+"""Action of the entry about words that somebody wrote on a version's page."""
 _CUT = 200
 _WORDS = 5000
 
@@ -56,7 +59,7 @@ def before(
         return _review(ledger, act, who, state, decision, policy)
     words = act.kind is Kind.SET_VERSION_TAG and act.name == REASON
     entry = ledger.append(
-        "review.reason" if words else act.kind.value,
+        WORDS if words else act.kind.value,
         text(act.subject),
         _payload(act, state, policy, _WORDS if words else _CUT),
         actor=text(who.name),
@@ -80,12 +83,24 @@ def _review(
         adapter=version.adapter,
         source=version.source,
         decision=decision.value,
-        reason=dict(stored.tags or {}).get(REASON, "") if stored else "",
+        reason=_own_words(ledger, act.subject, who, dict(stored.tags or {}) if stored else {}),
         actor=who.name,
         authentication=AUTHENTICATED,
         four_eyes=policy.four_eyes,
     )
     return entry.seq
+
+
+def _own_words(ledger: Ledger, subject: str, who: Principal, tags: Mapping[str, str]) -> str:
+    """Return the reason on a version's page where it was `who` that wrote it; else nothing.
+
+    It stays there for whoever decides next, and nobody signs another person's words.
+    """
+    reason = tags.get(REASON, "")
+    written = ledger.entries(subject=text(subject), action=WORDS)
+    own = any((one.actor, one.payload.get("value")) == (text(who.name), text(reason, _WORDS))
+              for one in written)  # fmt: skip
+    return reason if own else ""
 
 
 def _payload(act: Act, state: State, policy: Policy, limit: int) -> dict[str, Any]:
