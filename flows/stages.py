@@ -22,7 +22,7 @@ from flows import artifacts, register
 from flows.job import Job, Result
 from flows.judge import Judged, judge
 from flows.session import Session
-from flows.steps import once
+from flows.steps import made_by, once
 
 LOG = logging.getLogger("clr")
 
@@ -174,7 +174,7 @@ def train_adapter(job: Job, run: Any) -> Result:
     from clr.core.adapter import save_adapter
     from clr.core.train import fit
 
-    checkpoint = job.training_folder / "checkpoint"
+    checkpoint = job.training_folder / f"{made_by()[-12:]}.checkpoint"
     started = time.perf_counter()
     show = artifacts.progress(job.task.name)
     told: set[int] = set()

@@ -2,7 +2,9 @@
 
 A crash is repaired by running the same command again. A step whose record has
 the same inputs, and whose files still have the digests written down, is not
-run again; any doubt, and it is.
+run again; any doubt, and it is. Code and packages are among the inputs: what is
+recorded about a result names those that made it, so that after an upgrade all is
+done anew.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clr.core.files import canonical_json, sha256_bytes, sha256_file, write_atomic
+from flows import provenance
 
 Result = dict[str, Any]
 
@@ -20,6 +23,11 @@ Result = dict[str, Any]
 def digest_of(value: Any) -> str:
     """Return the sha256 of `value` in canonical JSON."""
     return sha256_bytes(canonical_json(value))
+
+
+def made_by() -> str:
+    """Return the digest of the code and the packages that a result comes from."""
+    return digest_of([provenance.code_digest(), provenance.environment_digest()])
 
 
 def once(folder: Path, name: str, inputs: Result, compute: Callable[[], Result]) -> Result:
@@ -33,7 +41,7 @@ def once(folder: Path, name: str, inputs: Result, compute: Callable[[], Result])
             `folder`, under the key ``files``.
     """
     record = folder / f"{name}.step.json"
-    wanted = digest_of(inputs)
+    wanted = digest_of([inputs, made_by()])
     kept = _read(record)
     if kept and kept["inputs"] == wanted and _intact(folder, kept["files"]):
         result: Result = kept["result"]
