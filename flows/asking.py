@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import flow
 
-from clr.errors import GateRefused, IntegrityBroken, ReviewRefused, ServiceUnavailable, UsageError
+from clr.errors import ServiceUnavailable, UsageError
 from flows import running, tracking
 from flows.session import Session
 
@@ -155,14 +155,13 @@ def _is_idle(session: Session) -> bool:
 
 
 def _told(session: Session, version: Version) -> list[Any]:
-    from flows.promote import CLOSED, REFUSED
+    from flows.promote import CLOSED, refusals
 
     subject = f"clr-{version.task}/{version.version}"
+    closed = session.ledger.entries(subject=subject, action=CLOSED)
     return [
-        entry
-        for action in (REFUSED, CLOSED)
-        for entry in session.ledger.entries(action=action)
-        if entry.subject == subject and entry.payload.get("source") == version.source
+        *refusals(session, version),
+        *(one for one in closed if one.payload.get("source") == version.source),
     ]
 
 
@@ -178,7 +177,7 @@ def _outcome(session: Session, version: Version, before: int) -> Result | None:
         ReviewRefused, GateRefused, IntegrityBroken: it was refused.
     """
     from clr.registry.releases import current_release
-    from flows.promote import CLOSED
+    from flows.promote import CLOSED, refusal
     from flows.reconcile import waits_for_approval
     from flows.standing import facts, tally
 
@@ -191,8 +190,7 @@ def _outcome(session: Session, version: Version, before: int) -> Result | None:
         if entry.action == CLOSED:
             return {**named, "decision": "reject", "reason": entry.payload.get("reason", "")}
         if entry.seq > before:
-            kinds = {"GateRefused": GateRefused, "IntegrityBroken": IntegrityBroken}
-            raise kinds.get(entry.payload["error"], ReviewRefused)(entry.payload["sentence"])
+            raise refusal(entry)
     counted = tally(session, facts(session, version))
     if not counted.rejections and not counted.reached:
         return {**named, "waiting": "more people have to approve it"}

@@ -149,6 +149,25 @@ def _refuse(session: Session, version: Version, release: Release | None, error: 
     )
 
 
+def refusals(session: Session, version: Version) -> list[Entry]:
+    """Return the entries that say why a version was not promoted, the newest last.
+
+    Raises:
+        ServiceUnavailable: the ledger cannot be reached.
+        IntegrityBroken: it is damaged.
+    """
+    subject = f"clr-{version.task}/{version.version}"
+    entries = session.ledger.entries(subject=subject, action=REFUSED)
+    return [one for one in entries if one.payload.get("source") == version.source]
+
+
+def refusal(entry: Entry) -> ClrError:
+    """Return the error that such an entry is about."""
+    kinds = {one.__name__: one for one in (GateRefused, IntegrityBroken)}
+    kind = kinds.get(str(entry.payload["error"]), ReviewRefused)
+    return kind(str(entry.payload["sentence"]), fix="Champions are unchanged.")
+
+
 def superseded_by(session: Session, version: Version) -> int:
     """Return a higher version of the task that joined a release after this one's approval, or 0.
 

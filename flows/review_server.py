@@ -9,10 +9,9 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from clr.errors import ClrError, GateRefused, ReviewRefused, ServiceUnavailable
+from clr.errors import ClrError, ReviewRefused, ServiceUnavailable
 from clr.registry.acts import RELEASE_USER, SERVER_USER, TRAINER_USER
 from clr.registry.denial import denial
-from clr.registry.names import PROMOTION
 from clr.registry.versions import champion_of
 from flows.session import Session
 
@@ -39,8 +38,10 @@ def review_on_server(session: Session, version: Version, decision: str, reason: 
         see `flows.review.run_review`.
 
     Raises:
-        ReviewRefused: the server does not let this person decide so, with its sentence.
-        GateRefused: approved, but the release service found that it may not serve.
+        ReviewRefused: the server does not let this person decide so, with its sentence; or
+            somebody else rejected it meanwhile, or the policy keeps it from serving.
+        GateRefused: approved, but its gate does not pass.
+        IntegrityBroken: approved, but its bytes are not those that were recorded.
         ServiceUnavailable: approved, but nothing came of it within a minute.
     """
     from clr.registry.releases import current_release
@@ -52,13 +53,13 @@ def review_on_server(session: Session, version: Version, decision: str, reason: 
         and release
         and release.tasks.get(version.task) == champion_of(version)
     ):
-        return {**_about(version, decision, person), **_serving(release), "already": True}
+        return {**_about(version, decision, person, reason), **_serving(release), "already": True}
     _set(session, version, "review.reason", reason)
     _set(session, version, "review", "approved" if decision == "approve" else "rejected")
     if decision == "reject":
-        return _about(_again(session, version), decision, person)
+        return _about(version, decision, person, reason)
     LOG.info("review    recorded by the server; the release service takes over")
-    return _wait(session, version, person)
+    return {**_about(version, decision, person, reason), **wait(session, version)}
 
 
 def _person() -> str:
@@ -93,44 +94,54 @@ def _again(session: Session, version: Version) -> Version:
     return get_version(session.registry, version.task, version.version)
 
 
-def _wait(session: Session, version: Version, person: str) -> Result:
-    from clr.registry.releases import current_release
+def wait(session: Session, version: Version) -> Result:
+    """Wait for what comes of an approval.
 
-    told_before = version.tags.get(PROMOTION, "")
+    Returns:
+        {release, release_digest, already}, or {waiting} while more people have to approve.
+
+    Raises:
+        ClrError: see `review_on_server`.
+    """
+    from clr.registry.releases import current_release
+    from clr.registry.reviews import REJECTED, word
+    from flows.promote import refusal, refusals
+
+    said = f"{version.task} version {version.version}"
+    refused_before = len(refusals(session, version))
     started = time.monotonic()
     while (waited := time.monotonic() - started) < WAIT_SECONDS:
         now = _again(session, version)
-        told = now.tags.get(PROMOTION, "")
         if "champion" in now.aliases:
             release = current_release(session.registry)
             if release is not None:
-                about = _about(now, "approve", person)
-                return {**about, **_serving(release), "already": False}
-        fresh = told != told_before or waited > SAME_SECONDS
-        if fresh and told.startswith("refused"):
-            raise GateRefused(
-                f"{version.task} version {version.version} was {told}",
-                fix="Champions are unchanged.",
+                return {**_serving(release), "already": False}
+        if word(now.review) == REJECTED:
+            raise ReviewRefused(
+                f"{said} was rejected by somebody else meanwhile.",
+                fix="Its page says by whom and why; a rejected version stays rejected.",
             )
+        refused = refusals(session, version)
+        if refused and (len(refused) > refused_before or waited > SAME_SECONDS):
+            raise refusal(refused[-1])
         if now.review == "pending":  # the server sets it back while the quorum is open
             approvals = now.tags.get("clr.approvals", "too few")
             waiting = f"It has {approvals} approvals so far; more people have to approve it."
-            return {**_about(now, "approve", person), "waiting": waiting}
+            return {"waiting": waiting}
         time.sleep(LOOK_SECONDS)
     raise ServiceUnavailable(
-        f"The approval of {version.task} version {version.version} is recorded, but it is not "
-        f"champion after {WAIT_SECONDS:.0f} s.",
+        f"The approval of {said} is recorded, but it is not champion after {WAIT_SECONDS:.0f} s.",
         fix="See whether the release service runs (`clr up registry`); it promotes what it finds "
         "approved. `clr promote` on the server's machine does it at once.",
     )
 
 
-def _about(version: Version, decision: str, person: str) -> Result:
+def _about(version: Version, decision: str, person: str, reason: str) -> Result:
     return {
         "task": version.task,
         "version": version.version,
         "decision": decision,
-        "reason": version.tags.get("review.reason", ""),
+        "reason": reason,
         "reviewer": person,
     }
 

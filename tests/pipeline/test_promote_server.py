@@ -100,6 +100,16 @@ def test_the_command_decides_at_the_server_like_the_page(office):
     assert (again.code, again.json["already"]) == (0, True)
 
 
+def test_a_rejection_by_somebody_else_ends_the_waiting_for_an_approval(office):
+    """Under a quorum of two alice waits for nothing that could still come."""
+    from flows import review_server
+
+    found = register_sibling(office.plant.session(), "blue-caps", 1)
+    assert tag(office, "bob", found, "review", "rejected").status_code == 200
+    with pytest.raises(ReviewRefused, match="rejected by somebody else"):
+        review_server.wait(office.plant.session(), found)
+
+
 def test_only_the_release_role_takes_back(office):
     now = serving(office)
     before = office.entries()
