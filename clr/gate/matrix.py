@@ -136,7 +136,11 @@ def _marks(
 
 
 def _read(history: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Check the form of a history; an absent one is empty."""
+    """Check the form of a history; an absent one is empty.
+
+    Raises:
+        IntegrityBroken: it has another form, or values that are none.
+    """
     if not history:
         return {"tasks": [], "learned": [], "best": [], "now": [], "rows": [], "after": []}
     try:
@@ -149,7 +153,16 @@ def _read(history: Mapping[str, Any] | None) -> dict[str, Any]:
         raise _broken("columns of different length")
     if any(len(row) != width for row in past["rows"]) or len(past["rows"]) != len(past["after"]):
         raise _broken("rows of different length")
+    if not all(isinstance(name, str) for name in (*past["tasks"], *past["after"])):
+        raise _broken("a name that is no text")
+    measured = (one for values in (past["now"], *past["rows"]) for one in values if one is not None)
+    if not all(_is_share(one) for one in (*past["learned"], *past["best"], *measured)):
+        raise _broken("an accuracy that is no number from 0 to 1")
     return past
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _rounded(values: tuple[float | None, ...]) -> list[float | None]:

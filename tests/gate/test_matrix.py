@@ -95,6 +95,32 @@ def test_history_of_another_form_is_refused(history):
         grow(history, {}, ("a", 0.9))
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        *((name, [bad]) for name in ("learned", "best") for bad in ("x", True, None, -0.1)),
+        ("learned", [10**400]),
+        ("best", [float("nan")]),
+        ("now", ["x"]),
+        ("now", [float("inf")]),
+        ("rows", [[[0.9]]]),
+        ("rows", [[float("nan")]]),
+        ("tasks", [["a"]]),
+        ("after", [1]),
+    ],
+)
+def test_a_history_of_other_values_is_refused(name, values):
+    history = grow(None, {}, ("a", 0.9)).to_dict() | {name: values}
+    with pytest.raises(IntegrityBroken, match="accuracy matrix"):
+        grow(history, {"a": (0.9, 0.9)}, ("b", 0.8))
+
+
+def test_what_was_not_measured_may_be_missing_from_a_history():
+    history = grow(None, {"a": (0.9, None)}, None).to_dict()
+    assert history["now"] == [None]
+    assert grow(history, {"a": (0.9, 0.8)}, None).best == (0.9,)
+
+
 def test_reports_chain_through_their_matrix(make):
     first = decide(make.offer(new=make.newcomer("digits", won=0, right=360)))
     history = first.to_dict()["matrix"]

@@ -190,6 +190,9 @@ FORGED = {
     "no adapter": lambda report: without(report, "adapter"),
     "no release": lambda report: without(report, "release"),
     "no matrix": lambda report: without(report, "matrix"),
+    "a matrix of words": lambda report: {
+        **report, "matrix": {**report["matrix"], "best": ["x" for _ in report["matrix"]["best"]]}
+    },
     "an earlier task left out": lambda report: {
         **report, "checks": [one for one in report["checks"] if one["task"] != "red-caps"]
     },
