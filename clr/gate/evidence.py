@@ -191,7 +191,7 @@ class Limits:
 
     margin: float = 0.02
     alpha: float = 0.05
-    routing_margin: float = 0.02
+    routing_margin: float = 0.05
     max_params_pct: float = 2.0
     max_adapter_mb: float = 4.0
     max_latency_ratio: float = 2.0

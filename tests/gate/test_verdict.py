@@ -1,6 +1,6 @@
 """What passes, what stays open, and what must hold whatever the evidence."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from clr.errors import IntegrityBroken, UsageError
 from clr.gate import Limits, decide
 from clr.gate.evidence import SHARED_PARTS
+from clr.settings import Settings
 
 # busy machines are slow, which is no failure
 few = settings(max_examples=60)
@@ -98,7 +99,8 @@ def test_router_that_moved_few_images_of_a_large_test_set_passes(make):
     one = make.earlier(n=400)
     moved = one.routed_before.copy()
     moved[:2] = False
-    assert decide(make.offer(replace(one, routed_after=moved))).verdict == "pass"
+    offer = make.offer(replace(one, routed_after=moved))
+    assert decide(offer, Limits(routing_margin=0.02)).verdict == "pass"
 
 
 # --- the newcomer
@@ -326,3 +328,8 @@ def test_a_size_may_be_any_real_number(make, kind):
 def test_limits_out_of_range_are_refused(bad):
     with pytest.raises(UsageError, match=next(iter(bad))):
         Limits(**bad)
+
+
+def test_without_other_words_the_limits_are_those_of_the_settings():
+    fields = Settings.model_fields
+    assert asdict(Limits()) == {one: fields[f"gate_{one}"].default for one in asdict(Limits())}
