@@ -41,7 +41,7 @@ def judge_earlier(
     causes += _test_data(one, digest)
     causes += _canary(one, digest)
     causes += _missing_replay(one, digest, blamed=bool(causes))
-    checks = [_retention(one, declared, limits, digest, causes), *causes]
+    checks = [_retention(one, limits, digest, causes), *causes]
     return checks + _routing(one, limits, routed) + _doubt(one, limits)
 
 
@@ -128,9 +128,7 @@ def _missing_replay(one: EarlierTask, digest: str, blamed: bool) -> list[Check]:
     return [_failed("replay", one, digest, f"{message} That was not done.")]
 
 
-def _retention(
-    one: EarlierTask, declared: frozenset[str], limits: Limits, digest: str, causes: list[Check]
-) -> Check:
+def _retention(one: EarlierTask, limits: Limits, digest: str, causes: list[Check]) -> Check:
     """Return the proof of retention: identical, replayed or a paired test, or why there is none."""
     accuracy = float(np.mean(one.stored == one.labels)) if one.n else None
     base = Check("retention", one.task, "pass", 0.0, 0.0, one.n, digest, "", "")
