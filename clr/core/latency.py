@@ -35,25 +35,41 @@ class Latency:
 
 
 def measure_latency(network: ReprogrammedNetwork, name: str) -> Latency:
-    """Time the adapter `name` and the bare backbone call by call in turns.
+    """Time the adapter `name` and the bare backbone, see `in_turns`.
 
-    Each figure is the median over `ROUNDS` of that round's percentile, so that a
-    moment in which the machine was busy elsewhere does not decide.
+    Raises:
+        UsageError: no such adapter.
     """
     size = network.adapter(name).spec.preprocessing.size
     batch = torch.zeros(1, 3, size, size).contiguous(memory_format=torch.channels_last)
     batch = batch.to(network.backbone.device)
-    calls: tuple[Callable[[], object], ...] = (
-        lambda: network.logits(batch, name),
-        lambda: network.features(batch),
+    return in_turns(
+        lambda: network.logits(batch, name), lambda: network.features(batch), ROUNDS, CALLS
     )
-    for call in calls * 3:
+
+
+def in_turns(
+    adapted: Callable[[], object], bare: Callable[[], object], rounds: int, calls: int
+) -> Latency:
+    """Time two forward passes of one image call by call in turns.
+
+    Each figure is the median over the rounds of that round's percentile, so that a
+    moment in which the machine was busy elsewhere does not decide.
+
+    Args:
+        adapted: a pass with the adapter.
+        bare: a pass of the backbone alone.
+        rounds: how many.
+        calls: of each, a round.
+    """
+    both = (adapted, bare)
+    for call in both * 3:
         call()
-    rounds = [np.array([[_milliseconds(call) for call in calls] for _ in range(CALLS)])
-              for _ in range(ROUNDS)]  # fmt: skip
+    taken = [np.array([[_milliseconds(call) for call in both] for _ in range(calls)])
+             for _ in range(rounds)]  # fmt: skip
 
     def figure(percentile: float, side: int) -> float:
-        return float(median(np.percentile(one[:, side], percentile) for one in rounds))
+        return float(median(np.percentile(one[:, side], percentile) for one in taken))
 
     return Latency(figure(50, 0), figure(95, 0), figure(50, 1), figure(95, 1))
 

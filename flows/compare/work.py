@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -187,35 +186,19 @@ def _latency(session: Session, learner: Learner, lesson: Lesson) -> dict[str, fl
     """Time one image through the method and through the bare backbone, in turns."""
     import torch
 
+    from clr.core.latency import in_turns
+
     size, backbone = lesson.preprocessing.size, session.backbone
     batch = torch.zeros(1, 3, size, size).contiguous(memory_format=torch.channels_last)
     batch = batch.to(backbone.device)
-    calls: tuple[Callable[[], object], ...] = (
-        lambda: learner.logits(batch, lesson.task),
-        lambda: backbone.module(batch),
-    )
     with torch.inference_mode():
-        for call in calls * 2:
-            call()
-        rounds = np.array(
-            [[[_milliseconds(call) for call in calls] for _ in range(CALLS)]
-             for _ in range(ROUNDS)]
-        )  # fmt: skip
-    names = {"p50": (50, 0), "p95": (95, 0), "bare_p50": (50, 1), "bare_p95": (95, 1)}
-    return {
-        name: float(np.median(np.percentile(rounds[:, :, side], share, axis=1)))
-        for name, (share, side) in names.items()
-    }
-
-
-def _milliseconds(call: Callable[[], object]) -> float:
-    import torch
-
-    start = time.perf_counter()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return 1000 * (time.perf_counter() - start)
+        taken = in_turns(
+            lambda: learner.logits(batch, lesson.task),
+            lambda: backbone.module(batch),
+            ROUNDS,
+            CALLS,
+        )
+    return asdict(taken)
 
 
 def _majority(lesson: Lesson) -> int:
