@@ -1,10 +1,16 @@
-"""How many bits a channel of an image file has: Pillow decodes more than 8 as 8 without a word."""
+"""Which image files are taken: their formats, and how many bits a channel has.
+
+Pillow decodes more than 8 bits as 8 without a word.
+"""
 
 from __future__ import annotations
 
 from numbers import Real
 
 from PIL import Image
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Formats that are accepted, by Pillow's names. No decoder of another format is run."""
 
 _DEEP = ("I", "F")
 _CUT = (";16B", ";16L", ";16N")

@@ -17,12 +17,11 @@ import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
-from clr.core.depth import is_deep
+from clr.core.depth import FORMATS, is_deep
 from clr.core.files import sha256_bytes
 from clr.errors import DataRefused, UsageError
 
 MAX_PIXELS = 50_000_000
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 MAX_SIDE = 65_535
 """JPEG's limit. Resizing needs memory for the longest side alone: GBs for 1 × 50,000,000."""
 _UPRIGHT = {

@@ -17,14 +17,11 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from clr.core.depth import is_deep
+from clr.core.depth import FORMATS, is_deep
 from clr.core.files import sha256_bytes
 from clr.data.folder import printable
 from clr.data.jpeg import has_end
 from clr.errors import DataRefused
-
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Formats that are accepted, by Pillow's names. No decoder of another format is run."""
 
 OUTSIDE = "points outside the task folder"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from clr.data.inspect import FORMATS
+from clr.core.depth import FORMATS
 from clr.data.tables import BLANK_STD, DRIFT
 
 Severity = Literal["critical", "warning"]
