@@ -39,7 +39,6 @@ MEASUREMENTS: dict[str, str] = {
     "latency_p95_before_ms": "ms",
     "latency_p50_after_ms": "ms",
     "latency_p95_after_ms": "ms",
-    "energy_wh": "Wh",
 }
 """Name of each measurement besides the accuracy: its unit."""
 
