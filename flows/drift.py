@@ -130,19 +130,17 @@ def _served(session: Session, release: Release) -> list[Result]:
     """Return the alarms of this machine's prediction server about adapters that serve now."""
     from datetime import UTC, datetime
 
-    from clr.serving.drift import KINDS, read_drift
+    from clr.serving.drift import alarms, read_drift
 
     found = []
     for task, told in sorted(read_drift(session.settings.state).items()):
         champion = release.tasks.get(task)
         if champion is None or told.get("adapter") != champion.adapter_digest:
             continue
-        for kind in KINDS:
-            since = told.get(kind, {}).get("alarm")
-            if since is not None:
-                time = datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds")
-                sentence = f"{task}: since {time} the {kind} of its images are not as before"
-                found.append({"task": task, "kind": kind, "sentence": sentence})
+        for kind, since in alarms(told).items():
+            time = datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds")
+            sentence = f"{task}: since {time} the {kind} of its images are not as before"
+            found.append({"task": task, "kind": kind, "sentence": sentence})
     return found
 
 

@@ -11,8 +11,9 @@ like those before, at a stated rate of false alarms:
 
 Both are ranks of values that need not have any distribution. What they need is that images come
 as if drawn from one lot: many frames of one scene, or another mix of classes, are a change, too.
-An alarm stays until another adapter serves the task. Images are thinned out by the clock, never by
-what is on them: a few a second are enough, and cost little.
+An alarm stays until another adapter serves the task, also across a restart; what the bets had won
+until then does not. Images are thinned out by the clock, never by what is on them: a few a second
+are enough, and cost little.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ _WAITING = 256
 _KEEP_SECONDS = 5.0
 
 Evidenced = Callable[[str, str], "Evidence | None"]
+Serves = Callable[[str, str], bool]
 
 
 @dataclass(eq=False)
@@ -104,21 +106,36 @@ def read_drift(state: Path) -> dict[str, dict[str, Any]]:
         return {}
 
 
+def alarms(told: dict[str, Any]) -> dict[str, float]:
+    """Return {kind: since when, seconds since 1970} of the alarms in what was found of a task."""
+    since = {kind: told.get(kind, {}).get("alarm") for kind in KINDS}
+    return {kind: time for kind, time in since.items() if time is not None}
+
+
 class Drift:
     """Watches every task in one thread; what comes too fast is left out."""
 
     def __init__(
-        self, state: Path, evidence: Evidenced, *, seed: int = 0, pause: float = PAUSE
+        self,
+        state: Path,
+        evidence: Evidenced,
+        serves: Serves = lambda task, adapter: True,
+        *,
+        seed: int = 0,
+        pause: float = PAUSE,
     ) -> None:
-        """Begin.
+        """Begin, with the alarms that were kept.
 
         Args:
             state: ``CLR_HOME``.
             evidence: returns that of a task's adapter; None: it cannot be read.
+            serves: says whether an adapter serves a task, as far as that is known.
             seed: of the numbers that break ties.
             pause: seconds between two images of a task.
         """
         self._state, self._evidence, self._seed, self._pause = state, evidence, seed, pause
+        self._serves = serves
+        self._earlier = read_drift(state)
         self._watched: dict[str, _Watched] = {}
         self._due: dict[tuple[str, str], float] = {}
         self._asked: dict[str, float] = {}
@@ -152,7 +169,13 @@ class Drift:
             {task: {version, adapter, features, confidence}}, the last two with {values, capital,
             limit, alarm: seconds since 1970 or None}.
         """
-        return {task: one.told() for task, one in sorted(self._watched.copy().items())}
+        earlier = {
+            task: one
+            for task, one in self._earlier.copy().items()
+            if self._serves(task, one["adapter"])
+        }
+        watched = {task: one.told() for task, one in self._watched.copy().items()}
+        return dict(sorted((earlier | watched).items()))
 
     def close(self) -> None:
         """End; what was found is kept."""
@@ -185,6 +208,7 @@ class Drift:
             if known is None:
                 return
             self._watched[answer.task] = known
+            self._earlier.pop(answer.task, None)
         found = []
         if confidence and known.add("confidence", round(answer.probability, _DIGITS)):
             found.append("confidence")
@@ -226,7 +250,9 @@ class Drift:
             kind: Stream(reference, seed=self._seed, rate=FALSE_ALARMS / 2)
             for kind, reference in references.items()
         }
-        return _Watched(answer.adapter, answer.version, distances, streams)
+        known = self._earlier.get(answer.task, {})
+        kept = alarms(known) if known.get("adapter") == answer.adapter else {}
+        return _Watched(answer.adapter, answer.version, distances, streams, kept)
 
     def _keep(self) -> None:
         self._kept = time.monotonic()

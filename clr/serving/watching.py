@@ -55,7 +55,12 @@ class Watcher:
                 return None
             return evidence(loaded.ref)
 
-        self.drift = Drift(settings.state, known, seed=settings.seed)
+        def serves(task: str, adapter: str) -> bool:
+            snapshot = current()
+            champion = snapshot.release.tasks.get(task) if snapshot else None
+            return snapshot is None or (champion is not None and champion.adapter_digest == adapter)
+
+        self.drift = Drift(settings.state, known, serves, seed=settings.seed)
         self._desk = desk
         self._looking: asyncio.Task[None] | None = None
 

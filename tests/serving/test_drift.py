@@ -21,7 +21,7 @@ from clr.core.routing import Router
 from clr.errors import ServiceUnavailable
 from clr.gate.exchangeability import FALSE_ALARMS
 from clr.serving.answering import Found
-from clr.serving.drift import Drift, read_drift
+from clr.serving.drift import Drift, drift_path, read_drift
 from clr.serving.engine import Engine
 from clr.serving.observing import Observed
 from clr.serving.values import Answer, Item
@@ -158,6 +158,50 @@ def test_an_image_that_a_challenger_answered_is_not_looked_at(tmp_path):
     assert (told["adapter"], told["confidence"]["values"]) == ("sha256:a", 1)
 
 
+def alarmed(tmp_path: Any, evidence: Evidence) -> float:
+    """Leave an alarm about the confidence of a task, as a server that ended does."""
+    drift = watched(tmp_path, evidence)
+    feed(drift, evidence.images(150), evidence.random.beta(1, 3, 150))
+    drift.close()
+    return float(read_drift(tmp_path)["task"]["confidence"]["alarm"])
+
+
+def test_an_alarm_outlives_a_restart_whether_images_come_or_not(tmp_path):
+    evidence = Evidence(7)
+    since = alarmed(tmp_path, evidence)
+    silent = watched(tmp_path, evidence)
+    assert silent.told()["task"]["confidence"]["alarm"] == since
+    silent.close()
+    again = watched(tmp_path, evidence)
+    feed(again, evidence.images(5), evidence.random.beta(5, 1, 5))
+    again.close()
+    told = read_drift(tmp_path)["task"]["confidence"]
+    assert (told["alarm"], told["values"]) == (since, 5)
+
+
+def test_an_alarm_ends_with_its_adapter_also_across_a_restart(tmp_path):
+    evidence = Evidence(7)
+    alarmed(tmp_path, evidence)
+    drift = watched(tmp_path, evidence)
+    drift.observe(answer(0.9, adapter="sha256:b"), None)
+    drift.observe(answer(0.9), None)
+    drift.close()
+    assert read_drift(tmp_path)["task"]["confidence"]["alarm"] is None
+
+
+def test_an_alarm_about_what_serves_no_more_is_not_kept_across_a_restart(tmp_path):
+    alarmed(tmp_path, Evidence(7))
+    asked = []
+
+    def serves(task: str, adapter: str) -> bool:
+        asked.append((task, adapter))
+        return False
+
+    watched(tmp_path, None, serves=serves).close()
+    assert read_drift(tmp_path) == {}
+    assert set(asked) == {("task", "sha256:a")}
+
+
 def test_without_evidence_confidence_is_watched_alone(tmp_path):
     drift = watched(tmp_path, None)
     drift.observe(answer(0.5), Evidence(1).features[0])
@@ -252,7 +296,7 @@ def observed(served: Served, images: list[bytes], task: str | None) -> Any:
             await asyncio.sleep(0.2)
             while engine._watcher.drift._queue.qsize():
                 await asyncio.sleep(0.05)
-            return engine.drift()["red"], Observed(engine).text().decode()
+            return engine.drift().get("red", {}), Observed(engine).text().decode()
         finally:
             await engine.close()
 
@@ -287,6 +331,20 @@ def test_the_flow_finds_what_the_server_kept(own):
     assert told["features"]["alarm"]
     older = {"red": own.second.tasks["green"]}
     assert _served(Session(own.settings()), replace(own.second, tasks=older)) == []
+
+
+def test_the_flow_finds_an_alarm_from_before_a_restart_if_its_adapter_serves(own):
+    from flows.drift import _served
+    from flows.session import Session
+
+    told, _ = observed(own, shown(own, darkened), "red")
+    again, metrics = observed(own, [], "red")
+    assert again["features"]["alarm"] == told["features"]["alarm"]
+    assert 'clr_drift_alarm{kind="features",task="red"} 1.0' in metrics
+    assert _served(Session(own.settings()), own.second)
+    kept = drift_path(own.state)
+    kept.write_bytes(kept.read_bytes().replace(told["adapter"].encode(), b"sha256:older"))
+    assert observed(own, [], "red")[0] == {}, "another adapter serves"
 
 
 def test_the_flow_tells_prefects_server_what_is_wanted(own, prefect_api, monkeypatch):
