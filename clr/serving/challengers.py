@@ -2,13 +2,15 @@
 
 The registry is looked at every few seconds, not for each request. A trial runs while its
 challenger has the alias, its champion serves, its adapter is whole, and this server has not
-stopped it. What runs is judged beside that, so that a registry that answers late delays no stop.
+stopped it. What runs is judged beside that, so that a registry that answers late delays no stop;
+what was judged while a look went on counts, not what the look had found before.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -70,6 +72,7 @@ class Challengers:
     running: Mapping[str, Running] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
     _work: list[asyncio.Task[None]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     async def start(self) -> None:
         """Look at once, then every few seconds; a registry that does not answer holds up nobody."""
@@ -113,6 +116,7 @@ class Challengers:
 
     def look(self) -> None:
         """Take what the registry says now; without it, what runs goes on."""
+        before = self.running
         try:
             told = trials(self.open_registry())
             wanted = {task: (champion_of(one), trial) for task, (one, trial) in told.items()}
@@ -122,6 +126,19 @@ class Challengers:
             LOG.exception("trial     this should not happen; no trial runs")
             wanted = {}
         found = {task: self._outcome(task, ref, trial) for task, (ref, trial) in wanted.items()}
+        with self._lock:
+            self._take({task: self._judged(task, one, before) for task, one in found.items()})
+
+    def _judged(
+        self, task: str, found: Running | str, before: Mapping[str, Running]
+    ) -> Running | str:
+        """Return what a look found, unless `judge` has ended it since the look began."""
+        held = before.get(task)
+        if isinstance(found, str) or held is None or held.trial.id != found.trial.id:
+            return found
+        return found if task in self.running else self.problems[task]
+
+    def _take(self, found: Mapping[str, Running | str]) -> None:
         running = {task: one for task, one in found.items() if isinstance(one, Running)}
         problems = {task: one for task, one in found.items() if isinstance(one, str)}
         for task in problems.keys() - self.problems.keys():
@@ -136,9 +153,16 @@ class Challengers:
         for task, one in self.running.items():
             why = self._outcome(task, one.loaded.ref, one.trial)
             if isinstance(why, str):
-                LOG.warning("trial     of %s does not run: %s", task, why)
-                self.running = {k: v for k, v in self.running.items() if v is not one}
-                self.problems = {**self.problems, task: why}
+                self._end(task, one, why)
+
+    def _end(self, task: str, judged: Running, why: str) -> None:
+        with self._lock:
+            held = self.running.get(task)
+            if held is None or held.trial.id != judged.trial.id:
+                return  # a look has ended it
+            LOG.warning("trial     of %s does not run: %s", task, why)
+            self.running = {name: one for name, one in self.running.items() if name != task}
+            self.problems = {**self.problems, task: why}
 
     def _outcome(self, task: str, ref: ChampionRef, trial: Trial) -> Running | str:
         """Return a trial that may run, or why it does not."""

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import math
+import secrets
 import signal
 import threading
 import time
@@ -19,6 +20,7 @@ from click.testing import CliRunner
 
 from clr.errors import ReviewRefused, UsageError
 from clr.registry.trial import Trial
+from clr.serving.challengers import Challengers
 from clr.serving.engine import Engine
 from clr.serving.journal import Journal, Told, Tried, answer, journal_path, labelled
 from clr.serving.trials import figures, meets_challenger, unit_of
@@ -73,6 +75,13 @@ async def until(engine: Engine, words: str, seconds: float = 60.0) -> None:
             return
         await asyncio.sleep(0.1)
     raise AssertionError(engine.health().trials)
+
+
+def pairs(trial: Trial, count: int, said: tuple[str, str]) -> tuple[list[Tried], list[Told]]:
+    """Rows of items that were "good" and of which champion and challenger `said` something."""
+    ids, now = [secrets.token_hex(16) for _ in range(count)], time.time()
+    tried = [Tried(one, now, trial.id, one, trial.share, "champion", *said) for one in ids]
+    return tried, [Told(one, now, "lab", "good") for one in ids]
 
 
 def numbers(count: int, start: int = 0) -> list[str]:
@@ -186,6 +195,28 @@ def test_a_trial_whose_journal_cannot_be_read_pauses_and_goes_on_when_it_can(own
         return answer
 
     assert using(own, use).arm == "champion"
+
+
+def test_a_stop_while_the_registry_is_looked_at_is_a_stop(own):
+    """A look takes as long as another task's challenger takes to come; a verdict does not wait."""
+    first, second = "green", "red"
+    started = flow.start(session_of(own), first, challenge(own, first), 0.0, "")
+    trial = replace(TRIAL, id=started["trial"], share=0.0)
+
+    def read(ref):
+        if ref.task == second:
+            write(own.state, *pairs(trial, 12, ("good", "bad")))
+            challengers.judge()
+            assert not challengers.running
+        return own.second
+
+    challengers = Challengers(own.state, own.registry, read, 0.1)
+    challengers.look()
+    assert set(challengers.running) == {first}
+    flow.start(session_of(own), second, challenge(own, second), 0.0, "")
+    challengers.look()
+    assert set(challengers.running) == {second}
+    assert challengers.told()[first].startswith("Stopped by this server")
 
 
 def test_a_gain_is_told_once_and_the_trial_goes_on_until_people_decide(own):
