@@ -7,7 +7,6 @@ import logging
 import time
 import uuid
 from concurrent.futures import Executor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -153,10 +152,14 @@ class Desk:
         unit = unit_of(trial, item.unit, request_id)
         tried = Tried(request_id, time.time(), trial.id, unit, trial.share, CHAMPION, "", "")
         if meets_challenger(trial, unit):
-            with suppress(_NotAnswered):
+            try:
                 given = _Given(other, await self._classify(snapshot, item, other, decoded))
                 told = replace(tried, arm=CHALLENGER, challenger=given.label)
                 return replace(given, arm="challenger", tried=told)
+            except _NotAnswered:
+                pass  # of an image that nobody can read the champion says so
+            except Exception:
+                _LOG.exception("serving   the challenger could not answer %s", request_id)
             return _Given(loaded, await self._classify(snapshot, item, loaded, decoded))
         if trial.share:
             given = _Given(loaded, await self._classify(snapshot, item, loaded, decoded))

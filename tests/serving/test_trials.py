@@ -219,6 +219,30 @@ def test_a_stop_while_the_registry_is_looked_at_is_a_stop(own):
     assert challengers.told()[first].startswith("Stopped by this server")
 
 
+def test_a_challenger_that_fails_costs_nobody_an_answer(own, caplog):
+    number = challenge(own)
+    flow.start(session_of(own), "red", number, 0.1, "")
+
+    async def use(engine):
+        await until(engine, "share 10%")
+        batcher = engine._open()[0].batcher
+        computed = batcher.compute
+
+        def failing(jobs):
+            of_it = [job.loaded.ref.version == number for job in jobs]
+            found = computed(jobs)
+            return [
+                RuntimeError("out of memory") if failed else one
+                for failed, one in zip(of_it, found, strict=True)
+            ]
+
+        batcher.compute = failing
+        return await ask(engine, own, numbers(60))
+
+    assert {(one.arm, one.version) for one in using(own, use)} == {("champion", 1)}
+    assert "out of memory" in caplog.text
+
+
 def test_a_gain_is_told_once_and_the_trial_goes_on_until_people_decide(own):
     """The champion is always wrong, as the labels have it."""
     from clr.registry.versions import get_version
