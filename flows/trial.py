@@ -214,20 +214,20 @@ def over(session: Session, version: Version, trial: Trial, champion: ChampionRef
 
 
 def _decide(session: Session, version: Version, trial: Trial) -> None:
-    """Write report and tag once a trial that goes on has shown something."""
+    """Write report and tag once for each verdict of a trial that goes on."""
     from clr.gate.sequential import Verdict
     from clr.registry.challenger import describe
-    from clr.serving.trials import figures, labelled, sentence
+    from clr.serving.trials import figures, labelled, said, sentence
 
-    if trial.outcome:
-        return
     units = list(labelled(session.settings.state, trial))
     found = figures(session.settings.state, trial, units)
-    if found.gain.verdict is Verdict.UNDECIDED:
+    verdict = found.gain.verdict
+    # the tag is written last, so that it says what was written whole
+    if verdict is Verdict.UNDECIDED or trial.outcome.startswith(said(verdict)):
         return
     told = _reported(session, version, replace(trial, outcome=sentence(found.gain)), found, units)
-    facts = {"trial": trial.id, "verdict": found.gain.verdict.value, "figures": found.as_dict()}
-    session.record(DECIDED, _subject(version), facts, f"{DECIDED}:{trial.id}")
+    facts = {"trial": trial.id, "verdict": verdict.value, "figures": found.as_dict()}
+    session.record(DECIDED, _subject(version), facts, f"{DECIDED}:{trial.id}:{verdict.value}")
     describe(session.registry, version, told)
     LOG.info("trial     %s version %d: %s", version.task, version.version, told.outcome)
 

@@ -221,19 +221,24 @@ def harmful(state: Path, trial: Trial) -> Stopped | None:
     return Stopped(trial.id, time.time(), sentence(told.gain), told.as_dict())
 
 
-def sentence(gain: Judged) -> str:
-    """Say what is known about the gain, for people."""
-    points = f"{100 * gain.estimate:+.1f} points"
-    ends = f"{100 * (1 - gain.alpha):.0f} %: {100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
-    said = {
+def said(verdict: Verdict) -> str:
+    """Return how `sentence` begins under a verdict."""
+    return {
         Verdict.HARM: "The challenger is worse",
         Verdict.BETTER: "The challenger is better",
         Verdict.FUTILE: "No gain worth a change is left to be found",
         Verdict.UNDECIDED: "Nothing is decided yet",
-    }[gain.verdict]
+    }[verdict]
+
+
+def sentence(gain: Judged) -> str:
+    """Say what is known about the gain, for people."""
+    points = f"{100 * gain.estimate:+.1f} points"
+    ends = f"{100 * (1 - gain.alpha):.0f} %: {100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
+    verdict = said(gain.verdict)
     if not gain.n:
-        return f"{said}: no answer has a label."
-    return f"{said}: {points} ({ends}, however often one looks) after {gain.n} labelled units."
+        return f"{verdict}: no answer has a label."
+    return f"{verdict}: {points} ({ends}, however often one looks) after {gain.n} labelled units."
 
 
 def _stop_file(state: Path, trial_id: str) -> Path:

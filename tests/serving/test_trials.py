@@ -243,6 +243,24 @@ def test_a_challenger_that_fails_costs_nobody_an_answer(own, caplog):
     assert "out of memory" in caplog.text
 
 
+def test_what_is_futile_and_then_a_gain_after_all_is_told_both_times(own):
+    from clr.registry.versions import get_version
+
+    number = challenge(own)
+    started = flow.start(session_of(own), "red", number, 0.0, "")
+    trial = replace(TRIAL, id=started["trial"], share=0.0)
+    session = session_of(own)
+    equal, better = pairs(trial, 800, ("good", "good")), pairs(trial, 12, ("bad", "good"))
+    for part, said in ((equal, "No gain worth"), (better, "The challenger is better")):
+        write(own.state, *part)
+        for _ in range(2):
+            assert flow.settle(session) == []
+        outcome = json.loads(get_version(session.registry, "red", number).tags["clr.trial"])
+        assert outcome["outcome"].startswith(said)
+    entries = session.ledger.entries(action="trial.decided")
+    assert [one.payload["verdict"] for one in entries] == ["futile", "better"]
+
+
 def test_a_gain_is_told_once_and_the_trial_goes_on_until_people_decide(own):
     """The champion is always wrong, as the labels have it."""
     from clr.registry.versions import get_version
