@@ -8,6 +8,7 @@ reads opens the file for itself.
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import sqlite3
 import threading
@@ -272,6 +273,16 @@ def _open(path: Path) -> sqlite3.Connection:
     return database
 
 
+def _address(path: Path) -> str:
+    """Return how SQLite opens a journal for reading, also in a folder that is mounted read-only."""
+    if not path.exists():
+        return ":memory:"
+    # a server that ended took its log along, and SQLite opens no such file without making one
+    logged = path.with_name(f"{path.name}-wal").exists()
+    whole = not logged and not os.access(path.parent, os.W_OK)
+    return f"{path.as_uri()}?mode=ro" + ("&immutable=1" if whole else "")
+
+
 @contextmanager
 def reading(state: Path) -> Iterator[sqlite3.Connection]:
     """Open the journal of ``CLR_HOME`` for reading; one that was never written is empty.
@@ -280,9 +291,8 @@ def reading(state: Path) -> Iterator[sqlite3.Connection]:
         ServiceUnavailable: its file is damaged, or locked for too long.
     """
     path = journal_path(state)
-    address = f"{path.as_uri()}?mode=ro" if path.exists() else ":memory:"
     try:
-        with closing(sqlite3.connect(address, uri=True, timeout=30)) as database:
+        with closing(sqlite3.connect(_address(path), uri=True, timeout=30)) as database:
             if not path.exists():
                 database.executescript(_SCHEMA)
             yield database

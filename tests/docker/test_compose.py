@@ -223,7 +223,7 @@ def test_state_is_shared_only_by_those_who_trust_each_other():
     assert users["serving-cache"] == {"serving"}
 
 
-def test_the_flow_of_drift_sees_what_the_server_found_and_changes_nothing():
+def test_who_acts_on_what_the_server_found_sees_it_and_changes_nothing():
     def mounted(name: str) -> Any:
         for one in SERVICES[name]["volumes"]:
             if isinstance(one, str) and one.endswith(":/state/serving"):
@@ -235,7 +235,7 @@ def test_the_flow_of_drift_sees_what_the_server_found_and_changes_nothing():
     assert {name: mounted(name) for name in ("serving", "clr")} == {
         "serving": ("serving", True), "clr": ("serving", True),
     }  # fmt: skip
-    for name in ("worker-cpu", "worker-gpu"):
+    for name in ("worker-cpu", "worker-gpu", "release-service"):  # drift; trials that were stopped
         assert mounted(name) == ("serving", False)
 
 

@@ -104,6 +104,31 @@ def test_a_registry_that_may_not_be_written(processes, working, template, tmp_pa
     assert json.loads(answer["out"])["version"] == 1, answer
 
 
+def test_a_trial_is_read_where_the_servers_folder_is_mounted_read_only(tmp_path):
+    """As the release service has it in its container, whether the prediction server runs or not."""
+    from clr.registry.trial import Trial
+    from clr.serving.journal import Journal, Tried, journal_path
+    from clr.serving.trials import figures
+
+    trial = Trial("0123456789abcdef" * 2, 0.0, "sha256:" + "a" * 64, "2026-01-01T00:00:00+00:00")
+    served, seen = journal_path(tmp_path / "served").parent, journal_path(tmp_path / "seen").parent
+    for folder in (served, seen):
+        folder.mkdir(parents=True)
+    mount("--bind", served, seen)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(seen)], check=True)
+        assert figures(tmp_path / "seen", trial).champion.served == 0
+        for count in (1, 2):
+            journal = Journal(served / "journal.db", keep_days=36_500, keep_rows=100)
+            row = Tried(str(count), 1.0, trial.id, "0" * 32, 0.0, "champion", "good", "good")
+            journal.write([row]).result(timeout=60)
+            assert figures(tmp_path / "seen", trial).champion.served == count
+            journal.close()
+            assert figures(tmp_path / "seen", trial).champion.served == count
+    finally:
+        subprocess.run(["umount", "-l", str(seen)], check=True)
+
+
 def test_init_where_nothing_can_be_written(read_only, tmp_path):
     assert_told(read_only.clr("init", read_only.root / "inner"), "ead-only")
 
