@@ -72,7 +72,7 @@ def test_a_rejection_closes_the_candidate_and_keeps_its_reason(office):
 
 
 def test_nobody_signs_the_words_of_somebody_else(office):
-    found = register_sibling(office.plant.session(), "green-caps", 1)
+    found = register_sibling(office.plant.session(), "green-caps", 2)
     assert tag(office, "alice", found, "review.reason", "fine on line 3").status_code == 200
     assert tag(office, "bob", found, "review", "rejected").status_code == 200
     (entry,) = [
@@ -104,7 +104,7 @@ def test_a_rejection_by_somebody_else_ends_the_waiting_for_an_approval(office):
     """Under a quorum of two alice waits for nothing that could still come."""
     from flows import review_server
 
-    found = register_sibling(office.plant.session(), "blue-caps", 1)
+    found = register_sibling(office.plant.session(), "blue-caps", 2)
     assert tag(office, "bob", found, "review", "rejected").status_code == 200
     with pytest.raises(ReviewRefused, match="rejected by somebody else"):
         review_server.wait(office.plant.session(), found)
