@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -81,12 +82,15 @@ def as_release(act: Callable[[Session], dict[str, Any]]) -> dict[str, Any]:
 
     Raises:
         ReviewRefused: the server does not let this user do it; with its sentence.
+        ServiceUnavailable: PyTorch is not installed here.
     """
     from clr.registry.denial import denial
     from clr.registry.faults import RegistryDenied
     from flows.release_role import signed_in
     from flows.session import open_session
 
+    if find_spec("torch") is None:  # whose container reaches no lock either, which tells less
+        raise output.without("torch")
     session = open_session()
     with signed_in(session.settings):
         try:

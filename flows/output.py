@@ -107,6 +107,8 @@ def as_clr_error(error: Exception) -> ClrError:
         short = shortage(cause)
         if short is not None:
             return short
+        if isinstance(cause, ModuleNotFoundError) and cause.name in _COMPUTE:
+            return without(cause.name)
         if isinstance(cause, OSError) and cause.errno in _WORDS:
             where = f" ({cause.filename})" if cause.filename else ""
             return ServiceUnavailable(
@@ -117,6 +119,14 @@ def as_clr_error(error: Exception) -> ClrError:
     return ClrError(
         f"Unexpected {type(error).__name__}: {error}",
         fix=f"This is a bug in clr; please report it with {_crash_report(error)}.",
+    )
+
+
+def without(name: str) -> ServiceUnavailable:
+    """Return an error that says that a package is not here which only some images have."""
+    return ServiceUnavailable(
+        f"This needs {name}, which is not installed here; the image clr-server has none.",
+        fix="In containers: docker compose exec release-service python -m flows.entry run clr …",
     )
 
 
@@ -138,6 +148,7 @@ def shortage(error: BaseException) -> ClrError | None:
     )
 
 
+_COMPUTE = ("torch", "torchvision", "timm")
 _WORDS = {
     errno.ENOSPC: "The disk is full",
     errno.EDQUOT: "The disk quota is used up",

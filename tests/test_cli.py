@@ -312,6 +312,28 @@ def test_too_little_memory_is_no_bug_on_any_device():
     assert output.as_clr_error(RuntimeError("shapes differ")).exit_code == 1
 
 
+@pytest.mark.parametrize(
+    "command", [["rollback"], ["retire", "red"], ["promote", "red", "1"], ["ab", "stop", "red"]]
+)
+def test_where_pytorch_is_missing_a_command_says_where_it_is(command, tmp_path, monkeypatch):
+    CliRunner().invoke(main, ["init", str(tmp_path / "w")])
+    monkeypatch.chdir(tmp_path / "w")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    reason = [] if command[0] == "promote" else ["--reason", "it does harm"]
+    told = CliRunner().invoke(main, [*command, *reason, "--json"])
+    assert told.exit_code == 7
+    assert "needs torch" in json.loads(told.stdout)["message"]
+    assert "docker compose exec release-service" in json.loads(told.stdout)["fix"]
+
+
+def test_a_missing_pytorch_is_no_bug_wherever_it_is_noticed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError) as missing:
+        import torch  # noqa: F401
+    assert output.as_clr_error(missing.value).exit_code == 7
+    assert output.as_clr_error(ModuleNotFoundError("no", name="other")).exit_code == 1
+
+
 @pytest.mark.parametrize("line", ["dark,", ",dark", ","])
 def test_a_decision_that_nobody_judged_is_neither_right_nor_wrong(line, tmp_path):
     (tmp_path / "decisions.csv").write_text(f"decided,right\ndark,dark\n{line}\n")

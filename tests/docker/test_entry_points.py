@@ -173,3 +173,15 @@ def test_a_file_removed_from_the_bucket_is_noticed(stack, s3):
         store.put_object(Bucket="clr-artifacts", Key=key, Body=good)
     assert checked.returncode == 6, checked.stdout + checked.stderr
     assert "red-caps" in json.loads(checked.stdout)["problems"][0]["subject"]
+
+
+def test_what_serves_is_changed_in_the_release_services_container(stack):
+    """The image of `clr` has no PyTorch, and its container does not reach Prefect's locks."""
+    why = ("--reason", "the line was sold", "--json")
+    for command in (("retire", "red-caps"), ("rollback",)):
+        refused = stack.execute("clr", *command, *why)
+        assert refused.returncode == 7, refused.stdout + refused.stderr
+        assert "docker compose exec release-service" in refused.stderr
+        done = stack.execute("release-service", *command, *why)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["release"] == 1
