@@ -18,6 +18,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 """Settings by the name that ``recipe.preset`` gives: time for accuracy (docs/recipe.md)."""
 
+FEW_IMAGES = 1000
+"""Of a task, up to which the kernels of the first layers stay identity."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -26,7 +29,8 @@ class Recipe:
     Attributes:
         variant: where kernels act: ``reduced``, ``full`` or ``mix``.
         from_stride: kernels learn after convolutions whose output is this many times smaller than
-            the image, or smaller; those before stay identity. 1: all learn.
+            the image, or smaller; those before stay identity. 1: all learn; 0: by the number of
+            images (see `first_stride`).
         image_size: side in pixels; 0: from the task's own images (see `image_size`).
         epochs: passes over the training part.
         batch_size: images a step.
@@ -47,7 +51,7 @@ class Recipe:
     """
 
     variant: str = "reduced"
-    from_stride: int = 1
+    from_stride: int = 0
     image_size: int = 0
     epochs: int = 12
     batch_size: int = 16
@@ -68,7 +72,7 @@ class Recipe:
     def __post_init__(self) -> None:
         _one_of("variant", self.variant, get_args(Variant))
         _one_of("batch_norm", self.batch_norm, BATCH_NORMS)
-        _within("from_stride", self.from_stride, 1, 32)
+        _within("from_stride", self.from_stride, 0, 32)
         _within("image_size", self.image_size, 0, 1024)
         if 0 < self.image_size < 32:
             raise UsageError(f"recipe.image_size is {self.image_size}: use 0 or 32 … 1024.")
@@ -126,6 +130,15 @@ def image_size(side: float) -> int:
     last feature map is not a single pixel, at most 160 for the sake of training time.
     """
     return int(min(160, max(96, -(-side // 32) * 32)))
+
+
+def first_stride(recipe: Recipe, images: int) -> int:
+    """Return from which stride on kernels learn from so many images of a task.
+
+    Those of the first layers bring nothing to `FEW_IMAGES`, and cost a tenth of the time; to
+    more they bring a little (docs/recipe.md).
+    """
+    return recipe.from_stride or (4 if images <= FEW_IMAGES else 1)
 
 
 def _cast(name: str, value: Any, kind: type) -> Any:

@@ -21,7 +21,7 @@ from clr.core.images import ImageSet, Preprocessing
 from clr.core.network import Program
 from clr.core.prune import prune, pruned_share
 from clr.core.rates import caution
-from clr.core.recipe import Recipe
+from clr.core.recipe import Recipe, first_stride
 from clr.core.sites import is_early, late_sites
 from clr.core.training import OnStep, Training, is_worse
 
@@ -110,7 +110,7 @@ def fit(
     # copies: the start stays what the end is judged against
     tensors = {name: t.to(backbone.device, copy=True) for name, t in start.tensors.items()}
     shares = caution(recipe, len(baseline.train), len(spec.labels))
-    parameters = _parameters(tensors, recipe, late_sites(backbone, recipe.from_stride), *shares)
+    parameters = _parameters(tensors, recipe, learning_sites(backbone, recipe, baseline), *shares)
     fold = recipe.batch_norm == "frozen"
     program = Program(backbone, tensors, fold=fold)
     optimiser = torch.optim.Adam(
@@ -200,6 +200,11 @@ def _stored(spec: AdapterSpec, tensors: dict[str, Tensor], head: Head | None = N
     weight, bias = head or (tensors["head.weight"], tensors["head.bias"])
     own = tensors | {"head.weight": weight, "head.bias": bias}
     return Adapter(spec, own).detached().compressed()
+
+
+def learning_sites(backbone: Backbone, recipe: Recipe, baseline: Baseline) -> frozenset[str]:
+    """Return the paths of the convolutions after which kernels may learn."""
+    return late_sites(backbone, first_stride(recipe, len(baseline.images)))
 
 
 def _parameters(

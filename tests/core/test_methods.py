@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from clr.core.methods import METHODS, Budget, Cost, Learner, Lesson, Method, fin
 from clr.core.methods.published import _at_birth
 from clr.core.methods.replay import CAPACITY
 from clr.core.recipe import Recipe
-from clr.core.sites import batch_norm_sites, kernel_sites, mixing_sites
+from clr.core.sites import batch_norm_sites, kernel_sites, late_sites, mixing_sites
 from clr.core.training import Training
 from clr.errors import UsageError
 
@@ -221,13 +221,14 @@ def test_the_backbone_is_as_it_was(
 def expected_cost(name: str, backbone: Backbone) -> Cost:
     """The cost of the first task by the methods' formulas, with c channels, n classes."""
     convolutions = backbone.convolutions
-    kernels = {
-        variant: sum(
-            9 * convolutions[path].out_channels for path in kernel_sites(backbone, variant)
-        )
-        for variant in ("reduced", "full")
-    }
-    mixing = sum(2 * 4 * convolutions[path].out_channels for path in mixing_sites(backbone))
+
+    def channels(paths: Iterable[str]) -> int:
+        return sum(convolutions[path].out_channels for path in paths)
+
+    late = late_sites(backbone, 4)  # after which alone kernels of few images learn
+    full = 9 * channels(late & {*kernel_sites(backbone, "full")})
+    reduced = 9 * channels(late & {*kernel_sites(backbone, "reduced")})
+    mixing = 2 * 4 * channels(late & {*mixing_sites(backbone)})
     norms = sum(one.num_features for one in batch_norm_sites(backbone).values())
     weights = sum(one.weight.numel() for one in convolutions.values())
     everything = sum(one.numel() for one in backbone.module.parameters())
@@ -250,11 +251,11 @@ def expected_cost(name: str, backbone: Backbone) -> Cost:
         "eft": Cost.of_floats(head=head, kernels=transformed),
         "lora": Cost.of_floats(head=head, kernels=low_rank),
         "clr-published": Cost.of_floats(
-            head=head, kernels=kernels["reduced"], batch_norm=4 * norms
+            head=head, kernels=9 * channels(kernel_sites(backbone, "reduced")), batch_norm=4 * norms
         ),
-        "clr-reduced": Cost.of_floats(head=head, kernels=kernels["reduced"]),
-        "clr-full": Cost.of_floats(head=head, kernels=kernels["full"]),
-        "clr-mix": Cost.of_floats(head=head, kernels=kernels["reduced"] + mixing),
+        "clr-reduced": Cost.of_floats(head=head, kernels=reduced),
+        "clr-full": Cost.of_floats(head=head, kernels=full),
+        "clr-mix": Cost.of_floats(head=head, kernels=reduced + mixing),
         "supsup": Cost(head=head, other=weights, bytes=4 * head + -(-weights // 8)),
     }
     return floats[name]

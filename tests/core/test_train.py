@@ -22,8 +22,8 @@ from clr.core.images import ImageSet, Preprocessing
 from clr.core.network import Program
 from clr.core.probe import Probe, fit_probe_at
 from clr.core.rates import FEW, STEPS, caution
-from clr.core.recipe import Recipe
-from clr.core.sites import is_idle, late_sites
+from clr.core.recipe import FEW_IMAGES, Recipe, first_stride
+from clr.core.sites import is_early, is_idle, late_sites
 from clr.core.train import Trained, fit
 from clr.core.training import is_worse, one_cycle
 from clr.errors import UsageError
@@ -31,8 +31,10 @@ from clr.errors import UsageError
 Task = Callable[..., Trained]
 Files = tuple[list[Path], list[int]]
 RECIPE = Recipe(
-    epochs=3, batch_size=32, image_size=32, kernel_lr=0.02, head_lr=0.01, storage="float32"
-)
+    epochs=3, batch_size=32, image_size=32, from_stride=1, kernel_lr=0.02, head_lr=0.01,
+    storage="float32",
+)  # fmt: skip
+"""Of a backbone of random weights, whose first layers have nothing to lose."""
 HARMFUL = replace(RECIPE, epochs=12, batch_size=2, kernel_lr=1.0, head_lr=1.0)
 """Kernels jump by far too much, until nothing is left."""
 VARIANTS = ("reduced", "full", "mix")
@@ -229,7 +231,7 @@ from clr.core.baseline import measure_baseline
 from clr.core.images import ImageSet, Preprocessing
 from clr.core.probe import Probe, fit_probe_at
 from clr.core.rates import FEW, STEPS, caution
-from clr.core.recipe import Recipe
+from clr.core.recipe import FEW_IMAGES, Recipe, first_stride
 from clr.core.train import fit
 
 folder, checkpoint, slow = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
@@ -571,6 +573,27 @@ def test_kernels_before_the_stride_stay_identity(
     cut_off(train, 1, tmp_path / "state", recipe)
     resumed = train(recipe, checkpoint=tmp_path / "state")
     assert adapter_bytes(resumed.adapter) == adapter_bytes(adapter)
+
+
+def test_few_images_leave_kernels_of_the_first_layers_identity() -> None:
+    assert [first_stride(Recipe(), images) for images in (20, FEW_IMAGES, FEW_IMAGES + 1)] == [
+        4,
+        4,
+        1,
+    ]
+    assert {first_stride(Recipe(from_stride=8), images) for images in (20, 5000)} == {8}
+
+
+def test_by_default_what_learns_follows_the_number_of_images(
+    train: Task, backbone: Backbone
+) -> None:
+    adapter = train(replace(RECIPE, from_stride=0)).adapter
+    assert adapter_bytes(adapter) != adapter_bytes(train().adapter)
+    idle = {
+        name for name, tensor in adapter.tensors.items() if is_early(name, late_sites(backbone, 4))
+    }
+    assert idle
+    assert all(is_idle(adapter.tensors[name]) for name in idle)
 
 
 def test_few_images_leave_the_kernels_near_identity(

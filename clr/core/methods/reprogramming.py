@@ -16,8 +16,8 @@ from clr.core.methods.interface import Budget, Cost, Lesson
 from clr.core.methods.separate import Learn, Served
 from clr.core.network import Program
 from clr.core.recipe import Recipe
-from clr.core.sites import Variant, is_early, late_sites
-from clr.core.train import fit, spec_of
+from clr.core.sites import Variant, is_early
+from clr.core.train import fit, learning_sites, spec_of
 from clr.errors import UsageError
 
 FIXED = ("variant", "image_size", "epochs", "validation_share", "seed")
@@ -50,7 +50,7 @@ def learn_variant(variant: Variant, changed: Mapping[str, Any] = MappingProxyTyp
         trained = fit(backbone, lesson.images, baseline, spec, recipe, seconds=budget.seconds)
         tensors = {n: t.to(backbone.device) for n, t in trained.adapter.tensors.items()}
         stored = pack(trained.adapter.tensors, spec.storage)
-        late = late_sites(backbone, recipe.from_stride)
+        late = learning_sites(backbone, recipe, baseline)
         added = {name: t for name, t in tensors.items() if not is_early(name, late)}
         cost = replace(cost_of(added), bytes=sum(array.nbytes for array in stored.values()))
         return Served(Program(backbone, tensors).logits, cost)
