@@ -54,11 +54,16 @@ def main() -> None:
 
 
 def adapter(backbone: Any, seed: int) -> Any:
-    """Return an adapter of the default recipe's form with random kernels and head."""
+    """Return an adapter of the default recipe's form with random kernels and head.
+
+    Kernels of the first layers are identity, as they are of few images.
+    """
     import torch
 
     from clr.core.adapter import Adapter, AdapterSpec, new_adapter
     from clr.core.images import Preprocessing
+    from clr.core.recipe import Recipe, first_stride
+    from clr.core.sites import is_early, late_sites
 
     labels = tuple(f"class-{number}" for number in range(CLASSES))
     way = Preprocessing(SIDE, backbone.mean, backbone.std)
@@ -66,8 +71,9 @@ def adapter(backbone: Any, seed: int) -> Any:
     generator = torch.Generator().manual_seed(seed)
     head = torch.randn(CLASSES, backbone.channels, generator=generator), torch.zeros(CLASSES)
     made = new_adapter(spec, backbone, head)
+    late = late_sites(backbone, first_stride(Recipe(), images=0))
     for name, tensor in made.tensors.items():
-        if name.startswith("kernels."):
+        if name.startswith("kernels.") and not is_early(name, late):
             tensor.add_(0.05 * torch.randn(tensor.shape, generator=generator))
     return Adapter(spec, made.tensors).compressed()
 
