@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from clr.core.depth import FORMATS
 from clr.errors import ClrError
 from clr.serving.values import Failed, NotReady, Overloaded, UnknownRequest
 
@@ -79,7 +80,7 @@ KINDS: Mapping[str, Kind] = {
         415, "The content type is not accepted", "Send one of the types that /docs lists."
     ),
     "invalid": Kind(422, "The request says something impossible", "Correct what detail names."),
-    "unreadable": Kind(422, "No image could be read", "Send PNG, JPEG, BMP, TIFF, WEBP or PPM."),
+    "unreadable": Kind(422, "No image could be read", f"Send one of {', '.join(FORMATS)}."),
     "rate-limited": Kind(429, "Too many requests", "Wait as long as Retry-After says."),
     "overloaded": Kind(
         429, "More waits than can be answered in time", "Wait as long as Retry-After says."

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from clr.core.depth import FORMATS
 from clr.serving.inputs import (
     BASE64,
     FORM,
@@ -34,7 +35,7 @@ _FORM: dict[str, Any] = {
             "type": "array",
             "minItems": 1,
             "items": {"type": "string", "format": "binary"},
-            "description": "Image files: PNG, JPEG, BMP, TIFF, WEBP, GIF or PPM.",
+            "description": f"Image files: {', '.join(FORMATS)}.",
         },
         "task": {
             "type": "array",
