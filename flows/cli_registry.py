@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
@@ -165,7 +164,7 @@ def erase(name: str, reason: str, yes: bool, as_json: bool) -> None:
 
     session = open_session()
     if not yes:
-        if not sys.stdin.isatty():
+        if not output.asks_somebody():
             raise UsageError(
                 "This cannot be undone, and there is nobody to ask.", fix="Add --yes to do it."
             )

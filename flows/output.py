@@ -76,6 +76,11 @@ def emit(
         raise SystemExit(refusal.exit_code)
 
 
+def asks_somebody() -> bool:
+    """Say whether there is a person at a terminal, who can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty()  # None: it was closed
+
+
 def fail(error: ClrError, *, as_json: bool) -> None:
     """Explain an error: a sentence on stderr and, for machines, one object on stdout."""
     if as_json:

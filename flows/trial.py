@@ -78,7 +78,7 @@ def start(session: Session, task: str, number: int, share: float, reason: str) -
         begin(session.registry, version, trial)
         _record_start(session, version, champion, trial)
     LOG.info("trial     %s version %d, %s", task, number, mode(trial))
-    return about(version, trial, champion)
+    return about(session, version, trial)
 
 
 def stop(session: Session, task: str, reason: str) -> Result:
@@ -121,7 +121,7 @@ def status(session: Session, task: str | None) -> Result:
         so_far = figures(session.settings.state, trial)
         told.append(
             {
-                **about(version, trial, champion),
+                **about(session, version, trial),
                 "outcome": sentence(so_far.gain),
                 "over": over(session, version, trial, champion),
                 "report": trial.report,
@@ -159,7 +159,7 @@ def end(session: Session, version: Version, trial: Trial, cause: str) -> Result:
     finish(session.registry, version, told)
     LOG.info("trial     %s version %d ended: %s", version.task, version.version, outcome)
     return {
-        **about(version, told, champion_now(session, version.task)),
+        **about(session, version, told),
         "ended": told.ended,
         "verdict": found.gain.verdict.value,
         "outcome": outcome,
@@ -205,7 +205,7 @@ def over(session: Session, version: Version, trial: Trial, champion: ChampionRef
     if read_stop(state, trial) or harmful(state, trial):
         return "Stopped by itself: the challenger does harm."
     if champion == champion_of(version):
-        return "The challenger was promoted."
+        return "The challenger serves by now."
     if champion is None or champion.adapter_digest != trial.champion:
         return "The champion that it was tried against serves no more."
     if reviews.rejected(facts(session, version)):
@@ -232,12 +232,16 @@ def _decide(session: Session, version: Version, trial: Trial) -> None:
     LOG.info("trial     %s version %d: %s", version.task, version.version, told.outcome)
 
 
-def about(version: Version, trial: Trial, champion: ChampionRef | None) -> Result:
-    """Return {task, version, champion, trial, share, mode, started, reason} of a trial."""
+def about(session: Session, version: Version, trial: Trial) -> Result:
+    """Return {task, version, champion, trial, share, mode, started, reason} of a trial.
+
+    `champion` is the version that it was begun against, whatever serves by now.
+    """
+    begun = next(_entries(session, STARTED, trial), None)
     return {
         "task": version.task,
         "version": version.version,
-        "champion": champion.version if champion else None,
+        "champion": begun.payload["champion_version"] if begun else None,
         "trial": trial.id,
         "share": trial.share,
         "mode": mode(trial),
@@ -248,7 +252,9 @@ def about(version: Version, trial: Trial, champion: ChampionRef | None) -> Resul
 
 def mode(trial: Trial) -> str:
     """Return how a trial runs, in words."""
-    return f"{trial.share:.0%} of the items" if trial.share else "in shadow"
+    from clr.registry.trial import percent
+
+    return f"{percent(trial.share)} of the items" if trial.share else "in shadow"
 
 
 def champion_now(session: Session, task: str) -> ChampionRef | None:
@@ -272,11 +278,12 @@ def _entries(session: Session, action: str, trial: Trial) -> Iterator[Any]:
 def _record_start(
     session: Session, version: Version, champion: ChampionRef | None, trial: Trial
 ) -> None:
+    known = champion is not None and champion.adapter_digest == trial.champion
     facts = {
         **{name: value for name, value in asdict(trial).items() if name != "id"},
         "trial": trial.id,
         "adapter": version.adapter_digest,
-        "champion_version": champion.version if champion else None,
+        "champion_version": champion.version if champion is not None and known else None,
     }
     session.record(STARTED, _subject(version), facts, f"{STARTED}:{trial.id}")
 

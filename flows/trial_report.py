@@ -40,11 +40,11 @@ def write(
     from clr.registry.runs import find_or_start_run, finish, log_bytes, log_metrics
     from clr.serving.trial_page import render
     from clr.serving.trials import sentence, stream
-    from flows.trial import about, champion_now
+    from flows.trial import about
 
     picture = confidence_sequence(path(stream(trial, units), ALPHA), WORTHWHILE)
     told = {
-        **about(version, trial, champion_now(session, version.task)),
+        **about(session, version, trial),
         "ended": trial.ended,
         "outcome": trial.outcome or sentence(found.gain),
         "figures": found.as_dict(),

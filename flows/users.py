@@ -8,7 +8,6 @@ a record; the same command again completes it.
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
 
 from clr.errors import UsageError
@@ -22,6 +21,7 @@ from clr.registry.roles import (
     remove_user,
 )
 from clr.registry.server.users import checked_password, open_logins
+from flows import output
 from flows.provenance import local_user
 from flows.session import Session
 
@@ -109,7 +109,7 @@ def _nobody(name: str) -> UsageError:
 def _ask(name: str) -> str:
     import click
 
-    if not sys.stdin.isatty():
+    if not output.asks_somebody():
         raise UsageError(
             f"A password for {name} is needed.",
             fix=f"Set {VARIABLE}, or run this at a terminal, where it is asked for.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 
 import pytest
 
@@ -72,3 +73,8 @@ def test_lines_of_a_service_keep_their_fields_and_get_its_name(monkeypatch):
     assert (wrapped["message"], wrapped["service"]) == ("[1, 2]", "registry")
     monkeypatch.setattr(output, "logs_json", lambda: False)
     assert output.passed_on("registry", "up") == "registry | up"
+
+
+def test_where_stdin_was_closed_there_is_nobody_to_ask(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert not output.asks_somebody()

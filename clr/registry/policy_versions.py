@@ -36,7 +36,7 @@ from clr.registry.refusals import (
 from clr.registry.reviews import REJECTED, rejected, word
 from clr.registry.roles import ADMIN, RELEASE, REVIEWER, TRAINER, Policy
 from clr.registry.store import RELEASE_MODEL
-from clr.registry.trial import parse_trial
+from clr.registry.trial import parse_trial, percent
 
 PIPELINE = "The release service fills it; your own words go into `review.reason`."
 TO_CLOSE = "a reviewer sets its tag `review` to `rejected`, which closes it"
@@ -186,8 +186,8 @@ def trial(act: Act, version: VersionFacts, policy: Policy) -> str:
         return f"{error.message} {error.fix}"
     if wanted.share > policy.max_share:
         return (
-            f"A challenger may answer {policy.max_share:.0%} of a task's items at most, not "
-            f"{wanted.share:.0%} (trials: max_share in policy.yaml). Ask for a smaller share."
+            f"A challenger may answer {percent(policy.max_share)} of a task's items at most, not "
+            f"{percent(wanted.share)} (trials: max_share in policy.yaml). Ask for a smaller share."
         )
     return ""
 

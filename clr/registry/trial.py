@@ -60,6 +60,11 @@ class Trial:
         return canonical_json({"schema": SCHEMA, **asdict(self)}).decode()
 
 
+def percent(share: float) -> str:
+    """Return a share as people read it, told from any other that can be asked for: ``10.4%``."""
+    return f"{100 * share:.6g}%"
+
+
 def parse_trial(text: str) -> Trial:
     """Return the trial that a tag describes.
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from clr.errors import ClrError
 from clr.registry.challenger import trials
-from clr.registry.trial import Trial
+from clr.registry.trial import Trial, percent
 from clr.registry.versions import champion_of
 from clr.serving.following import ASK_SECONDS
 from clr.serving.snapshot import Loaded
@@ -101,7 +101,7 @@ class Challengers:
         """Return how each trial runs, or why it does not."""
         running = {
             task: f"version {one.loaded.ref.version}, "
-            + (f"share {one.trial.share:.0%}" if one.trial.share else "in shadow")
+            + (f"share {percent(one.trial.share)}" if one.trial.share else "in shadow")
             for task, one in self.running.items()
         }
         return {**running, **self.problems}
@@ -145,7 +145,9 @@ class Challengers:
             LOG.warning("trial     of %s does not run: %s", task, problems[task])
         for task in running.keys() - self.running.keys():
             share = running[task].trial.share
-            LOG.info("trial     of %s: %s", task, f"share {share:.0%}" if share else "in shadow")
+            LOG.info(
+                "trial     of %s: %s", task, f"share {percent(share)}" if share else "in shadow"
+            )
         self.running, self.problems = running, problems
 
     def judge(self) -> None:

@@ -18,6 +18,7 @@ from flows.compare import results
 from flows.compare.plan import (
     Plan,
     Request,
+    finished,
     keep_plan,
     make_plan,
     plan_of,
@@ -50,6 +51,7 @@ def run_compare(
 
     Raises:
         UsageError: an unknown method.
+        IntegrityBroken: what was done before is damaged.
         ServiceUnavailable: registry, Prefect server or cluster cannot be reached.
     """
     output.log_to_stderr()
@@ -57,7 +59,7 @@ def run_compare(
     path = keep_plan(session.settings, plan, command, datetime.now(UTC).isoformat())
     plan_of.cache_clear()
     share_cores(session)
-    done = sum(unit_path(session.settings, key).is_file() for key in plan.units)
+    done = len(finished(session.settings, plan))  # a damaged one is told now, not after the work
     LOG.info(
         "compare   %s: %d units of work, %d of them done before", plan.name, len(plan.units), done
     )

@@ -276,9 +276,17 @@ def read_unit(settings: Settings, plan: Plan, key: str) -> Unit:
 
     Raises:
         FileNotFoundError: it is not finished.
-        IntegrityBroken: its file is damaged.
+        IntegrityBroken: its file is damaged, or of another unit.
     """
-    return replace(parse_unit(unit_path(settings, key).read_bytes()), asked=plan.units[key])
+    path = unit_path(settings, key)
+    fix = f"Delete {path}; `clr compare` makes it again."
+    try:
+        unit = parse_unit(path.read_bytes())
+    except IntegrityBroken as error:
+        raise IntegrityBroken(error.message, fix=fix) from error
+    if unit.key != key:
+        raise IntegrityBroken(f"{path} holds another unit of work: {unit.key}.", fix=fix)
+    return replace(unit, asked=plan.units[key])
 
 
 def finished(settings: Settings, plan: Plan) -> dict[str, Unit]:

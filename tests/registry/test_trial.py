@@ -10,7 +10,7 @@ import pytest
 from clr.errors import UsageError
 from clr.registry.acts import Kind, State
 from clr.registry.roles import Policy, parse_policy
-from clr.registry.trial import MAX_SHARE, Trial, parse_trial
+from clr.registry.trial import MAX_SHARE, Trial, parse_trial, percent
 from tests.registry.people import POLICY, VERSION, A, approve, ask, refused, who_may
 
 TRIAL = Trial("0123456789abcdef" * 2, 0.05, A, "2026-01-01T00:00:00Z", "新しい lamps")
@@ -61,6 +61,13 @@ def test_a_share_lies_within_the_policy():
     assert "10% of a task's items at most, not 20%" in said
     wider = replace(POLICY, max_share=0.2)
     assert ask("ruth", Kind.SET_VERSION_TAG, OPEN, wider, **about).allowed
+
+
+@pytest.mark.parametrize(
+    ("share", "read"), [(0.1, "10%"), (0.104, "10.4%"), (0.004, "0.4%"), (0.9, "90%")]
+)
+def test_shares_that_differ_are_told_apart(share, read):
+    assert percent(share) == read
 
 
 def test_a_version_cannot_be_born_on_trial():

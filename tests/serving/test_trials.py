@@ -373,8 +373,10 @@ def test_a_trial_ends_when_another_version_serves(own):
         own.first, tasks={**own.first.tasks, "red": promoted}, previous=own.first.digest, version=0
     )
     activate(session.registry, write_release(session.registry, changed, {}))
+    assert [one["champion"] for one in flow.status(session, "red")["trials"]] == [1]  # as begun
     (ended,) = flow.settle(session)
-    assert (ended["task"], ended["outcome"][:28]) == ("red", "The challenger was promoted.")
+    assert (ended["task"], ended["outcome"][:29]) == ("red", "The challenger serves by now.")
+    assert ended["champion"] == 1
 
     async def use(engine):
         return engine.health().trials
