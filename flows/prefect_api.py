@@ -22,8 +22,10 @@ def reaching() -> Iterator[None]:
     """Say of a flow that runs here when it is Prefect's server that is missing.
 
     Raises:
-        ServiceUnavailable: it cannot be reached.
+        ServiceUnavailable: it cannot be reached; or none is asked for, and a temporary one could
+            not write its database.
     """
+    _require_room()
     try:
         yield
     except Exception as error:
@@ -33,6 +35,17 @@ def reaching() -> Iterator[None]:
             f"The Prefect server cannot be reached: {error}.",
             fix="Start it or correct PREFECT_API_URL; unset, a temporary server is started.",
         ) from error
+
+
+def _require_room() -> None:
+    """See that a temporary server can write: it would be waited for until its time is out."""
+    home = os.environ.get("PREFECT_HOME", "")
+    if home and not os.environ.get(running.API) and not os.access(home, os.W_OK):
+        raise ServiceUnavailable(
+            f"The temporary Prefect server cannot write its database: {home} is read-only.",
+            fix="Make it writable, set CLR_HOME to a folder that is, or name a server in "
+            "PREFECT_API_URL.",
+        )
 
 
 def _is_missing(error: Exception) -> bool:

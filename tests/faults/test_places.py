@@ -88,6 +88,13 @@ def test_a_read_only_workspace_is_said_so(read_only, template, tmp_path):
     assert_told(read_only.clr("review", "red-caps", 1, "reject"), "ead-only")
 
 
+def test_a_temporary_prefect_server_that_could_not_write_is_not_waited_for(read_only, monkeypatch):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(read_only.root))
+    with pytest.raises(ServiceUnavailable, match="read-only"), reaching():
+        pytest.fail("nothing is begun")
+
+
 def test_a_registry_that_may_not_be_written(processes, working, template, tmp_path):
     task = shutil.copytree(template.tasks / "red-caps", tmp_path / "new-caps")
     database = working.state / "mlflow.db"
