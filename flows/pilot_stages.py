@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from clr.core.files import sha256_file
 from clr.errors import DataRefused, IntegrityBroken, UsageError
@@ -121,7 +121,7 @@ def measure_site(job: Job, folder: Path, adapter: str) -> Result:
 
     Raises:
         UsageError: no such folder, no images, or a class that the task does not have.
-        DataRefused: an image cannot be read, or is one of the pilot's own.
+        DataRefused: an image cannot be read, is there more than once, or is one of the pilot's own.
     """
     files = site_files(folder, job.task.name, job.spec.labels)
 
@@ -136,9 +136,9 @@ def measure_site(job: Job, folder: Path, adapter: str) -> Result:
             job.session.backbone,
             job.session.network,
         )
-        labels = np.array([job.spec.labels.index(label) for label, _ in files], dtype=np.int64)
+        labels = np.array([job.spec.labels.index(one.label) for one in files], dtype=np.int64)
         images = ImageSet(
-            [path for _, path in files], labels.tolist(), job.preprocessing,
+            [one.path for one in files], labels.tolist(), job.preprocessing,
             cache_mb=settings.image_cache_mb, max_pixels=settings.max_image_pixels,
         )  # fmt: skip
         features = run(backbone.module, images, job.preprocessing, backbone.device)
@@ -150,11 +150,8 @@ def measure_site(job: Job, folder: Path, adapter: str) -> Result:
         counts = {name: int((labels == at).sum()) for at, name in enumerate(job.spec.labels)}
         return {"classes": counts, "pairs": asdict(pairs)}
 
-    digests = [[label, sha256_file(path)] for label, path in files]
     own = {row.sha256 for row in job.manifest.rows}
-    seen = [
-        str(path) for (_, path), (_, digest) in zip(files, digests, strict=True) if digest in own
-    ]
+    seen = [str(one.path) for one in files if one.sha256 in own]
     if seen:
         raise DataRefused(
             f"{len(seen)} of the {len(files)} site images are images of the pilot itself, "
@@ -162,15 +159,25 @@ def measure_site(job: Job, folder: Path, adapter: str) -> Result:
             fix="Give new images, taken on the line after the pilot's.",
             files=seen,
         )
-    site: Result = once(job.folder, "pilot-site", {"adapter": adapter, "images": digests}, compute)
+    inputs = {"adapter": adapter, "images": [[one.label, one.sha256] for one in files]}
+    site: Result = once(job.folder, "pilot-site", inputs, compute)
     return {**site, "folder": str(folder.absolute())}
 
 
-def site_files(folder: Path, task: str, classes: Sequence[str]) -> list[tuple[str, Path]]:
-    """Return (label, file) of every image below the class folders.
+class SiteImage(NamedTuple):
+    """One file below a class folder of the line."""
+
+    label: str
+    path: Path
+    sha256: str
+
+
+def site_files(folder: Path, task: str, classes: Sequence[str]) -> list[SiteImage]:
+    """Return every image below the class folders.
 
     Raises:
         UsageError: no such folder, no images, or a folder that is none of the task's classes.
+        DataRefused: one image is there several times.
     """
     from clr.data.folder import visible
     from clr.data.listing import walk
@@ -184,7 +191,34 @@ def site_files(folder: Path, task: str, classes: Sequence[str]) -> list[tuple[st
             f"{folder / unknown[0]} is no class of {task}.",
             fix=f"Its classes are {', '.join(classes)}.",
         )
-    files = [(name, folder / name / path) for name in names for path, _ in walk(folder / name)]
-    if not files:
+    places = [(name, folder / name / path) for name in names for path, _ in walk(folder / name)]
+    if not places:
         raise UsageError(f"{folder} has no images.", fix="Give --site FOLDER/CLASS/IMAGES.")
-    return sorted(files)
+    files = [SiteImage(label, path, sha256_file(path)) for label, path in sorted(places)]
+    _refuse_copies(files)
+    return files
+
+
+def _refuse_copies(files: Sequence[SiteImage]) -> None:
+    """Refuse images with the same bytes: they would narrow the interval as if they were new ones.
+
+    Raises:
+        DataRefused: there are some, in one class or in several.
+    """
+    labels: dict[str, list[str]] = {}
+    for one in files:
+        labels.setdefault(one.sha256, []).append(one.label)
+    for several, where, fix in (
+        ({digest for digest, of in labels.items() if len(set(of)) > 1},
+         "under several classes", "Decide on one class for each."),
+        ({digest for digest, of in labels.items() if len(of) > 1},
+         "more than once", "Keep one of each: an image counts once."),
+    ):  # fmt: skip
+        copies = [str(one.path) for one in files if one.sha256 in several]
+        if copies:
+            raise DataRefused(
+                f"{len(copies)} of the {len(files)} site images are there {where} with the same "
+                f"bytes, first {copies[0]}.",
+                fix=fix,
+                files=copies,
+            )

@@ -187,6 +187,28 @@ def test_images_that_the_pilot_knows_are_no_trial(plant: Plant, caps: Path) -> N
     assert "images of the pilot itself" in done.json["message"]
 
 
+@pytest.mark.parametrize(
+    ("copies", "says"),
+    [
+        (("dark/copy-1.png", "dark/copy-2.png"), "more than once"),
+        (("light/other.png",), "under several classes"),
+    ],
+)
+def test_copies_of_one_image_are_no_trial(
+    copies: tuple[str, ...], says: str, plant: Plant, caps: Path, line: Path, tmp_path: Path
+) -> None:
+    """They would count as images of their own, and narrow the interval for nothing."""
+    site = tmp_path / "line"
+    shutil.copytree(line, site)
+    for copy in copies:
+        shutil.copyfile(site / "dark" / "00.png", site / copy)
+    done = plant.clr("pilot", caps, "--site", site, "--minutes", "0", "--json")
+    assert done.code == 3, done.err
+    assert says in done.json["message"]
+    assert done.json["files"] == [str(site / name) for name in sorted(("dark/00.png", *copies))]
+    assert "stage 1" not in done.err  # before hours of training
+
+
 def test_bad_images_are_refused_by_name(plant: Plant, caps: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad"
     shutil.copytree(caps, bad)
