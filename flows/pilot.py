@@ -87,7 +87,8 @@ def run_pilot(
     output.log_to_stderr()
     task = check_request(session, request.path, request.name)  # a slip is told before Prefect
     if request.site:
-        site_files(Path(request.site), task.name, task.classes)
+        limit = session.settings.max_image_pixels
+        site_files(Path(request.site), task.name, task.classes, limit)
     if place is not None:
         require_writable(place)
     with prefect_api.reaching():

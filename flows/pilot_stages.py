@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from clr.core.files import sha256_file
+from clr.core.files import sha256_bytes, sha256_file
 from clr.errors import DataRefused, IntegrityBroken, UsageError
 from clr.pilot import criteria
 from clr.pilot.criteria import Criterion, Pairs
@@ -123,7 +124,9 @@ def measure_site(job: Job, folder: Path, adapter: str) -> Result:
         UsageError: no such folder, no images, or a class that the task does not have.
         DataRefused: an image cannot be read, is there more than once, or is one of the pilot's own.
     """
-    files = site_files(folder, job.task.name, job.spec.labels)
+    files = site_files(
+        folder, job.task.name, job.spec.labels, job.session.settings.max_image_pixels
+    )
 
     def compute() -> Result:
         import numpy as np
@@ -172,12 +175,12 @@ class SiteImage(NamedTuple):
     sha256: str
 
 
-def site_files(folder: Path, task: str, classes: Sequence[str]) -> list[SiteImage]:
-    """Return every image below the class folders.
+def site_files(folder: Path, task: str, classes: Sequence[str], max_pixels: int) -> list[SiteImage]:
+    """Return every image below the class folders; each is read, and none is decoded.
 
     Raises:
         UsageError: no such folder, no images, or a folder that is none of the task's classes.
-        DataRefused: one image is there several times.
+        DataRefused: a path leads to no file that can be read, or one image is there several times.
     """
     from clr.data.folder import visible
     from clr.data.listing import walk
@@ -194,8 +197,37 @@ def site_files(folder: Path, task: str, classes: Sequence[str]) -> list[SiteImag
     places = [(name, folder / name / path) for name in names for path, _ in walk(folder / name)]
     if not places:
         raise UsageError(f"{folder} has no images.", fix="Give --site FOLDER/CLASS/IMAGES.")
-    files = [SiteImage(label, path, sha256_file(path)) for label, path in sorted(places)]
+    files = _read(sorted(places), max_pixels)
     _refuse_copies(files)
+    return files
+
+
+def _read(places: Sequence[tuple[str, Path]], max_pixels: int) -> list[SiteImage]:
+    """Return the files with their digests; a link may lead out of the folder of the line.
+
+    Raises:
+        DataRefused: a path is no regular file, is larger than any image, or cannot be read.
+    """
+    from clr.data.inspect import UnreadableError, max_bytes, read_confined
+
+    files: list[SiteImage] = []
+    bad: dict[str, str] = {}
+    for label, path in places:
+        real = Path(os.path.realpath(path))  # resolve() raises where links lead in a circle
+        try:
+            data = read_confined(real.parent, real.name, limit=max_bytes(max_pixels))
+        except UnreadableError as error:
+            bad[str(path)] = str(error)
+        else:
+            files.append(SiteImage(label, path, sha256_bytes(data)))
+    if bad:
+        first = next(iter(bad))
+        raise DataRefused(
+            f"{len(bad)} of the {len(places)} site images cannot be used, first {first}: "
+            f"{bad[first]}.",
+            fix="Replace or remove them.",
+            files=list(bad),
+        )
     return files
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -207,6 +208,35 @@ def test_copies_of_one_image_are_no_trial(
     assert says in done.json["message"]
     assert done.json["files"] == [str(site / name) for name in sorted(("dark/00.png", *copies))]
     assert "stage 1" not in done.err  # before hours of training
+
+
+def test_what_is_no_file_of_the_line_is_named_before_the_training(
+    plant: Plant, caps: Path, line: Path, tmp_path: Path
+) -> None:
+    site = tmp_path / "line"
+    shutil.copytree(line, site)
+    (site / "dark" / "90.png").symlink_to("gone.png")
+    os.mkfifo(site / "light" / "91.png")
+    done = plant.clr("pilot", caps, "--site", site, "--minutes", "0", "--json")
+    assert done.code == 3, done.err
+    assert "is a link to nothing, or is gone" in done.json["message"]
+    assert done.json["files"] == [str(site / "dark" / "90.png"), str(site / "light" / "91.png")]
+    assert "stage 1" not in done.err
+    (site / "dark" / "90.png").unlink()
+    done = plant.clr("pilot", caps, "--site", site, "--minutes", "0", "--json")
+    assert (done.code, "is not a regular file" in done.json["message"]) == (3, True)
+
+
+def test_links_to_images_of_the_line_are_images(plant: Plant, caps: Path, line: Path) -> None:
+    """A trial may be put together out of an archive that lies elsewhere."""
+    site = line.parent / "chosen"
+    for label in ("dark", "light"):
+        (site / label).mkdir(parents=True)
+        for image in sorted((line / label).iterdir())[:10]:
+            (site / label / image.name).symlink_to(image)
+    done = plant.clr("pilot", caps, "--site", site, "--minutes", "0", "--json")
+    assert done.code == 0, done.err
+    assert done.json["stages"]["site"]["classes"] == {"dark": 10, "light": 10}
 
 
 def test_bad_images_are_refused_by_name(plant: Plant, caps: Path, tmp_path: Path) -> None:
