@@ -77,7 +77,12 @@ class Pilot:
 
 
 def read_pilot(session: Session, path: Path, epochs: int, name: str | None = None) -> Pilot:
-    """Read the folder of a task, called `name` or as it is, and run its images through once."""
+    """Read the folder of a task, called `name` or as it is, and run its images through once.
+
+    Raises:
+        UsageError: a bad folder or recipe.
+        DataRefused: images that cannot be read, too few of them, or some that cannot judge.
+    """
     from statistics import median
 
     from clr.core.images import Preprocessing
@@ -91,6 +96,7 @@ def read_pilot(session: Session, path: Path, epochs: int, name: str | None = Non
     manifest = scan(task, max_pixels=session.settings.max_image_pixels)
     _refuse_bad_files(manifest)
     check_pilot(_counts(manifest, task.name), manifest.test)
+    _refuse_bad_judges(manifest)
     recipe = Recipe.of(task.recipe, seed=session.settings.seed)
     side = median(max(row.width, row.height) for row in manifest.rows)
     size = recipe.image_size or image_size(side)
@@ -117,6 +123,39 @@ def _refuse_bad_files(manifest: Manifest) -> None:
             f"{bad[0].error}",
             fix="Replace or remove them.",
             files=[row.path for row in bad],
+        )
+
+
+def _refuse_bad_judges(manifest: Manifest) -> None:
+    """Refuse images that an onboarding would not take as a test either.
+
+    Raises:
+        DataRefused: the same bytes are in both splits or in several classes, or a class has no
+            held-out images.
+    """
+    splits: dict[str, set[str]] = {}
+    labels: dict[str, set[str]] = {}
+    for row in manifest.rows:
+        splits.setdefault(row.sha256, set()).add(row.split)
+        labels.setdefault(row.sha256, set()).add(row.label)
+    for of, where, fix in (
+        (labels, "in several classes", "Decide on one class for each."),
+        (splits, "in train and in test", "Keep each in one split."),
+    ):
+        bad = [row.path for row in manifest.rows if len(of[row.sha256]) > 1]
+        if bad:
+            raise DataRefused(
+                f"{len(bad)} of {len(manifest.rows)} files are {where} with the same bytes, "
+                f"first {bad[0]}.",
+                fix=fix,
+                files=bad,
+            )
+    judged = {row.label for row in manifest.rows if row.split == "test"}
+    if missing := [name for name in manifest.classes if name not in judged]:
+        raise DataRefused(
+            f"The pilot set has no held-out images of {', '.join(missing)}.",
+            fix="Add images of each class under test/, or remove test/: then one image in five "
+            "of train/ judges.",
         )
 
 

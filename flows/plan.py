@@ -51,7 +51,7 @@ def run_plan(
 
     Raises:
         UsageError: a bad folder, recipe or assumption.
-        DataRefused: images that cannot be read, or too few of them.
+        DataRefused: images that cannot be read, too few of them, or some that cannot judge.
         ServiceUnavailable: `place` is no folder that can be written.
     """
     from clr.plan import as_document, fit_curve, subset_sizes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,6 +133,51 @@ def test_too_few_images_are_refused(
     assert done.code == 3
     assert says in done.json["message"]
     assert done.json["fix"]
+
+
+def _judged_by_what_it_learnt(folder: Path) -> list[str]:
+    shutil.copytree(folder / "train", folder / "test", dirs_exist_ok=True)
+    return [f"{split}/dark/00.png" for split in ("test", "train")]
+
+
+def _under_two_labels(folder: Path) -> list[str]:
+    shutil.copyfile(folder / "train" / "dark" / "00.png", folder / "test" / "light" / "90.png")
+    return ["test/light/90.png", "train/dark/00.png"]
+
+
+def _under_two_labels_of_a_split(folder: Path) -> list[str]:
+    shutil.copyfile(folder / "train" / "dark" / "00.png", folder / "train" / "light" / "90.png")
+    return ["train/dark/00.png", "train/light/90.png"]
+
+
+def _a_class_without_judges(folder: Path) -> list[str]:
+    for image in (folder / "test" / "light").iterdir():
+        image.rename(folder / "test" / "dark" / f"9{image.name}")
+    return []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (_judged_by_what_it_learnt, "in train and in test"),
+        (_under_two_labels, "in several classes"),
+        (_under_two_labels_of_a_split, "in several classes"),
+        (_a_class_without_judges, "no held-out images of light"),
+    ],
+)
+def test_images_that_cannot_judge_are_refused(
+    spoil: Callable[[Path], list[str]],
+    says: str,
+    plant: Plant,
+    new_caps: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    folder = new_caps(tmp_path / "spoilt", train=30, test=20)
+    files = spoil(folder)
+    done = plant.clr("plan", folder, "--minutes", "0", "--json")
+    assert done.code == 3, done.err
+    assert says in done.json["message"]
+    assert set(files) <= set(done.json.get("files", []))
 
 
 def test_a_file_that_is_no_picture_is_named(
