@@ -21,6 +21,7 @@ from clr import __version__
 from clr.core.files import write_atomic
 from clr.pilot import criteria
 from clr.pilot.criteria import Pairs, Today
+from clr.pilot.sizes import not_yet
 from flows import output, prefect_api, tracking
 from flows.asked import check_request, require_writable
 from flows.job import Job, Result
@@ -150,7 +151,7 @@ def _document(
         criteria.retention(report),
         enough_data(job, asked.path, target, asked.minutes),
         criteria.payback(case),
-        criteria.gain("site", Pairs(**site["pairs"]), today) if site else criteria.not_yet(pairs),
+        criteria.gain("site", Pairs(**site["pairs"]), today) if site else not_yet(pairs, today),
     ]
     decision, following = criteria.decide(found)
     LOG.info("pilot     %s: %s", job.task.name, decision)

@@ -19,9 +19,6 @@ Answer = Literal["met", "not met", "unknown"]
 Decision = Literal["go", "no-go", "open"]
 Facts = Mapping[str, Any]
 
-Z_BOTH, Z_POWER = 1.959964, 0.841621
-"""Normal quantiles of a two-sided 5 % and of 80 % power."""
-
 PAYBACK_NEEDS = (
     "items_per_year", "error_cost", "label_cost_per_image", "compute_cost_per_hour",
     "engineer_hours", "hourly_rate", "maintenance_hours_per_month", "horizon_years",
@@ -248,24 +245,6 @@ def payback(case: Mapping[str, Facts]) -> Criterion:
     elif back["high"] is None or back["high"] > horizon:
         answer = "not met"
     return Criterion("payback", answer, {"months": back, "horizon_months": horizon})
-
-
-def not_yet(pairs: Pairs) -> Criterion:
-    """Return the criterion of stage 3 before there are images of the line."""
-    return Criterion("site", "unknown", {"images_needed": images_to_show(pairs)})
-
-
-def images_to_show(pairs: Pairs) -> int | None:
-    """Return how many images show the paired gain that was seen; None where none was.
-
-    n = ((z_0.975 + z_0.8) / gain)² · (discordant share - gain²), the size of a paired test of
-    two proportions at 5 % and 80 % power (Lachin 1992, eq. 4, with the unconditional variance).
-    """
-    gained = (pairs.repaired - pairs.regressed) / pairs.n
-    if gained <= 0:
-        return None
-    discordant = (pairs.repaired + pairs.regressed) / pairs.n
-    return max(20, math.ceil(((Z_BOTH + Z_POWER) / gained) ** 2 * (discordant - gained**2)))
 
 
 def decide(criteria: Sequence[Criterion]) -> tuple[Decision, str]:

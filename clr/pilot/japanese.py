@@ -57,6 +57,8 @@ JAPANESE: dict[str, str] = {
     "never": "回収不可",
     "site:needed": "未実施。今回と同程度の改善効果を確認するには、約{images}の画像が必要です",
     "site:no gain": "未実施。今回は改善が見られず、必要な枚数を見積もれません",
+    "site:too small": "未実施。今回の改善効果が小さいか、現状の誤り率が不確かなため、"
+    "現実的な枚数では確認できません",
     "assume:items_per_year": "年間判定件数",
     "assume:error_cost": "誤判定1件あたりの損失額",
     "assume:label_cost_per_image": "画像1枚あたりのラベル付け費用",

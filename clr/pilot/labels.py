@@ -60,6 +60,8 @@ ENGLISH: dict[str, str] = {
     "never": "never",
     "site:needed": "not yet done; about {images} show a gain as large as the one seen here",
     "site:no gain": "not yet done; no gain was seen that could be looked for",
+    "site:too small": "not yet done; the gain seen here is so small, or today's rate so unsure, "
+    "that no practicable number of images shows it",
     "assume:items_per_year": "decisions a year",
     "assume:error_cost": "cost of an error",
     "assume:label_cost_per_image": "cost of a label",

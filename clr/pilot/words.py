@@ -107,7 +107,7 @@ def _gain(one: Facts, language: str) -> str:
     if "gain" not in one:
         needed = one["images_needed"]
         if needed is None:
-            return words["site:no gain"]
+            return words["site:no gain" if one["gain_seen"] <= 0 else "site:too small"]
         return words["site:needed"].format(images=count(needed, language))
     text = words["gained"].format(
         gain=points(one["gain"]["middle"], language),

@@ -6,6 +6,7 @@ from typing import Any
 
 from clr.pilot import criteria
 from clr.pilot.criteria import Pairs, Today
+from clr.pilot.sizes import not_yet
 from clr.roi import business_case
 
 BUSINESS = {
@@ -54,7 +55,7 @@ def document(
         criteria.retention(gate),
         criteria.data(curve, 0.8, 1200, reason),
         criteria.payback(case),
-        criteria.gain("site", line, today) if line else criteria.not_yet(pairs),
+        criteria.gain("site", line, today) if line else not_yet(pairs, today),
     ]
     decision, following = criteria.decide(found)
     site = {

@@ -13,7 +13,7 @@ from clr.errors import UsageError
 from clr.gate.statistics import paired_interval
 from clr.pilot import criteria
 from clr.pilot.criteria import Criterion, Pairs, Today
-from tests.pilot.documents import BUSINESS, CURVE, GATE, PAIRS, document
+from tests.pilot.documents import BUSINESS, CURVE, GATE, document
 
 few = settings(max_examples=60)
 
@@ -118,23 +118,6 @@ def test_a_missing_assumption_is_named_and_never_a_zero(missing: str) -> None:
     given = {name: value for name, value in BUSINESS.items() if name != missing}
     (payback,) = (one for one in document(business=given)["criteria"] if one["name"] == "payback")
     assert payback == {"name": "payback", "answer": "unknown", "missing": [missing]}
-
-
-def test_the_images_for_the_line_have_the_power_that_they_promise() -> None:
-    """Simulated: the paired interval excludes zero in about 80 of 100 trials of that size."""
-    import numpy as np
-
-    needed = criteria.images_to_show(PAIRS)
-    assert needed is not None
-    random = np.random.default_rng(0)
-    shares = [PAIRS.regressed / PAIRS.n, PAIRS.repaired / PAIRS.n]
-    drawn = random.multinomial(needed, [*shares, 1 - sum(shares)], 500)
-    shown = [paired_interval(b, c, needed)[0] > 0 for b, c, _ in drawn.tolist()]
-    assert 0.7 < np.mean(shown) < 0.9
-
-
-def test_without_a_gain_there_is_no_number_of_images_that_shows_it() -> None:
-    assert criteria.images_to_show(Pairs(100, 80, 5, 5)) is None
 
 
 # --- the decision
