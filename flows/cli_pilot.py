@@ -55,7 +55,7 @@ def pilot(
     from flows.session import open_session
 
     output.log_to_stderr()
-    known = _today(today) if today else {}
+    known = {} if today is None else _today(today)
     session = open_session()  # before Prefect is imported, which reads its settings then
     from flows.pilot import LANGUAGES, Request, run_pilot, told
 
@@ -75,7 +75,7 @@ def _today(text: str) -> dict[str, Any]:
     try:
         rate = float(text)
     except ValueError:
-        return _counted(Path(text))
+        return _counted(text)
     if not 0 <= rate <= 1:
         raise UsageError(
             f"--today {text} is no error rate.", fix="Give a share: 0.08 is 8 errors in 100."
@@ -83,15 +83,15 @@ def _today(text: str) -> dict[str, Any]:
     return {"today": rate}
 
 
-def _counted(path: Path) -> dict[str, Any]:
-    wanted = "decided,right"
+def _counted(text: str) -> dict[str, Any]:
+    path, wanted = Path(text), "decided,right"
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
         pairs = [(row["decided"].strip(), row["right"].strip()) for row in rows]
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError) as error:
         raise UsageError(
-            f"--today {path} is neither an error rate nor a CSV file with the columns {wanted}.",
+            f"--today {text!r} is neither an error rate nor a CSV file with the columns {wanted}.",
             fix="Give 0.08, say, or one line for each decision: what was decided, what is right.",
         ) from error
     if not pairs:

@@ -251,14 +251,18 @@ def test_bad_images_are_refused_by_name(plant: Plant, caps: Path, tmp_path: Path
     "arguments",
     [
         ("no/such/folder",),
-        (".", "--today", "1.5"),
-        (".", "--today", "no-such.csv"),
-        (".", "--language", "fr"),
-        (".", "--target", "1"),
+        ("{caps}", "--today", "1.5"),
+        ("{caps}", "--today", "no-such.csv"),
+        ("{caps}", "--today", ""),
+        ("{caps}", "--language", "fr"),
+        ("{caps}", "--target", "1"),
     ],
 )
-def test_a_slip_of_the_pen_ends_with_2(arguments: tuple[str, ...], plant: Plant) -> None:
-    assert plant.clr("pilot", *arguments).code == 2
+def test_a_slip_of_the_pen_ends_with_2(
+    arguments: tuple[str, ...], plant: Plant, caps: Path
+) -> None:
+    done = plant.clr("pilot", *(one.format(caps=caps) for one in arguments), "--minutes", "0")
+    assert done.code == 2
 
 
 def test_a_class_of_the_line_that_the_task_does_not_have_is_named(
