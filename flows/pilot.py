@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import flow
 
 from clr import __version__
 from clr.core.files import write_atomic
 from clr.pilot import criteria
-from clr.pilot.criteria import Pairs, Today
+from clr.pilot.criteria import Criterion, Pairs, Today
 from clr.pilot.sizes import not_yet
 from flows import output, prefect_api, tracking
 from flows.asked import check_request, require_writable
@@ -34,6 +34,9 @@ from flows.pilot_stages import (
 )
 from flows.session import Session
 from flows.stages import measure_adapter, measure_before, train_adapter, validate_images
+
+if TYPE_CHECKING:
+    from clr.core.evidence import Evidence
 
 LOG = logging.getLogger("clr")
 SCHEMA = "clr.pilot/1"
@@ -120,9 +123,34 @@ def pilot(request: Mapping[str, Any], workspace: str | None = None) -> Result:
         trained = train_adapter(job, None)
         measured = measure_adapter(job, trained, before)
         report = judge_pilot(job, measured)
+        compared = _compare(job, asked, measured)
+        enough = enough_data(job, asked.path, compared.target, asked.minutes)
         LOG.info("pilot     stage 3 of 3: images of the line")
         site = measure_site(job, Path(asked.site), trained["adapter"]) if asked.site else None
-        return _document(job, asked, validation, before, trained, measured, report, site)
+        return _document(job, asked, validation, before, trained, compared, report, enough, site)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """What the second stage measured, beside what exists."""
+
+    evidence: Evidence
+    digest: str
+    pairs: Pairs
+    today: Today | None
+    target: float
+
+
+def _compare(job: Job, asked: Request, measured: Result) -> _Compared:
+    from clr.core.evidence import read_evidence
+
+    digest = measured["evidence"]
+    evidence = read_evidence(job.folder / "evidence.safetensors", digest)
+    today = _today(job, asked)
+    pairs = Pairs.of(evidence.labels, evidence.probe, evidence.predicted)
+    exists = 1 - today.error if today else pairs.before / pairs.n
+    target = asked.target or min(0.999, max(0.01, exists))
+    return _Compared(evidence, digest, pairs, today, target)
 
 
 def _document(
@@ -131,25 +159,19 @@ def _document(
     validation: Any,
     before: Result,
     trained: Result,
-    measured: Result,
+    compared: _Compared,
     report: Result,
+    enough: Criterion,
     site: Result | None,
 ) -> Result:
-    from clr.core.evidence import read_evidence
     from flows.facts import business
 
-    evidence = read_evidence(job.folder / "evidence.safetensors", measured["evidence"])
-    today = _today(job, asked)
-    pairs = Pairs.of(evidence.labels, evidence.probe, evidence.predicted)
-    gained = criteria.gain("gain", pairs, today)
+    evidence, pairs, today = compared.evidence, compared.pairs, compared.today
     case = business(job, evidence, before, trained, _known(asked, today))
-    target = asked.target or min(
-        0.999, max(0.01, 1 - today.error if today else pairs.before / pairs.n)
-    )
     found = [
-        gained,
+        criteria.gain("gain", pairs, today),
         criteria.retention(report),
-        enough_data(job, asked.path, target, asked.minutes),
+        enough,
         criteria.payback(case),
         criteria.gain("site", Pairs(**site["pairs"]), today) if site else not_yet(pairs, today),
     ]
@@ -187,7 +209,7 @@ def _document(
             "images": job.manifest.digest,
             "adapter": trained["adapter"],
             "backbone": job.session.backbone.digest,
-            "evidence": measured["evidence"],
+            "evidence": compared.digest,
             "release": report["release"],
         },
         "asked": {**asdict(asked), "path": str(job.task.root)},

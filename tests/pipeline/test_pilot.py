@@ -90,6 +90,17 @@ def test_stages_are_told_one_after_another(tried: Answer) -> None:
     ]  # fmt: skip
 
 
+def test_the_learning_curve_is_told_within_the_second_stage(tried: Answer) -> None:
+    lines = tried.err.splitlines()
+    probes = [number for number, line in enumerate(lines) if "probes on" in line]
+    second, third = (
+        next(number for number, line in enumerate(lines) if f"stage {stage} of 3" in line)
+        for stage in (2, 3)
+    )
+    assert probes
+    assert second < min(probes) < max(probes) < third
+
+
 def test_a_page_a_language_and_the_document_are_written(tried: Answer, plant: Plant) -> None:
     folder = plant.state / "pilots" / "yellow-caps"
     told = tried.json
