@@ -11,6 +11,7 @@ import argparse
 import importlib
 import importlib.util
 import logging
+import os
 import signal
 import sys
 import threading
@@ -80,13 +81,21 @@ class Watcher:
         LOG.info("watcher   looks at %s", self.settings.inbox)
 
     def stop(self, seconds: float = 5.0) -> None:
-        """Ask all parts to end, and wait so long; what they have not done is seen again."""
+        """Ask all parts to end, and wait so long; what they have not done is seen again.
+
+        `at_work` says whether some have not.
+        """
         self._stop.set()
         self._heard.set()
         self._arrived.set()
         deadline = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a part has not ended."""
+        return any(thread.is_alive() for thread in self._threads)
 
     def health(self) -> dict[str, Any]:
         """Return {status, failing}: ``ok``, or ``failing`` with the reason of each part."""
@@ -266,7 +275,14 @@ def main(arguments: list[str] | None = None) -> None:
         watcher.start()
         asked.wait()
         watcher.stop()
-        return
+    else:
+        _serve(watcher, port)
+    if watcher.at_work:
+        logging.shutdown()
+        os._exit(0)  # Python waits without end for the pools of DVC and Git libraries
+
+
+def _serve(watcher: Watcher, port: int) -> None:
     import uvicorn
 
     uvicorn.run(

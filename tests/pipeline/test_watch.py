@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -21,7 +22,7 @@ from clr.settings import Settings
 from flows import arrivals, inbox
 from flows.supervise import free_port
 from tests.data.bad_archives import GOOD, tarred, with_name, zipped
-from tests.pipeline.watching import copied, known, slowly, watcher
+from tests.pipeline.watching import NOBODY, ROOT, copied, known, slowly, watcher
 from tests.waiting import until
 
 pytestmark = pytest.mark.xdist_group("watch")
@@ -348,3 +349,30 @@ def _health(port: int) -> dict[str, str]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
         failing: dict[str, str] = json.load(answer)["failing"]
     return failing
+
+
+BUSY = """
+import time
+from concurrent.futures import ThreadPoolExecutor
+from flows import watch
+
+def look(_):
+    print("at work", flush=True)
+    ThreadPoolExecutor().submit(time.sleep, 120).result()
+
+watch.Watcher._git = look
+watch.main(["--port", "0"])
+"""
+"""A watcher one part of which waits for something from outside, in a library's pool of threads."""
+
+
+def test_it_ends_when_told_to_whatever_a_part_is_waiting_for(tmp_path: Path) -> None:
+    init_workspace(tmp_path)
+    environment = {**os.environ, "CLR_WORKSPACE": str(tmp_path), "PREFECT_API_URL": NOBODY}
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "at work\n"
+        process.terminate()
+        assert process.wait(30) == 0
