@@ -35,7 +35,7 @@ RECIPE = Recipe(
     storage="float32",
 )  # fmt: skip
 """Of a backbone of random weights, whose first layers have nothing to lose."""
-HARMFUL = replace(RECIPE, epochs=12, batch_size=2, kernel_lr=1.0, head_lr=1.0)
+HARMFUL = replace(RECIPE, epochs=4, batch_size=2, kernel_lr=1.0, head_lr=1.0)
 """Kernels jump by far too much, until nothing is left."""
 VARIANTS = ("reduced", "full", "mix")
 BATCH_NORMS = ("frozen", "affine", "batch")

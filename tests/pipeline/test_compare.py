@@ -149,20 +149,18 @@ def _one_run_with_one_below_it_a_unit(plant: Any, run: str) -> None:
     assert {one.path for one in client.list_artifacts(run)} >= {"compare.html", "compare.json"}
 
 
-@pytest.mark.parametrize("spoil", ["cut", "another"])
-def test_a_damaged_unit_is_named_before_anything_else_is_done(
-    plant: Any, tasks: list[Path], spoil: str
-):
+def test_a_damaged_unit_is_named_before_anything_else_is_done(plant: Any, tasks: list[Path]):
     options = ("--methods", "probe", "--epochs", 1, "--size", 32)
     assert plant.clr("compare", *tasks, "--seeds", 1, *options).code == 0
     first, second = sorted((plant.state / "compare/units").iterdir())
-    first.write_bytes(first.read_bytes()[:100] if spoil == "cut" else second.read_bytes())
-    before = kept(plant)
-    answer = plant.clr("compare", *tasks, "--seeds", 2, *options)
-    assert (answer.code, str(first) in answer.err) == (6, True), answer.err
-    assert kept(plant) == before
+    for content in (first.read_bytes()[:100], second.read_bytes()):
+        first.write_bytes(content)
+        before = kept(plant)
+        answer = plant.clr("compare", *tasks, "--seeds", 2, *options)
+        assert (answer.code, str(first) in answer.err) == (6, True), answer.err
+        assert kept(plant) == before
     first.unlink()
-    assert plant.clr("compare", *tasks, "--seeds", 2, *options).code == 0
+    assert plant.clr("compare", *tasks, "--seeds", 1, *options).code == 0
 
 
 @pytest.mark.parametrize(
