@@ -22,6 +22,7 @@ def test_the_same_folder_twice_at_once_is_one_version(processes, working, tmp_pa
     assert working.ledger().count(("adapter.registered", "clr-yellow-caps/1")) == 1
 
 
+@pytest.mark.soak
 def test_two_tasks_at_once_are_two_versions_and_both_can_be_approved(
     processes, working, tmp_path, new_caps
 ):
