@@ -10,7 +10,7 @@ is not the last one activated is still to be recorded.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,13 +66,17 @@ def _newest(session: Session, action: str) -> Entry | None:
     return newest[0] if newest else None
 
 
-def last_moves(session: Session) -> Callable[[str], int]:
+def last_moves(session: Session, activations: Iterable[Entry]) -> Callable[[str], int]:
     """Return what gives for a task the entry that last changed which version of it may serve.
 
     That is of a version that joined, of its retirement, or of any rollback; 0 before the first.
+
+    Args:
+        session: the workspace.
+        activations: the entries of releases that began to serve, oldest first.
     """
     found: dict[str, int] = {}
-    for entry in session.ledger.entries(action=ACTIVATED):
+    for entry in activations:
         found |= {one["task"]: entry.seq for one in entry.payload.get("joined", ())}
     for entry in session.ledger.entries(action=RETIRED):
         task = entry.subject.rpartition("/")[0].removeprefix("clr-")

@@ -155,14 +155,9 @@ def _is_idle(session: Session) -> bool:
 
 
 def _told(session: Session, version: Version) -> list[Any]:
-    from flows.promote import CLOSED, refusals
+    from flows.promote import CLOSED, REFUSED, entries_about
 
-    subject = f"clr-{version.task}/{version.version}"
-    closed = session.ledger.entries(subject=subject, action=CLOSED)
-    return [
-        *refusals(session, version),
-        *(one for one in closed if one.payload.get("source") == version.source),
-    ]
+    return [one for kind in (REFUSED, CLOSED) for one in entries_about(session, version, kind)]
 
 
 def _outcome(session: Session, version: Version, before: int) -> Result | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -126,6 +127,18 @@ def _refuse_bad_files(manifest: Manifest) -> None:
         )
 
 
+def repeated(found: Iterable[tuple[str, str]]) -> set[str]:
+    """Return the digests that are in more than one place.
+
+    Args:
+        found: digest and place of each file: its class, its split or its path.
+    """
+    places: dict[str, set[str]] = {}
+    for digest, place in found:
+        places.setdefault(digest, set()).add(place)
+    return {digest for digest, names in places.items() if len(names) > 1}
+
+
 def _refuse_bad_judges(manifest: Manifest) -> None:
     """Refuse images that an onboarding would not take as a test either.
 
@@ -133,16 +146,13 @@ def _refuse_bad_judges(manifest: Manifest) -> None:
         DataRefused: the same bytes are in both splits or in several classes, or a class has no
             held-out images.
     """
-    splits: dict[str, set[str]] = {}
-    labels: dict[str, set[str]] = {}
-    for row in manifest.rows:
-        splits.setdefault(row.sha256, set()).add(row.split)
-        labels.setdefault(row.sha256, set()).add(row.label)
-    for of, where, fix in (
+    labels = repeated((row.sha256, row.label) for row in manifest.rows)
+    splits = repeated((row.sha256, row.split) for row in manifest.rows)
+    for several, where, fix in (
         (labels, "in several classes", "Decide on one class for each."),
         (splits, "in train and in test", "Keep each in one split."),
     ):
-        bad = [row.path for row in manifest.rows if len(of[row.sha256]) > 1]
+        bad = [row.path for row in manifest.rows if row.sha256 in several]
         if bad:
             raise DataRefused(
                 f"{len(bad)} of {len(manifest.rows)} files are {where} with the same bytes, "

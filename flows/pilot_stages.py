@@ -15,6 +15,7 @@ from clr.errors import DataRefused, IntegrityBroken, UsageError
 from clr.pilot import criteria
 from clr.pilot.criteria import Criterion, Pairs
 from flows.job import Job, Result
+from flows.pilot_set import repeated
 from flows.session import Session
 from flows.steps import once
 
@@ -237,15 +238,12 @@ def _refuse_copies(files: Sequence[SiteImage]) -> None:
     Raises:
         DataRefused: there are some, in one class or in several.
     """
-    labels: dict[str, list[str]] = {}
-    for one in files:
-        labels.setdefault(one.sha256, []).append(one.label)
+    labels = repeated((one.sha256, one.label) for one in files)
+    paths = repeated((one.sha256, str(one.path)) for one in files)
     for several, where, fix in (
-        ({digest for digest, of in labels.items() if len(set(of)) > 1},
-         "under several classes", "Decide on one class for each."),
-        ({digest for digest, of in labels.items() if len(of) > 1},
-         "more than once", "Keep one of each: an image counts once."),
-    ):  # fmt: skip
+        (labels, "under several classes", "Decide on one class for each."),
+        (paths, "more than once", "Keep one of each: an image counts once."),
+    ):
         copies = [str(one.path) for one in files if one.sha256 in several]
         if copies:
             raise DataRefused(

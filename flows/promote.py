@@ -149,20 +149,22 @@ def _refuse(session: Session, version: Version, release: Release | None, error: 
     )
 
 
-def refusals(session: Session, version: Version) -> list[Entry]:
-    """Return the entries that say why a version was not promoted, the newest last.
+def entries_about(session: Session, version: Version, action: str) -> list[Entry]:
+    """Return the entries of one kind about a version, the newest last.
+
+    Those about another version that had its number before are not among them.
 
     Raises:
         ServiceUnavailable: the ledger cannot be reached.
         IntegrityBroken: it is damaged.
     """
     subject = f"clr-{version.task}/{version.version}"
-    entries = session.ledger.entries(subject=subject, action=REFUSED)
+    entries = session.ledger.entries(subject=subject, action=action)
     return [one for one in entries if one.payload.get("source") == version.source]
 
 
 def refusal(entry: Entry) -> ClrError:
-    """Return the error that such an entry is about."""
+    """Return the error that an entry `REFUSED` is about."""
     kinds = {one.__name__: one for one in (GateRefused, IntegrityBroken)}
     kind = kinds.get(str(entry.payload["error"]), ReviewRefused)
     return kind(str(entry.payload["sentence"]), fix="Champions are unchanged.")
@@ -176,9 +178,8 @@ def superseded_by(session: Session, version: Version) -> int:
     """
     from clr.registry.reviews import APPROVED
 
-    source, subject = version.source, f"clr-{version.task}/{version.version}"
-    approvals = session.ledger.entries(subject=subject, action=f"review.{APPROVED}")
-    approved = max((one.seq for one in approvals if one.payload.get("source") == source), default=0)
+    approvals = entries_about(session, version, f"review.{APPROVED}")
+    approved = approvals[-1].seq if approvals else 0
     joined = [
         one["version"]
         for entry in session.ledger.entries(action=ACTIVATED)

@@ -106,10 +106,11 @@ def _carried_out(
     They serve, or were taken back and stay out until somebody approves them again or promotes
     them by name.
     """
-    moved = last_moves(session)
+    activations = list(session.ledger.entries(action=ACTIVATED))
+    moved = last_moves(session, activations)
     joined = {
         (f"clr-{one['task']}/{one['version']}", str(one["source"])): moved(one["task"])
-        for entry in session.ledger.entries(action=ACTIVATED)
+        for entry in activations
         for one in entry.payload.get("joined", ())
     }
     serving = _serving(release)

@@ -105,10 +105,10 @@ def wait(session: Session, version: Version) -> Result:
     """
     from clr.registry.releases import current_release
     from clr.registry.reviews import REJECTED, word
-    from flows.promote import refusal, refusals
+    from flows.promote import REFUSED, entries_about, refusal
 
     said = f"{version.task} version {version.version}"
-    refused_before = len(refusals(session, version))
+    refused_before = len(entries_about(session, version, REFUSED))
     started = time.monotonic()
     while (waited := time.monotonic() - started) < WAIT_SECONDS:
         now = _again(session, version)
@@ -121,7 +121,7 @@ def wait(session: Session, version: Version) -> Result:
                 f"{said} was rejected by somebody else meanwhile.",
                 fix="Its page says by whom and why; a rejected version stays rejected.",
             )
-        refused = refusals(session, version)
+        refused = entries_about(session, version, REFUSED)
         if refused and (len(refused) > refused_before or waited > SAME_SECONDS):
             raise refusal(refused[-1])
         if now.review == "pending":  # the server sets it back while the quorum is open

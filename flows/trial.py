@@ -278,12 +278,12 @@ def _entries(session: Session, action: str, trial: Trial) -> Iterator[Any]:
 def _record_start(
     session: Session, version: Version, champion: ChampionRef | None, trial: Trial
 ) -> None:
-    known = champion is not None and champion.adapter_digest == trial.champion
+    known = champion if champion and champion.adapter_digest == trial.champion else None
     facts = {
         **{name: value for name, value in asdict(trial).items() if name != "id"},
         "trial": trial.id,
         "adapter": version.adapter_digest,
-        "champion_version": champion.version if champion is not None and known else None,
+        "champion_version": known.version if known else None,
     }
     session.record(STARTED, _subject(version), facts, f"{STARTED}:{trial.id}")
 

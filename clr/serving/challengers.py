@@ -100,8 +100,7 @@ class Challengers:
     def told(self) -> dict[str, str]:
         """Return how each trial runs, or why it does not."""
         running = {
-            task: f"version {one.loaded.ref.version}, "
-            + (f"share {percent(one.trial.share)}" if one.trial.share else "in shadow")
+            task: f"version {one.loaded.ref.version}, {_mode(one.trial)}"
             for task, one in self.running.items()
         }
         return {**running, **self.problems}
@@ -144,10 +143,7 @@ class Challengers:
         for task in problems.keys() - self.problems.keys():
             LOG.warning("trial     of %s does not run: %s", task, problems[task])
         for task in running.keys() - self.running.keys():
-            share = running[task].trial.share
-            LOG.info(
-                "trial     of %s: %s", task, f"share {percent(share)}" if share else "in shadow"
-            )
+            LOG.info("trial     of %s: %s", task, _mode(running[task].trial))
         self.running, self.problems = running, problems
 
     def judge(self) -> None:
@@ -189,3 +185,7 @@ class Challengers:
         if held is not None and held.loaded.ref == ref:
             return Running(trial, held.loaded)
         return Running(trial, Loaded(ref, self.read(ref)))
+
+
+def _mode(trial: Trial) -> str:
+    return f"share {percent(trial.share)}" if trial.share else "in shadow"

@@ -39,8 +39,6 @@ REGISTRY = frozenset(
 RECORDED = REGISTRY | {Kind.WEBHOOK, Kind.MANAGE_USER, Kind.SET_PASSWORD, Kind.OTHER}
 """Acts with an entry each; runs and files have too many, and their digests are recorded later."""
 
-WORDS = "review.reason"
-"""Action of the entry about words that somebody wrote on a version's page."""
 _CUT = 200
 _WORDS = 5000
 
@@ -59,7 +57,7 @@ def before(
         return _review(ledger, act, who, state, decision, policy)
     words = act.kind is Kind.SET_VERSION_TAG and act.name == REASON
     entry = ledger.append(
-        WORDS if words else act.kind.value,
+        REASON if words else act.kind.value,
         text(act.subject),
         _payload(act, state, policy, _WORDS if words else _CUT),
         actor=text(who.name),
@@ -97,7 +95,7 @@ def _own_words(ledger: Ledger, subject: str, who: Principal, tags: Mapping[str, 
     It stays there for whoever decides next, and nobody signs another person's words.
     """
     reason = tags.get(REASON, "")
-    written = ledger.entries(subject=text(subject), action=WORDS)
+    written = ledger.entries(subject=text(subject), action=REASON)
     own = any((one.actor, one.payload.get("value")) == (text(who.name), text(reason, _WORDS))
               for one in written)  # fmt: skip
     return reason if own else ""
