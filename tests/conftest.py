@@ -59,7 +59,10 @@ settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("calm")
 templates.compile_once()
 os.environ["SSL_CERT_FILE"] = templates.one_authority(os.environ["PREFECT_HOME"])
-pytest_plugins = ["tests.workers", "tests.house", "tests.postgres", "tests.factory", "tests.web"]
+pytest_plugins = [
+    "tests.workers", "tests.watchdog", "tests.house", "tests.postgres", "tests.factory",
+    "tests.web",
+]  # fmt: skip
 
 ARCHITECTURE = "test_resnet"
 WEIGHTS = f"{ARCHITECTURE}.safetensors"

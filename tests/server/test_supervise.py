@@ -166,12 +166,15 @@ def test_nothing_outlives_a_killed_parent(tmp_path):
 
 
 def test_a_terminal_that_nobody_reads_stops_no_server(child, monkeypatch):
-    monkeypatch.setattr(supervise.output, "note", lambda _: time.sleep(600))
+    read = threading.Event()
+    monkeypatch.setattr(supervise.output, "note", lambda _: read.wait())
     monkeypatch.setattr(supervise, "_SCREEN", supervise._Screen())
     one = child(sys.executable, "-c", "for number in range(5000): print(number)")
     one.start()
     assert until(lambda: not one.running, 10)
     assert one.tail(1) == "4999"
+    read.set()
+    assert until(supervise._SCREEN._lines.empty, 10)
 
 
 def test_what_does_not_speak_http_does_not_answer():
