@@ -293,6 +293,8 @@ def observed(served: Served, images: list[bytes], task: str | None) -> Any:
         try:
             for data in images:
                 await engine.predict([Item("x", data, task)])
+                if engine._watcher._looking:  # on a busy machine few would be looked at
+                    await engine._watcher._looking
             await asyncio.sleep(0.2)
             while engine._watcher.drift._queue.qsize():
                 await asyncio.sleep(0.05)
