@@ -8,6 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
+
+from tests.waiting import until
+
 ROOT = Path(__file__).parents[1]
 
 STUCK = """
@@ -73,13 +77,17 @@ def run(folder: Path, tests: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def _runs(process: int) -> bool:
+    return psutil.pid_exists(process) and psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+
+
 def test_a_tear_down_that_waits_without_end_is_a_failure_and_the_rest_is_tested(tmp_path: Path):
     done = run(tmp_path, STUCK)
     assert done.returncode == 1, done.stdout
     assert re.search("test_that_fails_before_its_server_ends.* does not end", done.stderr)
     assert "in server" in done.stderr
     assert "2 passed" in done.stdout
-    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+    assert until(lambda: not _runs(int((tmp_path / "pid").read_text())), 10)
 
 
 def test_a_process_that_crashes_is_a_failure_and_the_rest_is_tested(tmp_path: Path):
