@@ -188,6 +188,8 @@ class Journal:
     def write(self, rows: Sequence[Row]) -> Future[None]:
         """Return what is done when `rows` are in the file, or cannot be: see `problem`."""
         done: Future[None] = Future()
+        # not to be cancelled by who waits no longer: the thread would end with what it cannot set
+        done.set_running_or_notify_cancel()
         self._waiting.put((rows, done))
         return done
 
