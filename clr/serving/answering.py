@@ -156,10 +156,8 @@ class Desk:
                 given = _Given(other, await self._classify(snapshot, item, other, decoded))
                 told = replace(tried, arm=CHALLENGER, challenger=given.label)
                 return replace(given, arm="challenger", tried=told)
-            except _NotAnswered:
-                pass  # of an image that nobody can read the champion says so
-            except Exception:
-                _LOG.exception("serving   the challenger could not answer %s", request_id)
+            except Exception as error:
+                _log_missed(error, request_id)
             return _Given(loaded, await self._classify(snapshot, item, loaded, decoded))
         if trial.share:
             given = _Given(loaded, await self._classify(snapshot, item, loaded, decoded))
@@ -172,6 +170,7 @@ class Desk:
             raise first
         given = _Given(loaded, first)
         if isinstance(second, BaseException):
+            _log_missed(second, request_id)
             return given
         shadow = _Given(other, second).label
         return replace(given, tried=replace(tried, champion=given.label, challenger=shadow))
@@ -206,6 +205,12 @@ class Desk:
             raise _NotAnswered("too-large", error.message) from error
         except DataRefused as error:
             raise _NotAnswered("unreadable", error.message) from error
+
+
+def _log_missed(error: BaseException, request_id: str) -> None:
+    """Log why a challenger has no answer; of an image that nobody can read the champion says so."""
+    if not isinstance(error, _NotAnswered) or error.code == "unavailable-task":
+        _LOG.error("serving   the challenger could not answer %s", request_id, exc_info=error)
 
 
 def _how(snapshot: Snapshot, item: Item) -> How:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import math
 import secrets
 import signal
@@ -23,6 +24,7 @@ from clr.registry.trial import Trial
 from clr.serving.challengers import Challengers
 from clr.serving.engine import Engine
 from clr.serving.journal import Journal, Told, Tried, answer, journal_path, labelled
+from clr.serving.passes import Unavailable
 from clr.serving.trials import figures, meets_challenger, unit_of
 from clr.serving.values import Answer, Item
 from flows import trial as flow
@@ -219,28 +221,36 @@ def test_a_stop_while_the_registry_is_looked_at_is_a_stop(own):
     assert challengers.told()[first].startswith("Stopped by this server")
 
 
-def test_a_challenger_that_fails_costs_nobody_an_answer(own, caplog):
+@pytest.mark.parametrize(
+    ("share", "mode", "error"),
+    [
+        (0.1, "share 10%", RuntimeError("out of memory")),
+        (0.1, "share 10%", Unavailable("its file is gone")),
+        (0.0, "in shadow", RuntimeError("out of memory")),
+    ],
+)
+def test_a_challenger_that_fails_costs_nobody_an_answer(
+    own, caplog, monkeypatch, share, mode, error
+):
     number = challenge(own)
-    flow.start(session_of(own), "red", number, 0.1, "")
+    flow.start(session_of(own), "red", number, share, "")
+    monkeypatch.setattr(logging.getLogger("clr"), "propagate", True)  # commands turn it off
 
     async def use(engine):
-        await until(engine, "share 10%")
+        await until(engine, mode)
         batcher = engine._open()[0].batcher
         computed = batcher.compute
 
         def failing(jobs):
             of_it = [job.loaded.ref.version == number for job in jobs]
             found = computed(jobs)
-            return [
-                RuntimeError("out of memory") if failed else one
-                for failed, one in zip(of_it, found, strict=True)
-            ]
+            return [error if failed else one for failed, one in zip(of_it, found, strict=True)]
 
         batcher.compute = failing
         return await ask(engine, own, numbers(60))
 
     assert {(one.arm, one.version) for one in using(own, use)} == {("champion", 1)}
-    assert "out of memory" in caplog.text
+    assert str(error) in caplog.text
 
 
 def test_what_is_futile_and_then_a_gain_after_all_is_told_both_times(own):
