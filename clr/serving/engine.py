@@ -164,7 +164,7 @@ class Engine:
         Raises:
             UnknownRequest: there is no answer with this id.
             UsageError: no task that is served has such a label.
-            NotReady: the server is starting or stopping.
+            NotReady: the server is starting or stopping, or the label cannot be written down.
         """
         desk, follower = self._open()
         assert self._journal is not None

@@ -172,7 +172,7 @@ class Journal:
         """
         self.path, self.problem = path, ""
         self._keep_days, self._keep_rows = keep_days, keep_rows
-        self._waiting: queue.SimpleQueue[tuple[Sequence[Row], Future[None]] | None]
+        self._waiting: queue.SimpleQueue[tuple[Sequence[Row], Future[bool]] | None]
         self._waiting = queue.SimpleQueue()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,9 +185,9 @@ class Journal:
         self._thread = threading.Thread(target=self._work, name="clr-journal", daemon=True)
         self._thread.start()
 
-    def write(self, rows: Sequence[Row]) -> Future[None]:
-        """Return what is done when `rows` are in the file, or cannot be: see `problem`."""
-        done: Future[None] = Future()
+    def write(self, rows: Sequence[Row]) -> Future[bool]:
+        """Return whether `rows` are in the file, once that is known; `problem` says why not."""
+        done: Future[bool] = Future()
         # not to be cancelled by who waits no longer: the thread would end with what it cannot set
         done.set_running_or_notify_cancel()
         self._waiting.put((rows, done))
@@ -212,10 +212,11 @@ class Journal:
                     last = True
                     break
                 batch.append(more)
-            if self._try(lambda: self._insert(row for rows, _ in batch for row in rows)):  # noqa: B023
+            written = self._try(lambda: self._insert(row for rows, _ in batch for row in rows))  # noqa: B023
+            if written:
                 self.problem = ""
             for _, done in batch:
-                done.set_result(None)
+                done.set_result(written)
             if time.monotonic() - swept > _SWEEP_SECONDS:
                 swept = time.monotonic()
                 self._try(self._sweep)

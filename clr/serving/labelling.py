@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from clr.errors import UsageError
 from clr.serving import journal
 from clr.serving.journal import Entry, Journal, Told
-from clr.serving.values import Feedback, UnknownRequest
+from clr.serving.values import Feedback, NotReady, UnknownRequest
 
 if TYPE_CHECKING:
     from clr.serving.snapshot import Loaded
@@ -38,6 +38,7 @@ async def label_answer(
     Raises:
         UnknownRequest: there is no answer with this id.
         UsageError: none of them has such a label, and the one that gave the answer is among them.
+        NotReady: the journal cannot be written.
     """
     given = await asyncio.to_thread(journal.answer, state, request_id)
     if given is None:
@@ -48,7 +49,8 @@ async def label_answer(
     _check(answering, given, label)
     earlier = await asyncio.to_thread(journal.labelled, state, request_id)
     told = Told(request_id, time.time(), client, label)
-    await asyncio.wrap_future(written.write([told]))
+    if not await asyncio.wrap_future(written.write([told])):
+        raise NotReady("The label could not be written down.", fix="Send it again later.")
     return Feedback(request_id, given.task, given.label, label, first=not earlier)
 
 

@@ -148,7 +148,7 @@ class Service:
         Raises:
             Problem: the answer was of a task that the key is not for, or the label is no class.
             UnknownRequest: there is no such answer.
-            NotReady: the server is starting or stopping.
+            NotReady: the server is starting or stopping, or the label cannot be written down.
         """
         if key.tasks:
             given = await asyncio.to_thread(journal.answer, self.settings.state, request_id)

@@ -38,7 +38,7 @@ class Overloaded(ServiceUnavailable):
 
 
 class NotReady(ServiceUnavailable):
-    """No release is loaded yet, or the server is stopping."""
+    """No release is loaded yet, the server is stopping, or a label cannot be written down."""
 
 
 class UnknownRequest(UsageError):

@@ -261,3 +261,24 @@ def test_where_the_journal_cannot_be_written_answers_are_given(own: Served) -> N
     assert (troubled.ready, bool(troubled.journal), healed.journal) == (True, True, "")
     assert journal.answer(own.state, answer.request_id) is None
     assert journal.answer(own.state, later.request_id)
+
+
+def test_a_label_that_cannot_be_written_is_never_said_to_be(
+    own: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sqlite3
+    from contextlib import closing
+
+    monkeypatch.setattr(journal, "_WRITE_SECONDS", 0.1)
+
+    async def use(engine: Engine) -> str:
+        (answer,) = await engine.predict([Item("a", picture(own), "red")])
+        path = journal.journal_path(own.state)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(NotReady, match="could not be written down"):
+                await engine.feedback(answer.request_id, "left")
+        assert (await engine.feedback(answer.request_id, "left")).first
+        return answer.request_id
+
+    assert len(journal.labelled(own.state, using(own, use))) == 1
