@@ -12,7 +12,9 @@ file together, or who restores an older copy of both. Keep heads elsewhere
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -81,7 +83,7 @@ class Ledger:
         """Use `store`; touches no file yet. See `open_ledger`."""
         self._store = store
         self._signer: Signer | None = None
-        self._newest: Head | None = None
+        self._heads: deque[Head] = deque()
         self._trailing = Trailing(self._follow, TRAILING_SECONDS) if trailing else None
         self.keys = keys
         self.head_path = head_path
@@ -192,7 +194,7 @@ class Ledger:
     def _after(self, head: Head | None) -> None:
         if head is None:
             return
-        self._newest = head
+        self._heads.append(head)
         if self._trailing is not None:
             self._trailing.ask()
         else:
@@ -200,8 +202,12 @@ class Ledger:
 
     def _follow(self) -> None:
         """Do what comes after an entry, which is durable without it."""
-        if self._newest is not None:
-            keep_head(self.head_path, self._newest)
+        heads = []
+        with suppress(IndexError):
+            while True:
+                heads.append(self._heads.popleft())
+        if heads:  # of several threads the last to come need not have the newest
+            keep_head(self.head_path, max(heads, key=lambda one: one.seq))
             self._store.settle()
 
     def entries(

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from clr.audit.ledger import open_ledger
+from clr.audit.signing import Head
 from tests.waiting import until
 
 WHO = {"actor": "ada", "authentication": "mlflow-basic-auth"}
@@ -72,6 +73,15 @@ def test_threads_of_a_server_append_at_once(busy):
     assert [one.seq for one in busy.entries()] == list(range(1, 41))
     assert until(lambda: busy.head().seq == 40, 20)
     assert busy.verify() == []
+
+
+def test_the_head_is_the_newest_whichever_thread_comes_last(busy):
+    first = busy.append("act", "s/1", **WHO)
+    head_of_first = Head(first.seq, first.hash, first.key_id, first.signature)
+    busy.append("act", "s/2", **WHO)
+    busy._after(head_of_first)  # of a thread that was not let go on before
+    assert until(lambda: busy.head() is not None, 20)
+    assert until(lambda: busy.head().seq == 2, 5)
 
 
 def test_a_forked_child_has_a_trail_of_its_own(busy):
