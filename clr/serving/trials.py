@@ -111,9 +111,10 @@ class Figures:
 
 
 def unit_of(trial: Trial, unit: str | None, request_id: str) -> str:
-    """Return the unit of an item as the journal knows it: 32 hexadecimal digits.
+    """Return the unit of an item as a trial knows it: 32 hexadecimal digits.
 
-    It is HMAC-SHA256 under the trial's id (RFC 2104), so that no serial number is kept.
+    It is HMAC-SHA256 under the trial's id (RFC 2104), so that what is kept of a trial has no
+    serial number; the answers of the journal have the unit as it was sent.
     """
     kind, text = ("unit", unit) if unit else ("request", request_id)
     return hmac.digest(bytes.fromhex(trial.id), f"{kind}:{text}".encode(), "sha256").hex()[:32]
