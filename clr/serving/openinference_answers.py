@@ -54,7 +54,8 @@ def write_response(
 
 
 def _values(answers: Sequence[Answer | Failed]) -> dict[str, list[Any]]:
-    labels = list(next(one for one in answers if isinstance(one, Answer)).probabilities)
+    given = [one.probabilities for one in answers if isinstance(one, Answer)]
+    labels = list(dict.fromkeys(label for one in given for label in one))  # a trial's arms differ
     rows = [_row(one, labels) for one in answers]
     return {**{name: [row[name] for row in rows] for name in rows[0]}, "labels": labels}
 

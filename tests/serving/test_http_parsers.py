@@ -266,3 +266,20 @@ def test_what_kserves_client_writes_is_read():
     assert (request.id, item.task) == ("7", "caps")
     with pytest.raises(Problem, match="model_name: The address names caps"):
         read_request(json.dumps(said | {"model_name": "hats"}).encode(), None, "caps", LIMITS)
+
+
+def test_classes_that_one_arm_alone_knows_have_their_probabilities_too():
+    answers = [
+        Answer("0", "a1", 3, "sha256:1", "caps", "named", "dark", 0.75,
+               {"dark": 0.75, "light": 0.25}, "sha256:2", 4),
+        Answer("1", "a2", 3, "sha256:1", "caps", "named", "red", 0.5,
+               {"dark": 0.25, "light": 0.25, "red": 0.5}, "sha256:3", 5, "challenger"),
+    ]  # fmt: skip
+    image = {"name": "i", "shape": [1], "datatype": "BYTES", "data": ["AAAA"]}
+    request, _ = read_request(json.dumps({"inputs": [image]}).encode(), None, "caps", LIMITS)
+    outputs = {
+        one["name"]: one["data"]
+        for one in json.loads(write_response(request, "caps", answers)[0])["outputs"]
+    }
+    assert outputs["labels"] == ["dark", "light", "red"]
+    assert outputs["probabilities"] == [0.75, 0.25, 0.0, 0.25, 0.25, 0.5]
