@@ -34,9 +34,9 @@ def read_roi(session: Session, task: str | None) -> Result:
 
     Raises:
         UsageError: no such task.
+        IntegrityBroken: its ``roi.json`` is damaged.
     """
-    from clr.registry.fetch import fetch
-    from clr.registry.local import scratch
+    from clr.registry.fetch import fetch_json
     from clr.serving.production import produced, read_production
 
     cases: Result = {}
@@ -47,9 +47,7 @@ def read_roi(session: Session, task: str | None) -> Result:
     for name in names:
         known = there[name]
         version = next((one for one in known if "champion" in one.aliases), known[-1])
-        with scratch(session.registry) as folder:
-            path = fetch(session.registry, version.run_id, "roi.json", folder)
-            case = json.loads(path.read_bytes())
+        case = fetch_json(session.registry, version.run_id, "roi.json")
         cases[name] = {"version": version.version, "roi": case}
         if name in production:
             now, told = produced(case, production[name], version.version)

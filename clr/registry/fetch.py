@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from clr.core.files import sha256_file, write_atomic
@@ -160,6 +162,27 @@ def fetch(registry: Registry, run_id: str, artifact: str, folder: Path) -> Path:
     if artifact not in found:
         raise _gone(run_id, artifact)
     return found[artifact]
+
+
+def fetch_json(registry: Registry, run_id: str, artifact: str) -> dict[str, Any]:
+    """Return the JSON object that a file of a run holds, unchecked.
+
+    Raises:
+        IntegrityBroken: the run, or the file in it, is not there, or it holds no such thing.
+        ServiceUnavailable: the registry cannot be reached.
+    """
+    with scratch(registry) as folder:
+        try:
+            found = json.loads(fetch(registry, run_id, artifact, folder).read_bytes())
+        except (OSError, ValueError):
+            found = None
+    if not isinstance(found, dict):
+        raise IntegrityBroken(
+            f"The file {artifact} of the run {run_id} cannot be read.",
+            fix="Restore it from a backup; `clr verify` names what else was changed.",
+            run=run_id,
+        )
+    return found
 
 
 def fetch_files(

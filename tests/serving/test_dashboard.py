@@ -263,6 +263,16 @@ def test_a_journal_that_cannot_be_read_is_named(own: Any) -> None:
 # --- its parts
 
 
+def test_a_business_case_that_is_damaged_is_named_and_the_rest_is_shown(own: Any) -> None:
+    from clr.serving.dashboard.facts import Reader
+
+    for path in own.state.rglob("roi.json"):
+        path.write_text("{")
+    facts = Reader(own.settings()).facts()
+    assert sorted(one.partition(":")[0] for one in facts.problems) == sorted(facts.tasks)
+    assert all(one.champion and not one.case for one in facts.tasks.values())
+
+
 def test_a_plot_without_values_says_so() -> None:
     drawn = plot("items", "Items", [("2027-01", None, None, None)], form="bars")
     assert "2027-01: not known" in drawn

@@ -47,6 +47,13 @@ def test_a_task_that_never_answered_keeps_its_case(plant: Plant) -> None:
     assert set(case) == {"version", "roi"}
 
 
+def test_a_business_case_that_is_damaged_is_named(plant: Plant) -> None:
+    for path in plant.state.rglob("roi.json"):
+        path.write_text("{")
+    done = plant.clr("roi", "blue", "--json")
+    assert (done.code, "roi.json" in done.err) == (6, True)
+
+
 def test_csv_has_one_line_a_field_and_window(plant: Plant) -> None:
     done = plant.clr("roi", "--csv")
     assert done.code == 0, done.err

@@ -6,7 +6,6 @@ registry is away. The server's account may only read.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -200,13 +199,10 @@ class Reader:
 
     def _case(self, registry: Registry, run: str) -> dict[str, Field]:
         """Return the business case of an onboarding, which never changes."""
-        from clr.registry.fetch import fetch
-        from clr.registry.local import scratch
+        from clr.registry.fetch import fetch_json
 
         if run not in self._cases:
-            with scratch(registry) as folder:
-                path = fetch(registry, run, "roi.json", folder)
-                self._cases[run] = json.loads(path.read_bytes())
+            self._cases[run] = fetch_json(registry, run, "roi.json")
         return self._cases[run]
 
 
