@@ -8,6 +8,7 @@ import http.client
 import json
 import signal
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,6 +17,7 @@ from anyio.to_thread import current_default_thread_limiter
 from httpx import ASGITransport, AsyncClient
 
 from clr.serving.app import create_app
+from clr.serving.dashboard.facts import Facts
 from clr.serving.engine import Engine
 from clr.serving.errors import none_read, none_served
 from clr.serving.values import Failed
@@ -149,6 +151,28 @@ def test_that_the_server_lives_is_said_while_every_thread_is_busy(tmp_path):
 
     live, health = asyncio.run(ask())
     assert (live.json(), health.json()["status"]) == ({"live": True}, "starting")
+
+
+def test_pages_that_wait_for_the_registry_hold_up_no_image(tmp_path):
+    settings = Settings(workspace=tmp_path, serve_keys=False)
+    answers = threading.Event()
+
+    async def ask():
+        app = create_app(Engine(settings), settings)
+        app.state.dashboard._read = lambda: answers.wait(20) and Facts(at="")
+        current_default_thread_limiter().total_tokens = 2
+        async with AsyncClient(transport=ASGITransport(app), base_url="http://localhost") as client:
+            pages = [asyncio.create_task(client.get("/dashboard")) for _ in range(4)]
+            await asyncio.sleep(0.1)
+            image = asyncio.create_task(client.post("/v1/predict", files={"files": b"image"}))
+            done, _ = await asyncio.wait([image], timeout=5)
+            answers.set()
+            return bool(done), await image, await asyncio.gather(*pages)
+
+    in_time, image, pages = asyncio.run(ask())
+    assert in_time
+    check(image, 503, "not-ready")
+    assert {page.status_code for page in pages} == {200}
 
 
 def test_a_caller_who_hangs_up_leaves_nothing_behind(new_web):

@@ -6,13 +6,14 @@ registry is away. The server's account may only read.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from anyio import CapacityLimiter
 
 from clr.errors import ClrError
 from clr.registry.faults import redact
@@ -90,22 +91,26 @@ class Facts:
 
 
 class Reader:
-    """Reads the facts of one installation, at most every `FRESH_SECONDS`."""
+    """Reads the facts of one installation, at most every `FRESH_SECONDS`.
+
+    Attributes:
+        alone: whom to ask for a thread before `facts` is called in it: one caller at a time,
+            so that pages that wait for a registry hold no threads that read images.
+    """
 
     def __init__(self, settings: Settings) -> None:
         """Read nothing yet."""
         self._settings = settings
-        self._lock = threading.Lock()
+        self.alone = CapacityLimiter(1)
         self._kept: tuple[float, Facts] | None = None
         self._cases: dict[str, Case] = {}
 
     def facts(self) -> Facts:
         """Return what is known now."""
-        with self._lock:
-            now = time.monotonic()
-            if self._kept is None or now - self._kept[0] > FRESH_SECONDS:
-                self._kept = now, self._read()
-            return self._kept[1]
+        now = time.monotonic()
+        if self._kept is None or now - self._kept[0] > FRESH_SECONDS:
+            self._kept = now, self._read()
+        return self._kept[1]
 
     def _read(self) -> Facts:
         problems: list[str] = []

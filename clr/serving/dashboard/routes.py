@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse
-from starlette.concurrency import run_in_threadpool
 
 from clr.serving.dashboard.facts import Facts, Reader
 from clr.serving.dashboard.page import overview, policy, task_page
@@ -41,7 +41,7 @@ async def one_task(request: Request, task: str, key: Reading, served: Served) ->
 
 async def _facts(request: Request) -> Facts:
     reader: Reader = request.app.state.dashboard
-    return await run_in_threadpool(reader.facts)
+    return await to_thread.run_sync(reader.facts, limiter=reader.alone)
 
 
 def _answer(page: str) -> HTMLResponse:
