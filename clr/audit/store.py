@@ -127,6 +127,10 @@ class Store:
         """
         self.path = None if url else path
         self.engine = postgresql_engine(url) if url else sqlite_engine(path)
+        # SQLite reads one moment anyhow; a writer has to see what was written before its lock
+        self._views = (
+            self.engine.execution_options(isolation_level="REPEATABLE READ") if url else self.engine
+        )
         self.name = self.engine.url.render_as_string(hide_password=True) if url else str(path)
 
     @contextmanager
@@ -140,7 +144,7 @@ class Store:
         if self.path is not None and not self.path.exists():
             yield None
             return
-        with self._translated(), self.engine.connect() as connection:
+        with self._translated(), self._views.connect() as connection:
             yield connection if TABLE.name in tables(connection) else None
 
     @contextmanager

@@ -11,6 +11,7 @@ import pytest
 
 from clr.audit.chain import GENESIS
 from clr.audit.ledger import open_ledger
+from clr.audit.people import disclosures
 from clr.errors import IntegrityBroken, ServiceUnavailable
 
 WHO = {"actor": "ada", "authentication": "mlflow-basic-auth"}
@@ -207,3 +208,19 @@ def test_a_server_that_cuts_connections_off_costs_no_entry(ledger, postgres):
         )
     assert ledger.append("act", "s/1", **WHO).seq == 7
     assert ledger.verify() == []
+
+
+def test_who_is_erased_while_the_ledger_is_verified_breaks_nothing(
+    ledger, state, postgres, monkeypatch
+):
+    """Rows and names are read one after the other, and have to be of one moment."""
+
+    def late(connection):
+        open_ledger(state, postgres).erase("ada", "ticket 17", **{**WHO, "actor": "bob"})
+        return disclosures(connection)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("clr.audit.ledger.disclosures", late)
+        assert ledger.verify() == []
+    assert ledger.verify() == []
+    assert ledger.person("ada") is None
