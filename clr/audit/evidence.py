@@ -141,6 +141,8 @@ def _run(document: Mapping[str, Any]) -> str:
 
 def _listing(digest: str | None) -> str:
     """Return the command for DVC's list of a folder, whose own md5 the digest is."""
+    if not DIGEST.fullmatch(digest or ""):  # anything else might do something of its own
+        return VERIFY
     name = (digest or "").partition(":")[2]
     return f'md5sum "$(dvc cache dir)/files/md5/{name[:2]}/{name[2:]}"'
 

@@ -177,6 +177,13 @@ def test_each_digest_says_how_it_is_computed_anew() -> None:
     assert all(one.command in words for one in known.values())
 
 
+def test_what_is_no_digest_comes_into_no_command() -> None:
+    """A registration says what it likes of its data, and people paste the commands of the page."""
+    found = full()
+    found["data"]["digest"] = "md5:$(touch harmed).dir"
+    assert not [one for one in evidence(found).values() if "touch harmed" in one.command]
+
+
 @pytest.mark.parametrize(
     ("made", "sign"), [(full, "✓"), (lambda: broken("gate", "service"), "✕")],
     ids=["intact", "broken"],
