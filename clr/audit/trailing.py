@@ -25,7 +25,7 @@ class Trailing:
         """
         self._chore = chore
         self._seconds = seconds
-        self._lock = threading.Lock()
+        self._lock, self._doing = threading.Lock(), threading.Lock()
         self._due = False
         self._thread: threading.Thread | None = None
         at_exit, in_child = weakref.WeakMethod(self.finish), weakref.WeakMethod(self._forget)
@@ -41,21 +41,23 @@ class Trailing:
                 self._thread.start()
 
     def finish(self) -> None:
-        """Do the chore now if it is still to be done."""
-        with self._lock:
-            due, self._due = self._due, False
-        if due:
-            self._do()
+        """Do the chore now if it is still to be done; wait where the thread has begun it."""
+        with self._doing:
+            with self._lock:
+                due, self._due = self._due, False
+            if due:
+                self._do()
 
     def _run(self) -> None:
         while True:
             time.sleep(self._seconds)
-            with self._lock:
-                if not self._due:
-                    self._thread = None
-                    return
-                self._due = False
-            self._do()
+            with self._doing:
+                with self._lock:
+                    if not self._due:
+                        self._thread = None
+                        return
+                    self._due = False
+                self._do()
 
     def _do(self) -> None:
         try:
@@ -65,7 +67,8 @@ class Trailing:
 
     def _forget(self) -> None:
         """In a forked child: the thread is the parent's, and so is what is due."""
-        self._lock, self._thread, self._due = threading.Lock(), None, False
+        self._lock, self._doing = threading.Lock(), threading.Lock()
+        self._thread, self._due = None, False
 
 
 def _call(kept: weakref.WeakMethod[Callable[[], None]]) -> None:

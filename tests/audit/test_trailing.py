@@ -6,12 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from clr.audit.ledger import open_ledger
 from clr.audit.signing import Head
+from clr.audit.trailing import Trailing
 from tests.waiting import until
 
 WHO = {"actor": "ada", "authentication": "mlflow-basic-auth"}
@@ -53,6 +56,21 @@ def test_an_ended_process_has_left_nothing_undone(state):
     process = writer(state, 30, "end")
     assert process.wait(timeout=60) == 0
     assert open_ledger(state).head().seq == 5
+
+
+def test_what_has_begun_when_a_process_ends_is_done_before_it_does():
+    begun, done = threading.Event(), []
+
+    def chore():
+        begun.set()
+        time.sleep(0.2)
+        done.append(1)
+
+    trailing = Trailing(chore, 0.0)
+    trailing.ask()
+    assert begun.wait(20)
+    trailing.finish()
+    assert done == [1]
 
 
 def test_a_killed_one_leaves_a_head_that_the_next_append_brings_up_to_date(state):
