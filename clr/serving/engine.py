@@ -184,7 +184,7 @@ class Engine:
         if follower is not None:
             snapshot = follower.snapshot
         known = Health(
-            ready=snapshot is not None and not self._stopping,
+            ready=bool(snapshot and snapshot.tasks) and not self._stopping,
             state="stopping" if self._stopping else "serving" if snapshot else "starting",
             registry=follower.problem if follower else "",
             journal=self._journal.problem if self._journal else "",

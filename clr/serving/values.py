@@ -146,7 +146,7 @@ class Health:
     """What the server can do now.
 
     Attributes:
-        ready: a release is loaded and answers.
+        ready: a release is loaded, and one of its tasks at least is served.
         state: ``starting``, ``serving`` or ``stopping``.
         release: number of the release; 0: none.
         release_digest: of its ``release.json``.

@@ -86,6 +86,19 @@ def test_an_adapter_that_cannot_be_read_takes_its_own_task_away_and_no_other(
     assert sorted(loaded.tasks) == sorted(set(own.first.tasks) - {"red"})
 
 
+def test_where_every_task_is_refused_the_server_is_not_ready(own: Served) -> None:
+    own.activate(own.first)
+    for path in own.state.rglob("*.safetensors"):
+        path.write_bytes(b"damaged")
+
+    async def use(engine: Engine) -> Any:
+        return engine.health()
+
+    health = using(own, use)
+    assert (set(health.refused), health.tasks) == (set(own.first.tasks), ())
+    assert (health.ready, health.state) == (False, "serving")
+
+
 def test_without_its_evidence_the_router_is_gone_and_named_tasks_are_served(own: Served) -> None:
     digest = own.second.tasks["blue"].evidence_digest.removeprefix("sha256:")
     copy = own.state / "cache" / "evidence" / f"{digest}.safetensors"

@@ -33,7 +33,7 @@ async def health(request: Request, response: Response, served: Served) -> dict[s
     }
     told = [f"{what}: {why}" if trusted else f"{what}." for what, why in others.items() if why]
     response.status_code = 200 if now.ready else 503
-    degraded = "degraded" if told or now.refused else "ok"
+    degraded = "ok" if now.ready and not (told or now.refused) else "degraded"
     return {
         "status": degraded if now.state == "serving" else now.state,
         "ready": now.ready,
