@@ -288,7 +288,7 @@ def _address(path: Path) -> str:
 
 @contextmanager
 def reading(state: Path) -> Iterator[sqlite3.Connection]:
-    """Open the journal of ``CLR_HOME`` for reading; one that was never written is empty.
+    """Open the journal of ``CLR_HOME`` as of one moment; one that was never written is empty.
 
     Raises:
         ServiceUnavailable: its file is damaged, or locked for too long.
@@ -298,6 +298,7 @@ def reading(state: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(_address(path), uri=True, timeout=30)) as database:
             if not path.exists():
                 database.executescript(_SCHEMA)
+            database.execute("BEGIN")  # else what is written or swept meanwhile is half counted
             yield database
     except sqlite3.Error as error:
         raise ServiceUnavailable(

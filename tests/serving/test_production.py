@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clr.audit.ledger import open_ledger
 from clr.errors import UsageError
+from clr.serving import production
+from clr.serving.journal import journal_path
 from clr.serving.production import read_production
 from clr.serving.upkeep import (
     DRAWN,
@@ -61,6 +66,20 @@ def test_a_window_has_hours_latency_labels_and_feedback(journal: Path) -> None:
     assert one.total.labels == {"dark": 200, "light": 100}
     assert first.confusion == {"light": {"dark": 5}, "dark": {"dark": 45}}
     assert last.latency_ms is None
+
+
+def test_answers_that_are_swept_meanwhile_are_counted_in_all_figures_or_in_none(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*asked: Any) -> Any:
+        with closing(sqlite3.connect(journal_path(journal))) as other, other:
+            other.execute("DELETE FROM answers")
+        return latency(*asked)
+
+    latency = production._latency
+    monkeypatch.setattr(production, "_latency", late)
+    red = read_production(journal, {}, NOW)["red-caps"].total
+    assert (red.items, red.latency_ms) == (300, (10.0, 30.0))
 
 
 def test_each_version_is_counted_for_itself(journal: Path) -> None:
