@@ -231,8 +231,9 @@ def _key_of(request: Request) -> str:
 
 def _refuse_pages(request: Request) -> None:
     """Refuse what a web page of elsewhere asks of a server without keys on this machine."""
-    host = request.headers.get("host", "").rpartition(":")
-    name = host[0] if host[1] and not host[2].endswith("]") else host[2]
+    host = request.headers.get("host", "")
+    before, _, port = host.rpartition(":")
+    name = host if not before or port.endswith("]") else before  # [::1] has colons and no port
     site = request.headers.get("sec-fetch-site", "none")
     if site not in _OWN_PAGES or not is_loopback(name.lower().strip("[]")):
         raise Problem("foreign-page", "A web page of another site asks for this.")

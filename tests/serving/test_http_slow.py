@@ -157,7 +157,7 @@ def test_without_keys_pages_of_other_sites_are_refused(narrow, pictures):
         check(narrow.call("POST", "/v1/predict", files=files, headers=headers), 403, "foreign-page")
     for headers in (
         {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}, {"Host": "localhost:1"},
-        {"Host": "localhost"}, {"Host": "[::1]:8080"},
+        {"Host": "localhost"}, {"Host": "[::1]:8080"}, {"Host": "[::1]"},
     ):  # fmt: skip
         answer = narrow.call("POST", "/v1/predict", files=files, headers=headers)
         assert answer.status_code == 200, headers
