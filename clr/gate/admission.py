@@ -42,7 +42,7 @@ def why_not_admitted(
         if report.get(name) != value:
             return f"has another {name} ({str(report.get(name))[:80]})"
     try:
-        passed = {f"{one['name']}:{one['task']}": one["verdict"] for one in report["checks"]}
+        checks = [(f"{one['name']}:{one['task']}", one["verdict"]) for one in report["checks"]]
         grow(report["matrix"], {}, None)
         dict(report["limits"])
     except (KeyError, TypeError, ValueError, AttributeError, ClrError):
@@ -50,8 +50,8 @@ def why_not_admitted(
     needed = {f"{name}:{newcomer}" for name in _NEWCOMER}
     needed |= {f"{_OWN}:{newcomer}"} if newcomer in tasks else set()
     needed |= {f"{name}:{task}" for name in _EARLIER for task in tasks if task != newcomer}
-    if missing := sorted(needed - passed.keys()):
+    if missing := sorted(needed - {key for key, _ in checks}):
         return f"says nothing of {', '.join(missing[:5])}"
-    if bad := sorted(key for key, verdict in passed.items() if verdict != "pass"):
+    if bad := sorted({key for key, verdict in checks if verdict != "pass"}):
         return f"says that {', '.join(bad[:5])} did not pass"
     return ""

@@ -235,7 +235,7 @@ def _trial(known: tuple[Version, ...]) -> dict[str, Any]:
         if "challenger" in one.aliases and TRIAL in one.tags:
             try:
                 return {"version": one.version, **asdict(parse_trial(one.tags[TRIAL]))}
-            except ClrError:  # the server says so on /health
+            except ClrError:  # the server's log says so
                 return {}
     return {}
 
