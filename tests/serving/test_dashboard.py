@@ -273,6 +273,19 @@ def test_a_business_case_that_is_damaged_is_named_and_the_rest_is_shown(own: Any
     assert all(one.champion and not one.case for one in facts.tasks.values())
 
 
+@pytest.mark.parametrize(
+    ("state", "headline"),
+    [("serving", "Nothing is served"), ("starting", "Nothing is served: starting")],
+)
+def test_a_server_that_is_not_ready_says_so_first(state: Any, headline: str) -> None:
+    from clr.serving.dashboard.facts import Facts
+    from clr.serving.dashboard.page import overview
+    from clr.serving.values import Health
+
+    health = Health(False, state, 2, refused={"red": "damaged"})
+    assert f"<h1>{headline}</h1>" in overview(Facts(at="2027-03-20T00:00:00+00:00"), health)
+
+
 def test_a_plot_without_values_says_so() -> None:
     drawn = plot("items", "Items", [("2027-01", None, None, None)], form="bars")
     assert "2027-01: not known" in drawn
