@@ -67,8 +67,11 @@ class Disclosure:
 
     @property
     def text(self) -> str:
-        """The name, or the words."""
-        return str(json.loads(self.value))
+        """The name, or the words; of a damaged row what it holds, which still may name somebody."""
+        try:
+            return str(json.loads(self.value))
+        except ValueError:
+            return self.value
 
     def fits(self) -> bool:
         """Say whether the value is the one that the ref was made of."""

@@ -270,6 +270,17 @@ def test_what_others_said_stays_but_for_the_name(told):
     assert {one.actor for one in told.entries()} > {BOB, "root"}
 
 
+def test_a_damaged_row_keeps_nobody_in_the_ledger(told, state, tamper):
+    """Neither one that is no JSON any more but names the person, nor anybody else's."""
+    tamper(
+        f"UPDATE clr_ledger_personal SET value = 'ask {ALICE}' WHERE value LIKE '% may not %';"
+        "UPDATE clr_ledger_personal SET value = 'x' WHERE value = '\"blurred\"'"
+    )
+    told.erase(ALICE, GROUND, **ADMIN)
+    told.scrub()
+    assert files(state, ALICE) == []
+
+
 def test_a_ledger_that_was_open_elsewhere_forgets_as_well(told, state):
     other = open_ledger(state)
     assert list(other.entries())[3].actor == ALICE
