@@ -19,8 +19,9 @@ from clr.errors import ClrError, ServiceUnavailable
 from clr.serving.snapshot import Snapshot
 
 _LOG = logging.getLogger("clr")
-ASK_SECONDS, START_SECONDS = 5.0, 60.0
-"""How long the registry may take to answer before the last release goes on without it."""
+ASK_SECONDS, LOAD_SECONDS, START_SECONDS = 5.0, 15.0, 60.0
+"""How long the registry may take to say what is in force, and to hand it out, before the last
+release goes on; at the start, for either."""
 
 
 class Source(Protocol):
@@ -58,9 +59,10 @@ class Follower:
     _nudged: asyncio.Event = field(default_factory=asyncio.Event)
     _polling: asyncio.Task[None] | None = None
     _refused: tuple[int, str] | None = None
+    _loading: tuple[int, asyncio.Future[Snapshot]] | None = None
 
     async def start(self) -> None:
-        """Load the release in force, or the last one where the registry cannot be asked.
+        """Load the release in force, or the last one where the registry does not hand it out.
 
         Where neither can be, `problem` says why.
         """
@@ -139,12 +141,29 @@ class Follower:
         if self._refused and self._refused[0] == number and not patient:
             raise ServiceUnavailable(self._refused[1])
         try:
-            fresh = await asyncio.to_thread(self.source.load, number, held)
+            fresh = await self._load(number, held)
         except ClrError as error:
             self._refused = number, error.message
             raise
         self._refused = None
+        if fresh is None:
+            raise ServiceUnavailable(f"Release {number} is still being loaded.")
         self._swap(fresh)
+
+    async def _load(self, number: int, held: Snapshot | None) -> Snapshot | None:
+        """Return a release; None: it is not there in time, and a later look may find it."""
+        while True:
+            if self._loading is None:
+                work = asyncio.create_task(asyncio.to_thread(self.source.load, number, held))
+                self._loading = number, work
+            loaded, begun = self._loading
+            await asyncio.wait({begun}, timeout=LOAD_SECONDS if held else START_SECONDS)
+            if not begun.done():
+                return None
+            self._loading = None
+            if loaded == number:
+                return begun.result()
+            begun.exception()  # of a release that is not in force any more nobody asks
 
     def _swap(self, fresh: Snapshot) -> None:
         held, self.snapshot = self.snapshot, fresh
