@@ -17,9 +17,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from clr.errors import ServiceUnavailable
+from clr.serving.sweeping import sweep
 
 _LOG = logging.getLogger(__name__)
 _ROWS = 500
@@ -51,20 +54,6 @@ CREATE INDEX IF NOT EXISTS tried_by_time ON tried (time);
 CREATE INDEX IF NOT EXISTS feedback_by_request ON feedback (request_id);
 CREATE INDEX IF NOT EXISTS feedback_by_time ON feedback (time);
 """
-_SWEEP = (
-    "DELETE FROM answers WHERE time < :old",
-    """
-    DELETE FROM tried WHERE time < :old AND NOT (
-        EXISTS (SELECT 1 FROM feedback WHERE feedback.request_id = tried.request_id) AND
-        EXISTS (SELECT 1 FROM tried newer WHERE newer.trial = tried.trial AND newer.time >= :aged)
-    )
-    """,
-    """
-    DELETE FROM feedback WHERE time < :old
-    AND NOT EXISTS (SELECT 1 FROM tried WHERE tried.request_id = feedback.request_id)
-    """,
-)
-"""What is too old goes; what counts in a trial goes with the trial's last item."""
 
 
 @dataclass(frozen=True)
@@ -200,32 +189,39 @@ class Journal:
         self._database.close()
 
     def _work(self) -> None:
-        swept = float("-inf")
-        while (first := self._waiting.get()) is not None:
-            batch, last = [first], False
-            while sum(len(rows) for rows, _ in batch) < _ROWS:
-                try:
-                    more = self._waiting.get_nowait()
-                except queue.Empty:
-                    break
-                if more is None:
-                    last = True
-                    break
-                batch.append(more)
-            written = self._try(lambda: self._insert(row for rows, _ in batch for row in rows))  # noqa: B023
-            if written:
-                self.problem = ""
-            for _, done in batch:
-                done.set_result(written)
-            if time.monotonic() - swept > _SWEEP_SECONDS:
+        swept, sweeping, going = float("-inf"), None, True
+        while going:
+            batch, going = self._batch(wait=sweeping is None)
+            if batch:
+                rows = chain.from_iterable(some for some, _ in batch)
+                if written := self._try(partial(self._insert, rows)):
+                    self.problem = ""
+                for _, done in batch:
+                    done.set_result(written)
+            if batch and time.monotonic() - swept > _SWEEP_SECONDS:
                 swept = time.monotonic()
-                self._try(self._sweep)
-            if last:
-                return
+                sweeping = sweep(self._database, self._keep_days, self._keep_rows)
+            # between two batches a little at a time, for which the next one waits
+            if sweeping is not None and not self._try(partial(next, sweeping, False)):
+                sweeping = None
 
-    def _try(self, do: Callable[[], None]) -> bool:
+    def _batch(self, *, wait: bool) -> tuple[list[tuple[Sequence[Row], Future[bool]]], bool]:
+        """Return what is to be written in one transaction, and whether more may come."""
+        batch: list[tuple[Sequence[Row], Future[bool]]] = []
+        while sum(len(rows) for rows, _ in batch) < _ROWS:
+            try:
+                more = self._waiting.get(block=wait and not batch)
+            except queue.Empty:
+                break
+            if more is None:
+                return batch, False
+            batch.append(more)
+        return batch, True
+
+    def _try(self, do: Callable[[], bool]) -> bool:
+        """Return what `do` returns; False where it failed."""
         try:
-            do()
+            return do()
         except sqlite3.Error as error:
             if not self.problem:
                 _LOG.warning("The journal %s cannot be written: %s.", self.path, error)
@@ -233,11 +229,9 @@ class Journal:
         except Exception as error:  # else nobody would be answered any more
             _LOG.exception("journal   this should not happen; these answers are left out")
             self.problem = str(error)
-        else:
-            return True
         return False
 
-    def _insert(self, rows: Iterable[Row]) -> None:
+    def _insert(self, rows: Iterable[Row]) -> bool:
         refused = None
         with self._database:
             for row in rows:
@@ -249,22 +243,7 @@ class Journal:
                     refused = error
         if refused is not None:
             raise refused
-
-    def _sweep(self) -> None:
-        """Delete what is too old, and answers beyond the limit.
-
-        What counts in a trial stays while its items come: an inference that forgot its first
-        units would begin anew, and be wrong more often than it says.
-        """
-        aged = old = time.time() - self._keep_days * 86400
-        with self._database:
-            ((count,),) = self._database.execute("SELECT count(*) FROM answers")
-            if count > self._keep_rows:
-                order = "SELECT time FROM answers ORDER BY time LIMIT 1 OFFSET ?"
-                ((found,),) = self._database.execute(order, (count - self._keep_rows,))
-                old = max(old, found)
-            for statement in _SWEEP:
-                self._database.execute(statement, {"old": old, "aged": aged})
+        return True
 
 
 def _open(path: Path) -> sqlite3.Connection:
