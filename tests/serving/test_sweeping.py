@@ -78,7 +78,8 @@ def test_nothing_that_is_new_is_touched(tmp_path: Path, monkeypatch: pytest.Monk
 def test_labels_whose_answers_are_long_gone_go_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path, told([replace(SAMPLE, request_id="gone", time=1.0)]), [replace(SAMPLE, time=time.time())])
+    gone = replace(SAMPLE, request_id="gone", time=1.0)
+    write(tmp_path, told([gone]), [replace(SAMPLE, time=time.time())])
     assert left(tmp_path, 3, monkeypatch)[1] == {
         "answers": {SAMPLE.request_id}, "tried": set(), "feedback": set()
     }  # fmt: skip
