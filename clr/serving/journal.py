@@ -22,6 +22,7 @@ from itertools import chain
 from pathlib import Path
 
 from clr.errors import ServiceUnavailable
+from clr.serving.counts import keep_counts
 from clr.serving.sweeping import sweep
 
 _LOG = logging.getLogger(__name__)
@@ -252,6 +253,7 @@ def _open(path: Path) -> sqlite3.Connection:
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = NORMAL")
     database.executescript(_SCHEMA)
+    keep_counts(database)
     return database
 
 

@@ -3,17 +3,50 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from clr.roi import Case, Field
+from clr.serving.counts import TICKS, hourly, paces
 from clr.serving.returns import Served, served_case, window_fields
 from clr.serving.upkeep import Upkeep, first_day, within
 
 DAY = 86_400.0
+_AT_ONCE = 500
+_ONE = "request_id, version, CAST(time / 3600 AS INTEGER)"
+_TOLD = """
+SELECT a.request_id, a.task, a.version, CAST(a.time / 3600 AS INTEGER), a.label, f.label
+FROM feedback f CROSS JOIN answers a USING (request_id) -- in this order: labels are few
+ORDER BY f.rowid
+"""
+
+
+Part = str | int | None
+"""Of the answers of a task: those of a month (YYYY-MM), of a version, or all."""
+
+
+@dataclass(eq=False)
+class _Count:
+    """What was counted of one part.
+
+    Attributes:
+        hours: since 1970, with an answer.
+        labels: answers by label.
+        ticks: answers by the time that they took.
+        told: {request id: (predicted, newest true label)}.
+        drawn: request ids that were drawn at random.
+    """
+
+    hours: set[int] = field(default_factory=set)
+    labels: Counter[str] = field(default_factory=Counter)
+    ticks: Counter[int] = field(default_factory=Counter)
+    told: dict[str, tuple[str, str]] = field(default_factory=dict)
+    drawn: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -47,34 +80,77 @@ def read_production(
 
     end = datetime.now(UTC).timestamp() if now is None else now
     with reading(state) as database:
-        firsts = database.execute("SELECT task, min(time) FROM answers GROUP BY task").fetchall()
+        counts = _counts(database, upkeep)
         return {
-            task: _production(database, task, first, end, upkeep.get(task, Upkeep()))
-            for task, first in sorted(firsts)
+            task: _production(counts, task, _first(database, task), end, upkeep)
+            for task in sorted({task for task, _ in counts})
         }
 
 
+def _counts(
+    database: sqlite3.Connection, upkeep: Mapping[str, Upkeep]
+) -> dict[tuple[str, Part], _Count]:
+    """Return what was counted, by task and part."""
+    counts: dict[tuple[str, Part], _Count] = defaultdict(_Count)
+    for task, version, hour, label, items in hourly(database):
+        for part in (None, version, _month(hour)):
+            counts[task, part].hours.add(hour)
+            counts[task, part].labels[label] += items
+    for task, version, month, ticks, items in paces(database):
+        for part in (None, version, month):
+            counts[task, part].ticks[ticks] += items
+    for request, task, version, hour, predicted, true in database.execute(_TOLD):
+        for part in (None, version, _month(hour)):
+            counts[task, part].told[request] = predicted, true
+    for task, one in upkeep.items():
+        for request, version, hour in _drawn(database, task, sorted(one.drawn)):
+            for part in (None, version, _month(hour)):
+                counts[task, part].drawn.append(request)
+    return counts
+
+
+@cache
+def _month(hour: int) -> str:
+    return f"{datetime.fromtimestamp(3600 * hour, UTC):%Y-%m}"
+
+
+def _drawn(
+    database: sqlite3.Connection, task: str, drawn: Sequence[str]
+) -> Iterator[tuple[str, int, int]]:
+    """Yield request id, version and hour of those that the journal still has."""
+    for at in range(0, len(drawn), _AT_ONCE):
+        asked = drawn[at : at + _AT_ONCE]
+        places = ", ".join("?" * len(asked))
+        query = f"SELECT {_ONE} FROM answers WHERE task = ? AND request_id IN ({places})"  # noqa: S608
+        yield from database.execute(query, (task, *asked))
+
+
+def _first(database: sqlite3.Connection, task: str) -> float:
+    query = "SELECT min(time) FROM answers WHERE task = ?"
+    return float(database.execute(query, (task,)).fetchone()[0])
+
+
 def _production(
-    database: sqlite3.Connection, task: str, first: float, end: float, upkeep: Upkeep
-) -> Production:
-    end = max(end, first + 1)
-    months = {
-        name: _window(database, task, max(begin, first), min(until, end), upkeep)
-        for name, begin, until in _months(first, end)
-    }
-    versions = [
-        one
-        for (one,) in database.execute(
-            "SELECT DISTINCT version FROM answers WHERE task = ? ORDER BY version", (task,)
-        )
-    ]
+    counts: Mapping[tuple[str, Part], _Count], task: str, first: float, end: float,
+    upkeep: Mapping[str, Upkeep],
+) -> Production:  # fmt: skip
+    end, own = max(end, first + 1), upkeep.get(task, Upkeep())
+
+    def window(part: Part, begin: float, until: float) -> Served:
+        return _served(counts.get((task, part), _Count()), begin, until, own)
+
     return Production(
         begin=first,
-        total=_window(database, task, first, end, upkeep),
-        months=months,
+        total=window(None, first, end),
+        months={
+            name: window(name, max(begin, first), min(until, end))
+            for name, begin, until in _months(first, end)
+        },
         versions={
-            one: _window(database, task, first, end, upkeep, f"AND version = {int(one)}")
-            for one in versions
+            part: window(part, first, end)
+            for part in sorted(
+                part for name, part in counts if name == task and isinstance(part, int)
+            )
         },
     )
 
@@ -89,36 +165,23 @@ def _months(first: float, end: float) -> Iterator[tuple[str, float, float]]:
         year, month = following
 
 
-def _window(
-    database: sqlite3.Connection, task: str, begin: float, end: float, upkeep: Upkeep,
-    only: str = "",
-) -> Served:  # fmt: skip
-    where, values = f"WHERE task = ? AND time >= ? AND time < ? {only}", (task, begin, end)
-    ((items, hours),) = database.execute(
-        f"SELECT count(*), count(DISTINCT CAST(time / 3600 AS INTEGER)) FROM answers {where}",  # noqa: S608
-        values,
-    )
-    labels = dict(
-        database.execute(f"SELECT label, count(*) FROM answers {where} GROUP BY label", values)  # noqa: S608
-    )
-    told = _labelled(database, where, values)
-    drawn = _drawn(database, where, values, upkeep.drawn)
+def _served(count: _Count, begin: float, end: float, upkeep: Upkeep) -> Served:
     confusion: dict[str, dict[str, int]] = {}
-    for request in told.values():
-        row = confusion.setdefault(request[1], {})
-        row[request[0]] = row.get(request[0], 0) + 1
-    known = [told[one] for one in drawn if one in told]
+    for predicted, true in count.told.values():
+        row = confusion.setdefault(true, {})
+        row[predicted] = row.get(predicted, 0) + 1
+    known = [count.told[one] for one in count.drawn if one in count.told]
     worked, incidents = within(upkeep, begin, end)
     return Served(
         days=(end - begin) / DAY,
-        items=items,
-        active_hours=hours,
-        latency_ms=_latency(database, where, values, items),
-        labels=labels,
-        labelled=len(told),
-        wrong=sum(predicted != true for predicted, true in told.values()),
+        items=count.labels.total(),
+        active_hours=len(count.hours),
+        latency_ms=_latency(count.ticks),
+        labels=dict(count.labels),
+        labelled=len(count.told),
+        wrong=sum(predicted != true for predicted, true in count.told.values()),
         confusion=confusion,
-        drawn=len(drawn),
+        drawn=len(count.drawn),
         drawn_labelled=len(known),
         drawn_wrong=sum(predicted != true for predicted, true in known),
         hours=worked,
@@ -132,46 +195,24 @@ def _logged_seconds(upkeep: Upkeep, begin: float, end: float) -> float:
     return max(0.0, end - max(begin, first_day(upkeep.logged))) if upkeep.logged else 0.0
 
 
-def _labelled(
-    database: sqlite3.Connection, where: str, values: tuple[Any, ...]
-) -> dict[str, tuple[str, str]]:
-    """Return {request id: (predicted, newest true label)} of a window's answers."""
-    inner = f"SELECT request_id, label FROM answers {where}"  # noqa: S608
-    query = (
-        f"SELECT a.request_id, a.label, f.label FROM feedback f JOIN ({inner}) a "  # noqa: S608
-        "USING (request_id) ORDER BY f.rowid"
-    )
-    return {one: (predicted, true) for one, predicted, true in database.execute(query, values)}
-
-
-def _drawn(
-    database: sqlite3.Connection, where: str, values: tuple[Any, ...], drawn: frozenset[str]
-) -> list[str]:
-    if not drawn:
-        return []
-    asked = sorted(drawn)
-    found: list[str] = []
-    for at in range(0, len(asked), 500):
-        part = asked[at : at + 500]
-        places = ", ".join("?" * len(part))
-        query = f"SELECT request_id FROM answers {where} AND request_id IN ({places})"  # noqa: S608
-        found += [one for (one,) in database.execute(query, (*values, *part))]
-    return found
-
-
-def _latency(
-    database: sqlite3.Connection, where: str, values: tuple[Any, ...], items: int
-) -> tuple[float, float] | None:
+def _latency(ticks: Counter[int]) -> tuple[float, float] | None:
     """Return median and 95 % of the milliseconds from request to answer: nearest ranks.
 
-    Of n values in order the k-th, k = ⌈q·n⌉ from 1.
+    Of n values in order the k-th, k = ⌈q·n⌉ from 1; each to a tenth of a millisecond.
     """
-    if not items:
+    if not ticks:
         return None
-    query = f"SELECT seconds FROM answers {where} ORDER BY seconds LIMIT 1 OFFSET ?"  # noqa: S608
-    ranks = (-(-items // 2) - 1, -(-19 * items // 20) - 1)
-    median, late = (database.execute(query, (*values, one)).fetchone()[0] for one in ranks)
-    return 1000 * median, 1000 * late
+    items = ticks.total()
+    median, late = (_ranked(ticks, rank) for rank in (-(-items // 2), -(-19 * items // 20)))
+    return 1000 * median / TICKS, 1000 * late / TICKS
+
+
+def _ranked(ticks: Counter[int], rank: int) -> int:
+    for value in sorted(ticks):
+        rank -= ticks[value]
+        if rank <= 0:
+            return value
+    raise AssertionError("no rank is higher than there are values")
 
 
 def produced(

@@ -74,10 +74,10 @@ def test_answers_that_are_swept_meanwhile_are_counted_in_all_figures_or_in_none(
     def late(*asked: Any) -> Any:
         with closing(sqlite3.connect(journal_path(journal))) as other, other:
             other.execute("DELETE FROM answers")
-        return latency(*asked)
+        return paces(*asked)
 
-    latency = production._latency
-    monkeypatch.setattr(production, "_latency", late)
+    paces = production.paces
+    monkeypatch.setattr(production, "paces", late)
     red = read_production(journal, {}, NOW)["red-caps"].total
     assert (red.items, red.latency_ms) == (300, (10.0, 30.0))
 

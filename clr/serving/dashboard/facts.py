@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from clr.settings import Settings
 
 T = TypeVar("T")
-FRESH_SECONDS = 10.0
-"""So old may be what is shown."""
+FRESH_SECONDS, IDLE = 10.0, 10.0
+"""So old may be what is shown: this many seconds, or times as long as reading it took, so that
+pages that are left open take no more than a tenth of a core from who reads images."""
 
 UPKEEP, JOURNAL, REGISTRY, LEDGER = SOURCES = ("Upkeep", "Journal", "Registry", "Ledger")
 """What is read for all tasks together; a problem begins with one of these, or with its task."""
@@ -91,7 +92,7 @@ class Facts:
 
 
 class Reader:
-    """Reads the facts of one installation, at most every `FRESH_SECONDS`.
+    """Reads the facts of one installation, no more often than `FRESH_SECONDS` and `IDLE` say.
 
     Attributes:
         alone: whom to ask for a thread before `facts` is called in it: one caller at a time,
@@ -107,9 +108,11 @@ class Reader:
 
     def facts(self) -> Facts:
         """Return what is known now."""
-        now = time.monotonic()
-        if self._kept is None or now - self._kept[0] > FRESH_SECONDS:
-            self._kept = now, self._read()
+        began = time.monotonic()
+        if self._kept is None or began > self._kept[0]:
+            read = self._read()
+            ended = time.monotonic()
+            self._kept = ended + max(FRESH_SECONDS, IDLE * (ended - began)), read
         return self._kept[1]
 
     def _read(self) -> Facts:
