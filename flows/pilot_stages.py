@@ -188,7 +188,9 @@ def site_files(folder: Path, task: str, classes: Sequence[str], max_pixels: int)
 
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder.", fix="Give --site FOLDER/CLASS/IMAGES.")
-    names = sorted(one.name for one in visible(folder) if one.is_dir(follow_symlinks=False))
+    entries = list(visible(folder))
+    names = [one.name for one in entries if Path(one.path).is_dir()]  # or a link leads to one
+    lost = [one.name for one in entries if one.is_symlink() and not Path(one.path).exists()]
     unknown = [name for name in names if name not in classes]
     if unknown:
         raise UsageError(
@@ -196,6 +198,7 @@ def site_files(folder: Path, task: str, classes: Sequence[str], max_pixels: int)
             fix=f"Its classes are {', '.join(classes)}.",
         )
     places = [(name, folder / name / path) for name in names for path, _ in walk(folder / name)]
+    places += [(name, folder / name) for name in lost]  # refused with what else cannot be read
     if not places:
         raise UsageError(f"{folder} has no images.", fix="Give --site FOLDER/CLASS/IMAGES.")
     files = _read(sorted(places), max_pixels)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from clr.errors import DataRefused, UsageError
+from flows.pilot_stages import site_files
 from tests.conftest import Answer, Plant, Working, copy_plant
 
 BUSINESS = """
@@ -248,6 +250,24 @@ def test_links_to_images_of_the_line_are_images(plant: Plant, caps: Path, line: 
     done = plant.clr("pilot", caps, "--site", site, "--minutes", "0", "--json")
     assert done.code == 0, done.err
     assert done.json["stages"]["site"]["classes"] == {"dark": 10, "light": 10}
+
+
+def test_a_class_folder_of_the_line_may_be_a_link_and_none_is_passed_over(
+    line: Path, tmp_path: Path
+) -> None:
+    site, classes = tmp_path / "line", ("dark", "light")
+    site.mkdir()
+    for label in classes:
+        (site / label).symlink_to(line / label)
+    files = site_files(site, "yellow-caps", classes, 1_000_000)
+    assert {one.label for one in files} == {"dark", "light"}
+    with pytest.raises(UsageError, match="light is no class"):
+        site_files(site, "yellow-caps", ("dark",), 1_000_000)
+    for lost in (site / "gone", site / "round"):
+        lost.symlink_to(lost.name if lost.name == "round" else "nowhere")
+    with pytest.raises(DataRefused, match="is a link to nothing") as refused:
+        site_files(site, "yellow-caps", classes, 1_000_000)
+    assert refused.value.data["files"] == [str(site / "gone"), str(site / "round")]
 
 
 def test_bad_images_are_refused_by_name(plant: Plant, caps: Path, tmp_path: Path) -> None:
