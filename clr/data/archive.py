@@ -98,7 +98,7 @@ def unpack(archive: Path, home: Path, settings: Settings, name: str | None = Non
     if there is not None:
         return there
     with appearing(home, f"{printable(archive.name)} cannot be unpacked") as partial:
-        inside = partial / "inside"
+        inside = partial / ".inside"  # no name of a task
         inside.mkdir(parents=True)
         names = Names()
         packed = archive.stat().st_size

@@ -160,11 +160,20 @@ def test_the_second_time_nothing_is_unpacked(settings: Settings) -> None:
 
 
 def test_what_a_killed_process_left_is_replaced(settings: Settings) -> None:
-    left = settings.unpacked / ".partial-1" / "inside" / "train"
+    left = settings.unpacked / ".partial-1" / ".inside" / "train"
     left.mkdir(parents=True)
     (left / "half.png").write_bytes(b"x")
     folder = unpack(drop(settings, "caps.zip", zipped(GOOD)), settings.unpacked / "1", settings)
     assert content(folder) == GOOD
+
+
+@pytest.mark.parametrize("name", ["inside", "partial"])
+def test_no_task_has_the_name_of_a_folder_that_unpacking_makes(
+    name: str, settings: Settings
+) -> None:
+    files = {f"{name}/{path}": data for path, data in GOOD.items()}
+    folder = unpack(drop(settings, "caps.zip", zipped(files)), settings.unpacked / "1", settings)
+    assert (folder.name, content(folder)) == (name, GOOD)
 
 
 def test_a_full_disk_is_no_refusal_and_leaves_nothing(settings: Settings) -> None:
