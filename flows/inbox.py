@@ -197,7 +197,6 @@ class Inbox:
         self._claim(name, task, path, digest, "folder")
 
     def _take_archive(self, name: str, path: Path, known: _Known) -> None:
-        from clr.data.archive import unpack
         from clr.data.quarantine import quarantine_archive
 
         packed = Packed(name, sha256_file(path))
@@ -209,7 +208,7 @@ class Inbox:
             return
         home = packed.home(self.settings)
         try:
-            folder = unpack(path, home, self.settings)
+            folder = self._unpack(path, home, known)
         except DataRefused as refusal:
             place = quarantine_archive(path, packed.task, refusal, self.settings)
             self._refuse(packed.digest, packed.task, place, "archive", refusal, place)
@@ -223,6 +222,18 @@ class Inbox:
                 shutil.rmtree(home, ignore_errors=True)
             if old is not None and old.origin in ("", named(packed.digest, old.task)):
                 arrivals.update(self.settings, digest, origin=origin)
+
+    def _unpack(self, path: Path, home: Path, known: _Known) -> Path:
+        """Unpack an archive; what came out of one that was written to meanwhile is no task."""
+        from clr.data.archive import unpack
+
+        fresh = not home.exists()
+        try:
+            return unpack(path, home, self.settings)
+        finally:
+            if fresh and listed(path).stamp != known.listing.stamp:
+                shutil.rmtree(home, ignore_errors=True)
+            self._require_same(path, known)
 
     def _claim(
         self, name: str, task: str, path: Path, digest: str, source: Source, origin: str = ""

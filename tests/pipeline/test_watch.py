@@ -16,10 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from clr.core.files import sha256_file
+from clr.data.archive import unpack
 from clr.data.content import content_digest
 from clr.data.workspace import init_workspace
 from clr.settings import Settings
 from flows import arrivals, inbox
+from flows.packed import Packed
 from flows.supervise import free_port
 from tests.data.bad_archives import GOOD, tarred, with_name, zipped
 from tests.pipeline.watching import NOBODY, ROOT, copied, known, slowly, watcher
@@ -303,6 +306,36 @@ def test_one_archive_under_two_names_is_one_task_where_the_folder_in_it_is_the_t
     caplog.clear()
     looked(settings)
     assert not caplog.messages  # not at every start again
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_that_is_replaced_while_it_is_unpacked_is_read_anew(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init_workspace(tmp_path / "plant")
+    settings = Settings(workspace=tmp_path / "plant", settle_seconds=0.01)
+    pack = zipped if kind == "zip" else tarred
+    dropped, new = settings.inbox / f"caps.{kind}", pack(GOOD)
+    dropped.write_bytes(pack({**GOOD, "train/good/1.png": b"old"}))
+
+    def unpacked(archive: Path, home: Path, settings: Settings) -> Path:
+        monkeypatch.undo()
+        archive.write_bytes(new[:-20] if kind == "zip" else new)  # half of it is there by now
+        try:
+            return unpack(archive, home, settings)
+        finally:
+            archive.write_bytes(new)
+
+    monkeypatch.setattr("clr.data.archive.unpack", unpacked)
+    looked(settings)
+    assert dropped.exists()
+    assert not (settings.workspace / "quarantine").exists()
+    (only,) = arrivals.read_all(settings)
+    place = arrivals.location(settings, only)
+    assert (only.state, only.digest) == ("seen", content_digest(place, "caps"))
+    assert (place / "train/good/1.png").read_bytes() == GOOD["train/good/1.png"]
+    assert only.origin in Packed(dropped.name, sha256_file(dropped)).origins
+    assert [path.parent for path in settings.unpacked.glob("*/*")] == [place.parent]
 
 
 def test_what_was_unpacked_for_a_run_that_ended_goes(tmp_path: Path) -> None:
