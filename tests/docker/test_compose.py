@@ -211,6 +211,17 @@ def test_who_runs_flows_cannot_change_the_policy():
     assert all(one["read_only"] for one in SERVICES["registry"]["volumes"] if isinstance(one, dict))
 
 
+def test_the_images_are_seen_by_who_works_on_them_alone():
+    """The whole workspace holds ``data/`` and ``incoming/``."""
+    sees = {
+        name for name, service in SERVICES.items() for one in service.get("volumes", ())
+        if isinstance(one, dict) and one["target"] == "/workspace"
+    }  # fmt: skip
+    assert sees == OF_DATA
+    parts = {one["target"] for one in SERVICES["registry"]["volumes"] if isinstance(one, dict)}
+    assert parts == {"/workspace/mlflow", "/workspace/clr.env", "/workspace/data.dvc"}
+
+
 def test_state_is_shared_only_by_those_who_trust_each_other():
     from tests.docker.composed import state_volume
 
