@@ -26,7 +26,7 @@ from clr.data.check import (
     task_digest,
 )
 from clr.data.dvc_calls import translated
-from clr.data.folder import TASK_FILE, TaskFolder
+from clr.data.folder import SPLITS, TASK_FILE, TaskFolder
 from clr.data.listing import Listing
 from clr.data.manifest import Manifest
 from clr.data.repository import git_state
@@ -44,6 +44,7 @@ __all__ = [
 
 LOG = logging.getLogger("clr")
 LOCK_SECONDS = 3600.0
+_OF_SPLITS = tuple(f"{split}/" for split in SPLITS)
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,8 @@ def version_task(
         if staged:
             _refuse_loss(task.name, repo, wanted, here, listing.of_task(pinned, task.name))
             swap.stage(workspace, {path: (sources[path][0], wanted[path]) for path in sources})
+        else:
+            _refuse_added(workspace / "data" / task.name, wanted)
         expected = wanted if staged else {**here, **wanted}
         announce(f"md5:{listing.dir_object(expected)[0]}")
         with swap.replacing(workspace, task.name, staged):
@@ -212,6 +215,13 @@ def _refuse_loss(task: str, repo: Any, wanted: Listing, here: Listing, pinned: L
             fix=f"Move them away, or version them first: clr onboard data/{task}.",
             files=lost,
         )
+
+
+def _refuse_added(folder: Path, wanted: Listing) -> None:
+    """Refuse images that came in place since the scan: training reads the folder as it is."""
+    found = (path for path, _ in listing.walk(folder) if path.startswith(_OF_SPLITS))
+    if added := sorted(path for path in found if path not in wanted):
+        raise swap.changed(added)
 
 
 def _require_exact(task: str, wanted: Listing, pinned: Listing) -> None:

@@ -237,6 +237,25 @@ def test_images_that_changed_since_they_were_validated_are_refused(
     assert not (settings.workspace / "data" / "first").exists()
 
 
+def test_an_image_that_came_in_place_since_it_was_validated_is_refused(
+    settings: Settings, first: Path
+) -> None:
+    """Training reads the folder: it would learn from what nobody looked at."""
+    pinned = version(first, settings).digest
+    folder = settings.workspace / "data" / "first"
+    task = read_task(folder)
+    manifest = scan(task, max_pixels=10_000)
+    (folder / "notes").mkdir()
+    (folder / "notes" / "plan.txt").write_text("beside the images")
+    (folder / "train" / "left" / "late.png").write_bytes(b"no image")
+    with pytest.raises(DataRefused, match="1 files changed after they were validated") as caught:
+        version_task(task, manifest, settings)
+    assert caught.value.data["files"] == ["train/left/late.png"]
+    assert task_digest(settings.workspace, "first") == pinned
+    (folder / "train" / "left" / "late.png").unlink()
+    version_task(task, manifest, settings)
+
+
 def test_an_unusable_image_is_refused(settings: Settings, first: Path) -> None:
     (first / "train" / "left" / "0.png").write_bytes(b"no image")
     with pytest.raises(DataRefused, match=r"train/left/0\.png"):
