@@ -28,6 +28,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _RESERVED = frozenset({"release"})  # the registry's model of the whole system has this name
 _KEYS = {"title": str, "owner": str, "backbone": str, "recipe": dict, "business": dict}
 _MAX_TASK_FILE = 65_536
+_MAX_DIGITS = 1_000
 _CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
@@ -229,7 +230,10 @@ def _without_train(
 
 
 class _Plain(yaml.SafeLoader):
-    """YAML without aliases: a few that name each other make a small file gigabytes."""
+    """YAML of what JSON and databases take, too, and Python can write down.
+
+    No aliases: a few that name each other make a small file gigabytes.
+    """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -239,6 +243,15 @@ class _Plain(yaml.SafeLoader):
                 "write out what it stands for"
             )
         return super().compose_node(parent, index)
+
+    def construct_scalar(self, node: Any) -> Any:
+        value = super().construct_scalar(node)
+        endless = node.tag.endswith(":int") and len(value) > _MAX_DIGITS
+        if endless or "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+            raise yaml.YAMLError(
+                f"line {node.start_mark.line + 1} has a value that is no text and no number"
+            )
+        return value
 
 
 def _read_task_file(path: Path) -> dict[str, Any]:

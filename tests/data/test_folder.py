@@ -73,6 +73,10 @@ def test_task_yaml_may_be_empty(tmp_path: Path, text: str) -> None:
         ("- a\n- b\n", "list"),
         ("title: [\n", "cannot be read"),
         ("title: !!python/object/apply:os.system [true]\n", "cannot be read"),
+        (f"title: 0x{'f' * 5_000}\n", "line 1 has a value that is no text and no number"),
+        (f"\nrecipe: {{epochs: 0x{'f' * 5_000}}}\n", "line 2 has a value that is no text"),
+        ('title: "caps\\0"\n', "line 1 has a value that is no text"),
+        ('business: {currency: "\\ud800"}\n', "line 1 has a value that is no text"),
     ],
 )
 def test_a_wrong_task_yaml_is_a_usage_error_that_names_the_key(
