@@ -26,6 +26,9 @@ LARGEST_SEED = 2**31 - 1
 _Amount = Annotated[float, Field(ge=0, le=LARGEST)] | None
 """Of an assumption of the business case."""
 
+_KEPT = ("data", ".git", ".dvc", "mlflow", "quarantine")
+"""Folders of a workspace that no task may be dropped into."""
+
 
 class Settings(BaseSettings):
     """What can be configured; ``clr settings`` prints the values in force."""
@@ -206,6 +209,22 @@ class Settings(BaseSettings):
             return value and value.expanduser()
         except RuntimeError as error:  # ~ of nobody known
             raise ValueError(str(error)) from error
+
+    @field_validator("incoming")
+    @classmethod
+    def _of_its_own(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        """What is refused moves out of the watched folder: it must hold nothing else."""
+        if value is None:
+            return None
+        root = info.data["workspace"].absolute()
+        place = Path(os.path.realpath(root / value))
+        own = [Path(os.path.realpath(root / name)) for name in _KEPT]
+        state = Path(os.path.realpath(root / (info.data.get("home") or ".clr")))
+        if any(one.is_relative_to(place) for one in (*own, state)) or any(
+            place.is_relative_to(one) for one in own
+        ):
+            raise ValueError(f"it holds, or lies in, one of {', '.join(_KEPT)}, or is CLR_HOME")
+        return value
 
     @field_validator("registry_url", "release_service")
     @classmethod

@@ -177,13 +177,27 @@ def test_state_is_the_same_folder_wherever_one_stands(
 
 
 @pytest.mark.parametrize(
-    ("given", "place"), [("", "{0}/incoming"), ("drop", "{0}/drop"), ("~/x", "{1}/x")]
+    ("given", "place"),
+    [("", "{0}/incoming"), ("drop", "{0}/drop"), (".clr/drop", "{0}/.clr/drop"), ("~/x", "{1}/x")],
 )
 def test_so_is_the_folder_that_is_watched(workspace, tmp_path, monkeypatch, given, place):
     monkeypatch.setenv("CLR_INCOMING", given)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(workspace / "data")
     assert load_settings().inbox == Path(place.format(workspace, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "place", [".", "..", "data", "./data/caps", "drop/../data", ".clr", "state",
+              ".git", ".dvc/cache", "mlflow", "quarantine/caps", "link"],
+)  # fmt: skip
+def test_no_folder_is_watched_whose_content_is_the_workspace_s_own(workspace, monkeypatch, place):
+    """What is refused there moves into quarantine: pinned images would be taken away."""
+    monkeypatch.setenv("CLR_HOME", "state" if place == "state" else "")
+    (workspace / "link").symlink_to("data")
+    monkeypatch.setenv("CLR_INCOMING", place)
+    with pytest.raises(UsageError, match="CLR_INCOMING is not valid: it holds, or lies in"):
+        load_settings()
 
 
 def test_commands_follow_the_server_that_was_started_here_unless_told_otherwise(
