@@ -95,8 +95,8 @@ def send(api: str, auth: str, path: str, body: Any, seconds: float = SECONDS) ->
     import httpx
 
     headers = {"Authorization": f"Basic {base64.b64encode(auth.encode()).decode()}"} if auth else {}
-    near = urlsplit(api).hostname in ("127.0.0.1", "localhost", "::1")
     try:
+        near = urlsplit(api).hostname in ("127.0.0.1", "localhost", "::1")
         answer = httpx.post(
             api.rstrip("/") + path,
             json=body,

@@ -243,10 +243,11 @@ def test_what_may_pass_by_itself_is_tried_again(
     assert (found.state, found.result) == (state, caught.value.as_dict())
 
 
+@pytest.mark.parametrize("address", [NOBODY, "http://[::1/api", "here"])
 def test_without_a_server_nothing_is_lost(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    address: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", NOBODY)
+    monkeypatch.setenv("PREFECT_API_URL", address)
     before = claim(settings)
     with pytest.raises(ServiceUnavailable, match="Prefect"):
         announce.tell_all(settings)
