@@ -182,6 +182,8 @@ def test_the_example_in_the_template_is_a_good_one(tmp_path):
         (f"{HEAD}{GOOD}}}\n{GOOD}}}\n", "two webhooks chat"),
         (f"{HEAD}{GOOD}}}\n".replace("chat,", "clr-promote,"), "clr-promote"),
         (f"{HEAD}{GOOD}}}\n".replace("https:", "ftp:"), "url"),
+        (f"{HEAD}{GOOD}}}\n".replace("//chat", "//[chat"), "url"),
+        (f"{HEAD}{GOOD}}}\n".replace("chat.example.com", ""), "url"),
         (f"{HEAD}{GOOD}}}\n".replace("n.created", "n.made"), "events"),
         (f"{HEAD}{GOOD}}}\n".replace("[model_version.created]", "[]"), "events"),
     ],

@@ -128,13 +128,21 @@ def _problems(raw: Any, environment: Mapping[str, str]) -> Iterator[str]:
         yield f"unknown field {sorted(map(str, unknown))[0]!r}"
     if not _NAME.fullmatch(str(raw["name"])) or raw["name"] == PROMOTE:
         yield f"{str(raw['name'])[:80]!r} cannot be its name"
-    if urlsplit(str(raw["url"])).scheme not in ("http", "https") or len(str(raw["url"])) > 500:
+    if not _is_address(str(raw["url"])):
         yield "its url is no http(s) address"
     events = raw["events"]
     if not isinstance(events, list) or not events or not set(map(str, events)) <= EVENTS:
         yield f"its events are not among {', '.join(sorted(EVENTS))}"
     if "secret" in raw and not environment.get(str(raw["secret"])):
         yield f"the environment has no variable {str(raw['secret'])[:80]!r} with its secret"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # a bracket that nothing closes
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and len(text) <= 500
 
 
 def subscribe(url: str, wanted: tuple[Subscription, ...]) -> None:
