@@ -26,7 +26,7 @@ import os
 import sys
 import urllib.request
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from clr.settings import Settings
@@ -82,10 +82,27 @@ def _run(name: str, about: Sequence[str]) -> None:
     settings = load_settings()
     _place_keys(settings)
     if name == "run" and about:
-        os.execvp(about[0], list(about))  # noqa: S606
+        _become(about)
     start = processes.start(settings, name, *about[:1])
     os.chdir(settings.workspace)
     os.execve(start.command[0], start.command, start.environment)  # noqa: S606
+
+
+def _become(command: Sequence[str]) -> NoReturn:
+    """Run a command in the place of this process.
+
+    Raises:
+        UsageError: there is none of this name, or it is no program.
+    """
+    from clr.errors import UsageError
+
+    try:
+        os.execvp(command[0], list(command))  # noqa: S606
+    except OSError as error:
+        raise UsageError(
+            f"{command[0]!r} cannot be run: {error.strerror}.",
+            fix="Give a command that this container has, such as clr.",
+        ) from error
 
 
 def _place_keys(settings: Settings) -> None:

@@ -79,6 +79,15 @@ def test_there_is_no_such_process(settings, name, about):
         processes.start(settings, name, about)
 
 
+def test_a_command_that_is_not_there_is_named(settings, monkeypatch, capsys):
+    monkeypatch.setenv("CLR_WORKSPACE", str(settings.workspace))
+    for command in ("no-such-command", str(settings.workspace)):
+        with pytest.raises(SystemExit) as ended:
+            entry.main(["run", command, "--help"])
+        assert ended.value.code == 2
+        assert f"{command!r} cannot be run" in capsys.readouterr().err
+
+
 def test_health_is_an_exit_code(capsys):
     for url in ("http://127.0.0.1:9/health", "nonsense", ""):
         with pytest.raises(SystemExit) as ended:
