@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ def appearing(home: Path, failed: str) -> Iterator[Path]:
     """Give the path of a folder to make and fill; it becomes `home` in one rename.
 
     What a killed process left of it is removed first, and nothing of it stays after a failure.
+    One at a time makes folders beside each other: what another is making is not left over.
 
     Args:
         home: a folder that does not exist.
@@ -25,13 +28,27 @@ def appearing(home: Path, failed: str) -> Iterator[Path]:
     """
     partial = home.parent / f".partial-{home.name}"
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        yield partial
-        partial.rename(home)
+        with _alone(home.parent):
+            try:
+                shutil.rmtree(partial, ignore_errors=True)
+                yield partial
+                partial.rename(home)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise ServiceUnavailable(
             f"{failed}: {error.strerror or error}.",
             fix=f"Make {home.parent} writable and free some space; it is tried again.",
         ) from error
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder itself; the system frees it if this process dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        os.close(handle)

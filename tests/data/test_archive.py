@@ -10,6 +10,8 @@ import resource
 import shutil
 import subprocess
 import tarfile
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from hypothesis import given
 from hypothesis import settings as tried
 from hypothesis import strategies as st
 
+from clr.data import archive, archive_zip
 from clr.data.archive import unpack
 from clr.data.archive_names import Names, checked_parts, suffix_of
 from clr.errors import DataRefused, ServiceUnavailable
@@ -165,6 +168,46 @@ def test_what_a_killed_process_left_is_replaced(settings: Settings) -> None:
     (left / "half.png").write_bytes(b"x")
     folder = unpack(drop(settings, "caps.zip", zipped(GOOD)), settings.unpacked / "1", settings)
     assert content(folder) == GOOD
+
+
+def test_of_two_that_unpack_one_archive_at_once_none_takes_a_part_for_the_whole(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two watchers, say: the second cleared away what the first had done of it so far."""
+    dropped, home = drop(settings, "caps.zip", zipped(GOOD)), settings.unpacked / "1"
+    half, second, on = threading.Event(), threading.Event(), threading.Event()
+    write, extract = archive.write, archive_zip.extract
+    first = threading.current_thread()
+
+    def written(folder: Path, parts: tuple[str, ...], *given: Any) -> None:
+        write(folder, parts, *given)
+        if threading.current_thread() is first and not half.is_set():
+            half.set()
+            second.wait(0.5)
+
+    def extracted(*given: Any) -> None:
+        if threading.current_thread() is not first:
+            second.set()
+            on.wait(5)
+        extract(*given)
+
+    monkeypatch.setattr(archive, "write", written)
+    monkeypatch.setattr(archive_zip, "extract", extracted)
+
+    def other() -> None:
+        half.wait(5)
+        with suppress(ServiceUnavailable):  # it is tried again
+            found.append(unpack(dropped, home, settings))
+
+    found: list[Path] = []
+    thread = threading.Thread(target=other)
+    thread.start()
+    with suppress(ServiceUnavailable):
+        found.append(unpack(dropped, home, settings))
+    on.set()
+    thread.join()
+    assert found
+    assert [content(one) for one in found] == [GOOD] * len(found)
 
 
 @pytest.mark.parametrize("name", ["inside", "partial"])
