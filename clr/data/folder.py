@@ -150,12 +150,14 @@ def unusable_name(name: str) -> str:
     """Return why a file or folder name cannot be kept, or an empty string.
 
     Spaces, leading hyphens and every script are fine. Control characters are not: reports,
-    logs and the tools behind them write one name a line.
+    logs and the tools behind them write one name a line. Nor is what separates names elsewhere.
     """
     if any(0xDC80 <= ord(char) <= 0xDCFF for char in name):
         return "its name is not valid UTF-8"
     if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
         return "its name contains a control character"
+    if "\\" in name:
+        return "its name contains a backslash"
     return ""
 
 

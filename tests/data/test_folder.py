@@ -250,3 +250,4 @@ def test_unusable_names() -> None:
     assert unusable_name("-rf ä 猫.jpg") == ""
     assert "control" in unusable_name("a\nb.jpg")
     assert "UTF-8" in unusable_name(os.fsdecode(b"a\xff.jpg"))
+    assert "backslash" in unusable_name("left\\0.jpg")  # no list of files in DVC could be read
