@@ -27,17 +27,28 @@ DATABASE = "postgres:5432"
 _ROLES = {"registry": "clr", "ledger": "clr", "append": "clr", "prefect": "prefect"}
 """Roles of PostgreSQL, ``clr_…``, and the database of each; see docker/postgres/init.sh."""
 
+_LOGINS = tuple(
+    f"s3.{user}.{part}" for user in ("admin", "registry", "data") for part in ("id", "key")
+)
+_HELD = {
+    "ledger.trusted": tuple(f"ledger.{who}.key" for who in WRITERS),
+    "s3.json": _LOGINS,
+    **{f"postgres.{role}.url": (f"postgres.{role}",) for role in _ROLES},
+}
+"""Files that hold what other files hold, too, or its public part."""
+
 
 def provision(folder: str) -> None:
     """Write what is missing into `folder`.
 
     Raises:
-        UsageError: no folder is named.
+        UsageError: no folder is named, or what is lost is still in another file of it.
         ServiceUnavailable: it cannot be written.
     """
     if not folder:
         raise UsageError("Name the folder of the secrets.", fix="python -m flows.entry secrets DIR")
     place = Path(folder)
+    _require_whole(place)
     try:
         place.mkdir(parents=True, exist_ok=True)
         place.chmod(0o700)
@@ -49,13 +60,24 @@ def provision(folder: str) -> None:
     print(f"secrets   {len(made)} made in {place}")
 
 
+def _require_whole(place: Path) -> None:
+    """See that nothing is made anew that another file says otherwise: neither would be taken."""
+    for holder, names in _HELD.items():
+        lost = [name for name in names if not (place / name).is_file()]
+        if lost and (place / holder).is_file():
+            raise UsageError(
+                f"{place} has {holder}, but not {lost[0]}, which it was made from.",
+                fix=f"Put {lost[0]} back from your copy of the secrets. Without one, and before "
+                f"anything was started with them, remove {holder}: then both are made anew.",
+            )
+
+
 def _all(place: Path) -> dict[str, str]:
     """Return content by file name; what refers to another file takes what that one holds."""
     found = {one.file: one.make() for one in (*ALL, PREFECT_AUTH)}
     found["serve.metrics.key"] = _metrics_key()
     found |= {f"postgres.{role}": _random() for role in ("admin", *_ROLES)}
-    found |= {f"s3.{user}.{part}": _random() for user in ("admin", "registry", "data")
-              for part in ("id", "key")}  # fmt: skip
+    found |= {name: _random() for name in _LOGINS}
     public = []
     for who in WRITERS:
         private, pem = new_key(_kept(place / f"ledger.{who}.key"))

@@ -112,6 +112,26 @@ def test_first_secrets_are_made_once_and_fit_together(tmp_path, capsys):
     assert "hidden" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("lost", "holder"),
+    [
+        ("s3.data.key", "s3.json"),
+        ("ledger.release.key", "ledger.trusted"),
+        ("postgres.append", "postgres.append.url"),
+    ],
+)
+def test_no_secret_is_made_anew_that_another_file_still_holds(tmp_path, capsys, lost, holder):
+    provision(str(tmp_path))
+    (tmp_path / lost).unlink()
+    with pytest.raises(UsageError, match=f"has {holder}, but not {lost}"):
+        provision(str(tmp_path))
+    assert not (tmp_path / lost).exists()
+    (tmp_path / holder).unlink()
+    provision(str(tmp_path))
+    held = (tmp_path / holder).read_text()
+    assert "PRIVATE" in (text := (tmp_path / lost).read_text()) or text.strip() in held
+
+
 def test_writers_of_one_ledger_trust_each_other(tmp_path):
     keys = [new_key() for _ in range(2)]
     trusted = "".join(public for _, public in keys)
