@@ -8,11 +8,11 @@ alone.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from pathlib import Path
 
 from clr.audit.signing import new_key
+from clr.core.files import write_atomic
 from clr.errors import ServiceUnavailable, UsageError
 from clr.registry.server.secrets import ALL, PREFECT_AUTH
 from clr.serving.keys import new_written_key
@@ -124,11 +124,11 @@ def _kept(path: Path) -> str:
 
 
 def _write(path: Path, text: str) -> bool:
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
-    except FileExistsError:
+    """Write a file whole, unless it is there; every user may read it, whatever the umask."""
+    if path.exists():
         return False
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text.rstrip("\n") + "\n")
-        os.fchmod(file.fileno(), 0o444)  # whatever the umask
+    fresh = path.with_name(f".{path.name}.tmp")
+    write_atomic(fresh, (text.rstrip("\n") + "\n").encode())
+    fresh.chmod(0o444)
+    fresh.replace(path)
     return True

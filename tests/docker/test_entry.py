@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import stat
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from clr.audit.ledger import open_ledger
 from clr.audit.signing import new_key, place_keys
 from clr.data.workspace import init_workspace
-from clr.errors import IntegrityBroken, UsageError
+from clr.errors import IntegrityBroken, ServiceUnavailable, UsageError
 from clr.registry.server.secrets import ALL
 from clr.serving.keys import new_written_key
 from clr.settings import load_settings
@@ -130,6 +131,18 @@ def test_no_secret_is_made_anew_that_another_file_still_holds(tmp_path, capsys, 
     provision(str(tmp_path))
     held = (tmp_path / holder).read_text()
     assert "PRIVATE" in (text := (tmp_path / lost).read_text()) or text.strip() in held
+
+
+def test_a_full_disk_leaves_no_secret_that_is_empty(tmp_path, capsys):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]))  # the system refuses the rest
+    try:
+        with pytest.raises(ServiceUnavailable, match="cannot be written"):
+            provision(str(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    provision(str(tmp_path))
+    assert min(path.stat().st_size for path in tmp_path.iterdir()) > 12
 
 
 def test_writers_of_one_ledger_trust_each_other(tmp_path):
