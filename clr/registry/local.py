@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import socket
 import sqlite3
 import tempfile
 import time
@@ -13,6 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clr.core.files import sha256_bytes
 from clr.errors import ServiceUnavailable
 from clr.registry.faults import calling
 
@@ -89,17 +91,26 @@ def scratch(registry: Registry) -> Iterator[Path]:
             with suppress(OSError):
                 if _is_stale(left):
                     shutil.rmtree(left)
-        folder = Path(tempfile.mkdtemp(dir=root, prefix=f"{os.getpid()}-"))
+        folder = Path(tempfile.mkdtemp(dir=root, prefix=f"{os.getpid()}-{_processes()}-"))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _processes() -> str:
+    """Name the machine or container whose processes the numbers count: they may share a disk."""
+    try:
+        numbers = Path("/proc/self/ns/pid").readlink()
+    except OSError:
+        numbers = Path()
+    return sha256_bytes(f"{socket.gethostname()} {numbers}".encode())[7:15]
+
+
 def _is_stale(folder: Path) -> bool:
     """Say whether a scratch folder's process is gone, or, where that is unclear, a day passed."""
-    owner = folder.name.partition("-")[0]
-    if owner.isdecimal():
+    owner, _, rest = folder.name.partition("-")
+    if owner.isdecimal() and rest.startswith(f"{_processes()}-"):
         try:
             os.kill(int(owner), 0)
         except ProcessLookupError:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 
 import pytest
 
 from clr.errors import IntegrityBroken
-from clr.registry import fetch, runs
+from clr.registry import fetch, local, runs
 
 KEY = "sha256:" + "1" * 64
 
@@ -97,6 +98,22 @@ def test_files_of_a_run_come_back_as_they_went(registry, task, tmp_path):
     }.items():
         assert fetch.fetch(registry, run.id, name, tmp_path / "back").read_bytes() == data
     assert list((registry.cache / "scratch").iterdir()) == []
+
+
+def test_a_scratch_folder_is_swept_by_those_alone_who_can_see_its_process(embedded):
+    """Containers that share a volume count their processes each from 1."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    root = embedded.cache / "scratch"
+    theirs = root / f"{ended.pid}-0123abcd-uploading"
+    theirs.mkdir(parents=True)
+    with local.scratch(embedded):
+        assert theirs.is_dir()
+    theirs.rmdir()
+    ours = root / f"{ended.pid}-{local._processes()}-killed"
+    ours.mkdir()
+    with local.scratch(embedded) as mine:
+        assert list(root.iterdir()) == [mine]
 
 
 @pytest.mark.parametrize("status", ["FAILED", "KILLED"])
