@@ -93,7 +93,7 @@ def addresses(settings: Settings, free_ports: bool) -> Addresses:
 def _see_ports(at: Addresses) -> None:
     wanted = {
         "CLR_REGISTRY_PORT": (at.plan.host, at.plan.port),
-        "CLR_METRICS_PORT": ("127.0.0.1", at.metrics_port),
+        "CLR_METRICS_PORT": (at.settings.metrics_host, at.metrics_port),
         "CLR_SERVE_PORT": (at.settings.serve_host, at.serve_port),
     }
     if at.prefect_host:

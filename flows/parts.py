@@ -51,7 +51,7 @@ class Addresses:
         prefect_host: address that Prefect's server listens on; empty: one elsewhere is used.
         prefect_port: on it.
         prefect: its address, without ``/api``.
-        metrics_port: of the watcher, on the loopback address; 0: none.
+        metrics_port: of the watcher; 0: none.
         serve_port: of the prediction server; 0: none.
     """
 
@@ -130,7 +130,7 @@ def parts(at: Addresses) -> dict[str, Part]:
         made[f"worker-{pool}"] = Part(child, online=online, after=later)
     if importlib.util.find_spec("flows.watch"):
         command = ["flows.watch", "--port", str(at.metrics_port)]
-        address = f"http://127.0.0.1:{at.metrics_port}" if at.metrics_port else ""
+        address = reachable_url(settings.metrics_host, at.metrics_port) if at.metrics_port else ""
         child = _child(settings, "watcher", command, common)
         made["watcher"] = Part(child, address, address and f"{address}/health", after=later)
     if at.serve_port:

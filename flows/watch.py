@@ -260,7 +260,7 @@ def create_app(watcher: Watcher) -> Starlette:
 def main(arguments: list[str] | None = None) -> None:
     """Run the watcher until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m flows.watch", description=__doc__)
-    parser.add_argument("--port", type=int, required=True, help="on 127.0.0.1; 0: none")
+    parser.add_argument("--port", type=int, required=True, help="on CLR_METRICS_HOST; 0: none")
     port = parser.parse_args(arguments).port
     output.log_to_stderr()
     try:

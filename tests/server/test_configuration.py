@@ -28,6 +28,8 @@ from clr.registry.server.templates import TEMPLATES
 from clr.registry.server.users import ensure_services, open_logins
 from clr.registry.store import create_database, open_registry
 from clr.settings import Settings
+from flows import factory
+from flows.parts import parts
 
 ROOT = Path(__file__).parents[2]
 HEAD = "schema: clr.webhooks/1\nwebhooks:\n"
@@ -149,6 +151,19 @@ def test_no_database_password_stands_on_a_command_line(tmp_path):
 )
 def test_this_machine_reaches_a_server_by_the_address_it_listens_on(host, url):
     assert config.reachable_url(host, 5000) == url
+
+
+@pytest.mark.parametrize(
+    ("host", "url"), [("0.0.0.0", "http://127.0.0.1"), ("10.1.2.3", "http://10.1.2.3")]
+)
+def test_the_watcher_is_asked_where_it_listens(tmp_path, monkeypatch, host, url):
+    at = factory.addresses(settings(tmp_path, metrics_host=host, metrics_port=9108), False)
+    watcher = parts(at)["watcher"]
+    assert (watcher.address, watcher.health) == (f"{url}:9108", f"{url}:9108/health")
+    seen = set()
+    monkeypatch.setattr(factory, "see_port", lambda host, port, _: seen.add((host, port)))
+    factory._see_ports(at)
+    assert (host, 9108) in seen
 
 
 # --- webhooks.yaml
