@@ -150,6 +150,9 @@ def _local(settings: Settings, before: float, kept: list[str]) -> Iterator[Old]:
                 continue
             yield from _aged(task, before, kind)
     for task in _children(state / "pilots"):
+        if _at_work(state, task.name):
+            kept.append(f"pilots/{task.name}: it is at work")
+            continue
         for copies in sorted(task.glob("data-*")):
             yield from _aged(copies, before, "pilots", whole=True)
     live = _live(settings)

@@ -13,6 +13,9 @@ import pytest
 from clr.core.files import sha256_file
 from clr.data import listing
 from clr.data.repository import run_git
+from clr.settings import Settings
+from flows import locks
+from flows.prune import _local
 
 LATER, MUCH_LATER = 185.0, 3654.0
 """Days: one more than the policy keeps logs, and the files of deleted runs."""
@@ -265,6 +268,16 @@ def test_a_task_that_is_being_onboarded_is_left_alone(working: Any) -> None:
     assert list((working.state / "tasks" / "red-caps").iterdir())
     assert not (working.state / "tasks" / "blue-caps").exists()
     assert any("red-caps" in one for one in done["kept"])
+
+
+def test_images_that_a_pilot_trains_on_are_left_alone(tmp_path: Path) -> None:
+    settings, later = Settings(workspace=tmp_path), time.time() + 60
+    image = write(settings.state / "pilots" / "red-caps" / "data-0123" / "train" / "1.png")
+    with locks.hold(settings, "task-red-caps"):
+        kept: list[str] = []
+        assert list(_local(settings, later, kept)) == []
+    assert kept == ["pilots/red-caps: it is at work"]
+    assert [one.path for one in _local(settings, later, [])] == [str(image.parents[1])]
 
 
 @pytest.mark.parametrize("count", [0, 3])
