@@ -26,6 +26,11 @@ LARGEST_SEED = 2**31 - 1
 _Amount = Annotated[float, Field(ge=0, le=LARGEST)] | None
 """Of an assumption of the business case."""
 
+_YEAR = 366 * 86_400
+_Seconds = Annotated[float, Field(gt=0, le=_YEAR)]
+_Minutes = Annotated[float, Field(gt=0, le=_YEAR / 60)]
+"""Of waiting: centuries are more than the system can count."""
+
 _KEPT = ("data", ".git", ".dvc", "mlflow", "quarantine")
 """Folders of a workspace that no task may be dropped into."""
 
@@ -50,8 +55,8 @@ class Settings(BaseSettings):
         "", description="its database: postgresql://…; empty: SQLite under CLR_HOME"
     )
     registry_workers: int = Field(1, ge=1, le=64, description="its processes")
-    reconcile_seconds: float = Field(
-        30.0, gt=0, description="how often approvals whose webhook was lost are looked for"
+    reconcile_seconds: _Seconds = Field(
+        30.0, description="how often approvals whose webhook was lost are looked for"
     )
     ledger_url: str = Field("", description="ledger: postgresql://…; empty: SQLite under CLR_HOME")
     registry_artifacts: str = Field(
@@ -72,11 +77,11 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field("text", description="lines of the log on stderr")
 
     incoming: Path | None = Field(None, description="folder that is watched; default incoming/")
-    settle_seconds: float = Field(
-        5.0, gt=0, description="a folder there without READY is complete when unchanged so long"
+    settle_seconds: _Seconds = Field(
+        5.0, description="a folder there without READY is complete when unchanged so long"
     )
     git_remote: str = Field("", description="git repository watched for a new data.dvc, too")
-    git_poll_seconds: float = Field(30.0, gt=0, description="how often git is looked at")
+    git_poll_seconds: _Seconds = Field(30.0, description="how often git is looked at")
     archive_max_mb: int = Field(20_000, ge=1, description="unpacked size of an archive, at most")
     archive_max_files: int = Field(500_000, ge=1, description="files in an archive, at most")
 
@@ -84,8 +89,8 @@ class Settings(BaseSettings):
         0, ge=0, description="onboardings at once on this machine; 0: half the cores, at most 4"
     )
     run_attempts: int = Field(5, ge=1, description="how often a run that died is started in all")
-    step_minutes: float = Field(60.0, gt=0, description="time-out of a step other than training")
-    train_minutes: float = Field(1440.0, gt=0, description="time-out of training")
+    step_minutes: _Minutes = Field(60.0, description="time-out of a step other than training")
+    train_minutes: _Minutes = Field(1440.0, description="time-out of training")
     task_runner: Literal["threads", "dask", "ray"] = Field(
         "threads", description="what gate replays and bulk work fan out through"
     )
@@ -119,14 +124,17 @@ class Settings(BaseSettings):
     )
     serve_images: int = Field(64, ge=1, le=1024, description="images in one request, at most")
     serve_body_mb: int = Field(32, ge=1, le=1024, description="size of one request, at most")
-    serve_seconds: float = Field(
-        30.0, gt=0, description="time for a request to arrive, and as much again for its answer"
+    serve_seconds: _Seconds = Field(
+        30.0, description="time for a request to arrive, and as much again for its answer"
     )
-    serve_poll_seconds: float = Field(
-        2.0, gt=0, description="how often the release in force is looked for at rest"
+    serve_poll_seconds: _Seconds = Field(
+        2.0, description="how often the release in force is looked for at rest"
     )
     serve_fresh_seconds: float = Field(
-        0.0, ge=0, description="a release in force so long before a request may answer it, too"
+        0.0,
+        ge=0,
+        le=_YEAR,
+        description="a release in force so long before a request may answer it, too",
     )
     serve_batch: int = Field(32, ge=1, le=4096, description="images in one batch, at most")
     serve_wait_ms: float = Field(
@@ -134,8 +142,8 @@ class Settings(BaseSettings):
     )
     serve_queue_items: int = Field(1024, ge=1, description="images in work at once, at most")
     serve_queue_mb: int = Field(256, ge=1, description="of their files in memory, at most")
-    serve_drain_seconds: float = Field(
-        10.0, gt=0, description="how long requests in work have to end when the server is stopped"
+    serve_drain_seconds: _Seconds = Field(
+        10.0, description="how long requests in work have to end when the server is stopped"
     )
     serve_adapters: int = Field(2000, ge=1, description="adapters in memory, at most")
     keep_answers_days: int = Field(90, ge=1, description="answers stay so long in the journal")

@@ -56,6 +56,8 @@ def test_every_setting_has_a_meaning():
         ("CLR_SEED", "2147483648"),  # no recipe takes it
         ("CLR_SERVE_RATE", "inf"),
         ("CLR_RECONCILE_SECONDS", "nan"),
+        ("CLR_GIT_POLL_SECONDS", "1e10"),  # no thread can wait so long
+        ("CLR_STEP_MINUTES", "0"),
         ("CLR_HOME", "~nobody-of-that-name/x"),
         ("CLR_REGISTRY_URL", "5"),
         ("CLR_REGISTRY_URL", "localhost:5000"),
