@@ -32,8 +32,9 @@ def quarantine(manifest: Manifest, validation: Validation, settings: Settings) -
 
     The folder holds ``message.txt`` (all files by name, with reasons), ``validation.json``,
     ``data-docs/index.html`` and, where the task came in through ``incoming``, its images
-    as ``images/``. It appears whole or not at all; images move last, in one rename. Images
-    that are others by now, since their owner has replaced them, stay.
+    as ``images/``. It appears whole or not at all; images move last, in one rename, or, from
+    another disk, are copied first and removed last. Images that are others by now, since their
+    owner has replaced them, stay.
 
     Args:
         manifest: what was judged, and where.
@@ -57,11 +58,15 @@ def quarantine(manifest: Manifest, validation: Validation, settings: Settings) -
             shutil.copyfile(validation.json, partial / "validation.json")
             target = _free(home)
             moves = came_in and is_as_scanned(manifest)
+            copied = moves and _copied(source, partial / IMAGES)
             where = f"Its images are in {printable(str(target / IMAGES if moves else source))}."
             if came_in and not moves:
                 where = f"{printable(str(source))} has changed since it was judged: it stays there."
             _finish(partial, target, _message(validation, name, where))
-        if moves:
+        if copied:
+            if is_as_scanned(manifest):  # still: what came in meanwhile is nowhere else
+                shutil.rmtree(source)
+        elif moves:
             shutil.move(source, target / IMAGES)
     except OSError as error:
         raise ServiceUnavailable(
@@ -94,7 +99,8 @@ def quarantine_archive(archive: Path, name: str, refusal: DataRefused, settings:
         home.mkdir(parents=True, exist_ok=True)
         with _partial(home) as partial:
             target = _free(home)
-            kept = target / f"{ARCHIVE}{suffix_of(archive.name)}"
+            file = f"{ARCHIVE}{suffix_of(archive.name)}"
+            kept, copied = target / file, _copied(archive, partial / file)
             lines = [
                 f"The archive {called} was refused. Nothing else was changed.",
                 f"It is in {printable(str(kept))}.",
@@ -104,7 +110,10 @@ def quarantine_archive(archive: Path, name: str, refusal: DataRefused, settings:
                 "",
             ]
             _finish(partial, target, "\n".join(lines))
-        shutil.move(archive, kept)
+        if copied:
+            archive.unlink()
+        else:
+            shutil.move(archive, kept)
     except OSError as error:
         raise ServiceUnavailable(
             f"The refused archive {called} cannot be put into quarantine: {error}.",
@@ -123,6 +132,17 @@ def _partial(home: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _copied(source: Path, place: Path) -> bool:
+    """Copy what lies on another disk, from which no rename brings it; say whether it does."""
+    if source.lstat().st_dev == place.parent.stat().st_dev:
+        return False
+    if source.is_dir():
+        shutil.copytree(source, place, symlinks=True)
+    else:
+        shutil.copy2(source, place)
+    return True
 
 
 def _finish(partial: Path, target: Path, message: str) -> None:

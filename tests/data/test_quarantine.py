@@ -6,7 +6,8 @@ import json
 import os
 import resource
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,51 @@ def test_where_nothing_can_be_written_the_images_stay(
     with pytest.raises(ServiceUnavailable, match="quarantine"):
         quarantine(*judge(source), settings)
     assert files_below(source) == before
+
+
+@pytest.fixture
+def elsewhere(settings: Settings) -> Iterator[Settings]:
+    """A folder `incoming` on another disk, as a share is."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="clr-tests-") as disk:
+        if os.stat(disk).st_dev == settings.workspace.stat().st_dev:
+            pytest.skip("this machine has but one disk for tests")
+        yield settings.model_copy(update={"incoming": Path(disk)})
+
+
+def test_what_came_in_on_another_disk_moves_as_well(
+    bad_task: Path, judge: Judge, elsewhere: Settings
+) -> None:
+    source, archive = elsewhere.inbox / "cells", elsewhere.inbox / "cells.zip"
+    shutil.move(bad_task, source)
+    archive.write_bytes(b"no archive")
+    before = files_below(source)
+    kept = quarantine(*judge(source), elsewhere)
+    assert files_below(kept / "images") == before
+    refusal = DataRefused("It is damaged.", fix="Copy it again.")
+    kept = quarantine_archive(archive, "cells", refusal, elsewhere)
+    assert (kept / "archive.zip").read_bytes() == b"no archive"
+    assert list(elsewhere.inbox.iterdir()) == []
+
+
+def test_of_another_disk_nothing_half_copied_is_left_nor_taken_away(
+    bad_task: Path, judge: Judge, elsewhere: Settings
+) -> None:
+    source, archive = elsewhere.inbox / "cells", elsewhere.inbox / "cells.zip"
+    shutil.move(bad_task, source)
+    archive.write_bytes(os.urandom(300_000))
+    (source / "train/good/large.bin").write_bytes(os.urandom(300_000))
+    judged, before = judge(source), files_below(source)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limit[1]))  # the report itself fits
+    try:
+        with pytest.raises(ServiceUnavailable, match="quarantine"):
+            quarantine(*judged, elsewhere)
+        with pytest.raises(ServiceUnavailable, match="quarantine"):
+            quarantine_archive(archive, "cells", DataRefused("", fix=""), elsewhere)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert list((elsewhere.workspace / "quarantine/cells").iterdir()) == []
+    assert (files_below(source), archive.exists()) == (before, True)
 
 
 def test_a_disk_that_takes_no_more_leaves_no_half_report(
