@@ -8,9 +8,11 @@ call removes. What is removed is either made again when it is needed, or past it
 from __future__ import annotations
 
 import logging
+import math
+import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -140,7 +142,7 @@ def _local(settings: Settings, before: float, kept: list[str]) -> Iterator[Old]:
     state = settings.state
     for folder in _children(state / "cache"):
         if folder.name != "gates":  # reports that versions waiting for review rest on
-            for path in sorted(folder.rglob("*")):
+            for path in sorted(_below(folder)):
                 if path.is_file() and _used(path) < before:
                     yield old("cache", path)
     for name, kind in (("trainings", "checkpoints"), ("tasks", "steps"), ("validations", "steps")):
@@ -181,22 +183,36 @@ def _children(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
+def _below(folder: Path) -> Iterator[Path]:
+    """Yield all that a folder has; folders that vanish meanwhile are passed over."""
+    for place, folders, files in os.walk(folder):
+        yield from (Path(place, name) for name in (*folders, *files))
+
+
 def _newest(path: Path) -> float:
     """When the youngest thing in a tree came there; its modification may be somebody else's."""
-    below = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
-    times: list[float] = [one.lstat().st_ctime for one in (path, *below)]
-    return max(times)
+    below = _below(path) if path.is_dir() and not path.is_symlink() else ()
+    return max(_time(one, lambda stat: stat.st_ctime) for one in (path, *below))
 
 
 def _used(path: Path) -> float:
-    stat = path.lstat()
-    return max(stat.st_ctime, stat.st_atime)
+    return _time(path, lambda stat: max(stat.st_ctime, stat.st_atime))
+
+
+def _time(path: Path, of: Callable[[os.stat_result], float]) -> float:
+    try:
+        return of(path.lstat())
+    except FileNotFoundError:  # since it was listed: somebody is at work there now
+        return math.inf
 
 
 def old(kind: str, path: Path) -> Old:
     """Return a file or folder with what removing it frees."""
-    inside = path.rglob("*") if path.is_dir() and not path.is_symlink() else (path,)
-    sizes = [one.lstat().st_size for one in inside if one.is_symlink() or one.is_file()]
+    sizes = []
+    for one in _below(path) if path.is_dir() and not path.is_symlink() else (path,):
+        with suppress(FileNotFoundError):
+            if one.is_symlink() or one.is_file():
+                sizes.append(one.lstat().st_size)
     return Old(kind, str(path), len(sizes), sum(sizes))
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +281,27 @@ def test_images_that_a_pilot_trains_on_are_left_alone(tmp_path: Path) -> None:
         assert list(_local(settings, later, kept)) == []
     assert kept == ["pilots/red-caps: it is at work"]
     assert [one.path for one in _local(settings, later, [])] == [str(image.parents[1])]
+
+
+def test_what_vanishes_while_it_is_looked_at_is_no_error(tmp_path: Path) -> None:
+    """As scratch folders and files on their way do where a plant is at work."""
+    settings, stop = Settings(workspace=tmp_path), threading.Event()
+    place = settings.state / "cache" / "evidence"
+    kept = write(place / "kept")
+
+    def work() -> None:
+        while not stop.is_set():
+            write(place / "scratch" / "deep" / "file")
+            shutil.rmtree(place / "scratch")
+
+    with ThreadPoolExecutor(1) as other:
+        working = other.submit(work)
+        try:
+            found = [list(_local(settings, time.time() + 60, [])) for _ in range(300)]
+        finally:
+            stop.set()
+        working.result()
+    assert all(str(kept) in {old.path for old in one} for one in found)
 
 
 @pytest.mark.parametrize("count", [0, 3])
