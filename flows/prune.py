@@ -226,11 +226,14 @@ def _live(settings: Settings) -> list[Path]:
 
 
 def _at_work(state: Path, task: str) -> bool:
-    """Say whether an onboarding of a task holds its lock."""
+    """Say whether an onboarding or a pilot of a task holds its lock."""
     from filelock import FileLock, Timeout
 
+    lock = state / "locks" / f"task-{task}.lock"
+    if not lock.exists():  # nobody was, and looking makes none
+        return False
     try:
-        with FileLock(state / "locks" / f"task-{task}.lock", timeout=0):
+        with FileLock(lock, timeout=0):
             return False
     except Timeout:
         return True
