@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from clr.core.files import locked
 from clr.errors import ServiceUnavailable
 
 
@@ -28,7 +27,9 @@ def appearing(home: Path, failed: str) -> Iterator[Path]:
     """
     partial = home.parent / f".partial-{home.name}"
     try:
-        with _alone(home.parent):
+        with ExitStack() as held:
+            with suppress(OSError):  # NFS locks no folder; one process alone works there
+                held.enter_context(locked(home.parent))
             try:
                 shutil.rmtree(partial, ignore_errors=True)
                 yield partial
@@ -40,16 +41,3 @@ def appearing(home: Path, failed: str) -> Iterator[Path]:
             f"{failed}: {error.strerror or error}.",
             fix=f"Make {home.parent} writable and free some space; it is tried again.",
         ) from error
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder itself; the system frees it if this process dies."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # NFS locks no folder; one process alone works there
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

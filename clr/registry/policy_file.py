@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from clr.core.files import write_atomic
+from clr.core.files import locked, write_atomic
 from clr.errors import ServiceUnavailable, UsageError
 
 MAX_QUORUM = 100
@@ -110,11 +108,7 @@ def editing(path: Path, template: str) -> Iterator[Any]:
     from ruamel.yaml import YAML
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # the folder itself is locked: a lock file would lie around in somebody's repository
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
+        with locked(path.parent):
             text = read_text(path)
             raw = parse_yaml(template if text is None else text, str(path))
             yield raw
@@ -122,8 +116,6 @@ def editing(path: Path, template: str) -> Iterator[Any]:
             yaml.width = 10_000  # never fold what a person wrote in one line
             yaml.dump(raw, out)
             write_atomic(path, out.getvalue().encode("utf-8"))
-        finally:
-            os.close(folder)
     except OSError as error:
         raise ServiceUnavailable(
             f"{path} cannot be written: {error.strerror or error}.",
