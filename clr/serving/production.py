@@ -92,20 +92,24 @@ def _counts(
 ) -> dict[tuple[str, Part], _Count]:
     """Return what was counted, by task and part."""
     counts: dict[tuple[str, Part], _Count] = defaultdict(_Count)
+
+    def of(task: str, version: int, month: str) -> Iterator[_Count]:
+        return (counts[task, part] for part in (None, version, month))
+
     for task, version, hour, label, items in hourly(database):
-        for part in (None, version, _month(hour)):
-            counts[task, part].hours.add(hour)
-            counts[task, part].labels[label] += items
+        for one in of(task, version, _month(hour)):
+            one.hours.add(hour)
+            one.labels[label] += items
     for task, version, month, ticks, items in paces(database):
-        for part in (None, version, month):
-            counts[task, part].ticks[ticks] += items
+        for one in of(task, version, month):
+            one.ticks[ticks] += items
     for request, task, version, hour, predicted, true in database.execute(_TOLD):
-        for part in (None, version, _month(hour)):
-            counts[task, part].told[request] = predicted, true
-    for task, one in upkeep.items():
-        for request, version, hour in _drawn(database, task, sorted(one.drawn)):
-            for part in (None, version, _month(hour)):
-                counts[task, part].drawn.append(request)
+        for one in of(task, version, _month(hour)):
+            one.told[request] = predicted, true
+    for task, known in upkeep.items():
+        for request, version, hour in _drawn(database, task, sorted(known.drawn)):
+            for one in of(task, version, _month(hour)):
+                one.drawn.append(request)
     return counts
 
 
