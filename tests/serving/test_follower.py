@@ -107,3 +107,23 @@ def test_a_start_takes_the_last_release_from_this_machine(own: Served, stuck: St
         await follower.close()
 
     asyncio.run(run())
+
+
+def test_what_was_asked_for_before_another_came_in_force_never_serves(
+    own: Served, stuck: Stuck
+) -> None:
+    async def run() -> None:
+        stuck.go.clear()
+        own.activate(own.second)
+        follower = Follower(stuck, 0.05, 0.0)
+        await asyncio.wait_for(follower.start(), 30)
+        assert follower.snapshot is None
+        own.activate(own.first)
+        stuck.go.set()
+        async with asyncio.timeout(60):
+            while follower.snapshot is None:
+                await asyncio.sleep(0)
+        assert follower.snapshot.release.version == own.first.version
+        await follower.close()
+
+    asyncio.run(run())
